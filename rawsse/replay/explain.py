@@ -41,13 +41,13 @@ MIN_GAP_SECONDS = 0.25
 """A shorter wait is not a gap: people do not notice it."""
 
 GAP_FACTOR = 4
-"""A gap is at least so many times as long as the median wait of its recording: in a slow stream, every wait is long."""
+"""A gap is at least this many times the median wait of its recording: in a slow stream, every wait is long."""
 
 WIDTH = 100
 """How wide the text is, in characters."""
 
 MAX_LABELLED_LINES = 20
-"""How many lines a figure takes at most: the message of an error may be long."""
+"""The most lines that a figure may take: the message of an error may be long."""
 
 MAX_LAYER_LINES = 100
 """How many lines are shown of one event's JSON, for example, and how many of its reads."""
@@ -68,23 +68,23 @@ _LABEL = 19
 _COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
 _DIM, _ALARM = "2", "1;31"
 _SGR = re.compile(r"\x1b\[[\d;]*m")
-# Terminals obey controls; marks of direction, and characters without a width, hide or reorder the text around them.
+# Terminals obey control characters; direction marks, and characters without a width, hide or reorder the text around them.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
 
 class Gap(NamedTuple):
-    """A wait: no byte came for `seconds` after `t`."""
+    """A wait: no byte arrived for `seconds` after `t`."""
 
     t: float
     seconds: float
 
 
 class Piece(NamedTuple):
-    """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0.
+    """A line with its end, or the part of it in one read. `read` counts from 1; `start` is the offset of its first byte.
 
-    `is_first`: the read begins with it. `gap` is the long wait that it ended.
+    `is_first`: the read begins with it. `gap` is the long wait before it.
     """
 
     read: int
@@ -110,8 +110,8 @@ class Piece(NamedTuple):
 class Group:
     """Lines that belong together, and the event that they complete.
 
-    `event` is its number, from 1; 0 if the lines complete none: comments, or lines that the end cut off. `adds` is the text
-    that it adds to a text, a thought or a tool's input; `says` is other content worth showing.
+    `event` is the number of the event, from 1; 0 if the lines do not complete one: comments, or lines that the end cut off.
+    `adds` is what the event adds to text, thinking or a tool's input; `says` is other content worth showing.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -134,9 +134,9 @@ class Group:
 class Timeline:
     """A recording laid out. Times are in seconds since the request was sent.
 
-    `waits` are those between two reads, and before the end, but not the one for the first byte: that is the model's. `gaps`
-    are the waits that stand out, by the number of the read that ended each (the end counts as one more read): at least
-    `MIN_GAP_SECONDS`, and `GAP_FACTOR` times the median. `is_cut_off`: the stream ends within an event.
+    `waits` are the waits between reads, and before the end. The wait for the first byte is not among them: the model causes it.
+    `gaps` are the waits that stand out, by the number of the read that ended each (the end counts as one more read): those of
+    at least `MIN_GAP_SECONDS` and `GAP_FACTOR` times the median. `is_cut_off`: the stream ends within an event.
     """
 
     recording: Recording
@@ -191,13 +191,13 @@ class Timeline:
 
     @property
     def first_content(self) -> Group | None:
-        """The first event that adds something to a text, a thought or a tool's input: the first token."""
+        """The first event that adds to text, thinking or a tool's input: the first token."""
         return next((event for event in self.events if event.adds), None)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Output tokens for each second from the first content to the last; None if both came at one moment, or if the last
-        count never came."""
+        """Output tokens per second, from the first content to the last; None if both arrived at the same time, or if the final
+        count is missing."""
         times = [event.t for event in self.events if event.adds]
         raw = self.message.raw if self.message else {}
         if raw.get("stop_reason") is None or not times or times[-1] <= times[0]:
@@ -207,7 +207,7 @@ class Timeline:
 
     @property
     def figures(self) -> Iterator[tuple[str, str]]:
-        """The summary: names and values, as they are shown."""
+        """The summary: names and values, as shown."""
         events, first, speed = self.events, self.first_content, self.tokens_per_second
         longest = max(self.waits, key=lambda wait: wait.seconds, default=None)
         yield "first event", f"{events[0].t:.3f} s" if events else "none"
@@ -228,7 +228,7 @@ class Timeline:
 
 
 def kinds_of(events: Sequence[Group]) -> str:
-    """How many events there are of each kind: deltas by their own type."""
+    """The number of events of each kind; deltas are counted by their own type."""
     deltas = "content_block_delta"
     kinds = Counter(event.detail or deltas if event.kind == deltas else event.kind for event in events)
     return ", ".join(f"{count:,} {visible(kind)}" for kind, count in kinds.items())
@@ -262,7 +262,7 @@ def _verdict(recording: Recording, builder: MessageBuilder) -> str:
 
 
 def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, blocks: dict[int, str]) -> None:
-    """Fill in the event. `blocks` has the types of the blocks so far."""
+    """Describe the event that completes the group. `blocks` has the types of the blocks so far."""
     group.event, group.kind = number, sse.event
     if event is None:
         if sse.data.strip() == DONE:
@@ -301,16 +301,16 @@ def _lane(kind: str) -> Lane | None:
     return "tool" if kind.endswith(("tool_use", "tool_result")) else _LANE_OF.get(kind)
 
 
-# --- In words --------------------------------------------------------------------------------------------------------
+# --- For a reader --------------------------------------------------------------------------------------------------------
 
 
 def to_json(value: Any) -> str:
-    """A value as JSON, for a person."""
+    """A value as readable JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def visible(text: str) -> str:
-    """The text with its controls and invisible characters made visible: ␊ for a line feed, for example."""
+    """The text with control and invisible characters made visible: ␊ for a line feed, for example."""
     return _UNSAFE.sub(_picture, text)
 
 

@@ -37,7 +37,7 @@ from rawsse.replay.recording import Read, Recording
 T = TypeVar("T")
 
 MAX_SHOWN_EVENTS = 500
-"""How many events are laid out: most recordings have fewer, and a browser scrolls through so many without effort."""
+"""How many events have a row of their own: most recordings have fewer, and a browser scrolls through that many with ease."""
 
 MAX_SHOWN_LINES = 12
 """How many lines, or pieces of them, are shown of one event, and problems of those that share a row. Events of the Messages API
@@ -51,7 +51,7 @@ MAX_TEXT_CHARS = 100_000
 
 _SHOWN_AT_END = 60
 _HEX_BYTES = 8
-# Not Unicode's pictures of them: many fonts have none.
+# Not the "Control Pictures" of Unicode: many fonts lack them.
 _LINE_ENDS: Mapping[bytes, str] = {
     b"\n": "<i>LF</i>",
     b"\r": "<i>CR</i>",
@@ -60,7 +60,7 @@ _LINE_ENDS: Mapping[bytes, str] = {
 }
 
 MARK_UNITS = 2.5
-"""The smallest distance of two marks: there is room for about 350 in a row."""
+"""The smallest distance between two marks: a row has room for about 350."""
 
 _LEFT, _RIGHT = 92.0, 984.0  # where time 0 and the end are
 _TOP, _LANE = 44.0, 24.0  # where the rows begin, and their height

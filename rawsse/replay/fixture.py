@@ -1,4 +1,4 @@
-"""The API of one test: it plays the recordings that the test names, and reports its requests and what went wrong.
+"""The API of one test: it plays the recordings that the test names, and keeps the requests and the problems.
 
 The fixtures of `pytest_plugin.py` are built on it; other test runners can use it, too.
 
@@ -10,7 +10,7 @@ The fixtures of `pytest_plugin.py` are built on it; other test runners can use i
 
     async with Replay() as replay: ...              # in the running event loop: for virtual time
 
-With `record`, recordings that do not exist yet are made: the API passes requests on to the real one.
+With `record`, recordings that do not exist yet are made: requests are forwarded to the real API.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from rawsse.replay.variants import Pace, Rewrite, Split
 from rawsse.server import Receive, Scope, Send
 
 API_KEY = "replay-needs-no-key"
-"""The ANTHROPIC_API_KEY of `Replay.environment`. A client that reaches another API spends nothing with it."""
+"""The ANTHROPIC_API_KEY of `Replay.environment`. A client that sends it to another API spends nothing."""
 
 FOLDER = "recordings"
 """The folder beside a test file with its recordings; new ones are written there."""
@@ -141,7 +141,7 @@ class Replay(LocalServer):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Variables that lead most clients here. While recording, the user's own key is needed."""
+        """Environment variables that point most clients at this API. While recording, the user's own key is needed."""
         key = {} if self.is_recording else {"ANTHROPIC_API_KEY": API_KEY}
         return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{self._port}" if self._is_kept else self.base_url, **key}
 
@@ -151,7 +151,7 @@ class Replay(LocalServer):
         return [request for play in self._plays for request in play.requests]
 
     def problems(self, *, is_over: bool = True) -> list[str]:
-        """The problems that the test did not expect: see `play`. `is_over`: the test has come to its end."""
+        """The problems that the test did not expect: see `play`. `is_over`: the test has ended."""
         plays = [play for play in self._plays if isinstance(play, _Play)]
         wanted = "; ".join(play.names for play in plays if not play.is_lenient)
         if is_over and wanted and not (self.requests or self._unplayable):

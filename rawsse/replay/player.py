@@ -11,10 +11,10 @@ Several recordings take turns, unless `match` says otherwise (`answers.py`). A r
 that names the nearest one, and is added to `misses`. A recorded HTTP error is answered as it was, and a recording that was cut
 ends in a cut connection. `…/count_tokens` and `…/v1/models` are answered, too. No key is needed, and none is kept.
 
-`faults` are what goes wrong (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They are counted in the requests to
-`…/v1/messages`, and each of `requests` lists those that it had. A request that a fault left without a whole answer gets the
-same recording when it is sent again, word for word. A fault that has no place in any recording is refused at once; one that
-has none in an answer is answered with an HTTP 500 that says so.
+`faults` make answers fail (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They count the requests to
+`…/v1/messages`, and each of `requests` lists those that it had. A request whose answer a fault cut short gets the same
+recording when it is repeated, word for word. A fault that has no place in any recording is refused at once; one that has none
+in an answer is answered with an HTTP 500 that says so.
 
 There are two ways to cut. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes on the wire,
 with the head and the chunk framing: each piece is one TCP write. A client in the same event loop reads each piece by itself,
@@ -54,10 +54,10 @@ from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
 
 MAX_KEPT_REQUESTS = 1000
-"""How many of the last requests a `Player` remembers: more than a test reads, and bounded for a server that runs on."""
+"""How many of the last requests a `Player` keeps: more than a test reads, and bounded for a long-running server."""
 
 PATIENCE = 10.0
-"""Real seconds that a server's thread may take to start and to end. It needs a thousandth of that."""
+"""Real seconds that a server in a thread may take to start or to end. It needs a thousandth of that."""
 
 DEMO_WORDS: Mapping[str, str] = {
     "unicode": "unicode",
@@ -72,7 +72,7 @@ DEMO_WORDS: Mapping[str, str] = {
     "error": "error-after-content",
     "cut": "cut",
 }
-"""Word in the prompt -> name of the shipped recording; the first that is found counts, and without any it is `plain`."""
+"""Word in the prompt -> name of the shipped recording. The first match counts; without a match it is `plain`."""
 
 Source: TypeAlias = Recording | str | Path
 Sources: TypeAlias = Source | Iterable[Source]
@@ -82,7 +82,7 @@ Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
 log = logging.getLogger("rawsse.replay")
 
-# A test may need any header field, except those that carry secrets. Secrets elsewhere are starred.
+# A test may need any header field, except those that carry secrets. Secrets in other fields are hidden.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
 # Web pages of any origin may use this server: there is nothing here to steal or to spend.
 _CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
@@ -163,7 +163,7 @@ class Player:
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
-        self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part of it
+        self._owed: dict[tuple[str, bytes], Answer] = {}  # by the request that got only a part of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3)."""
@@ -179,7 +179,7 @@ class Player:
         await unless_gone(self._play(self._answer(request, body), faults, scope, send), receive)
 
     def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
-        """The recordings' answer; the same one again if a fault kept the client from getting it."""
+        """The recordings' answer; the same one again if a fault cut it short."""
         if (other := replacement(request.faults)) is not None:
             return other
         question = (request.path, body)

@@ -147,7 +147,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
 
 
 def _lead_here(monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str], replay: Replay) -> None:
-    """Lead clients that read the environment here, and nowhere else; `own` are the keys that were in it."""
+    """Point clients that read the environment at this API, and nowhere else. `own` has the keys that were in it."""
     for name in _KEYS:
         monkeypatch.delenv(name, raising=False)
     for name, value in {**(own if replay.is_recording else {}), **replay.environment}.items():
@@ -166,7 +166,7 @@ _HOW = (
 
 
 def _require_clock(replay: Replay, sock: socket.socket, port: int) -> None:
-    """Fail the test whose client connects while the API is not served, or blocks the loop that serves it."""
+    """Fail a test whose client connects while the API is not served, or blocks the loop that serves it."""
     if not replay.environment["ANTHROPIC_BASE_URL"].endswith(f":{port}"):
         return
     words = "blocks the event loop that serves the API" if replay.is_served else "uses the API outside of virtual_clock"
@@ -176,7 +176,7 @@ def _require_clock(replay: Replay, sock: socket.socket, port: int) -> None:
 
 
 def _is_blocking(sock: socket.socket) -> bool:
-    """The caller of `connect` runs in the clock's loop, and will block it."""
+    """Whether the caller of `connect` runs in the clock's loop, and will block it."""
     import asyncio
 
     from rawsse.replay.virtual_clock import VirtualClockLoop
@@ -309,14 +309,14 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _asks_for_ours(item: pytest.Item, name: str) -> bool:
-    """The test uses our fixture of that name, and not another one."""
+    """Whether the test uses our fixture of that name, and not another one."""
     info = getattr(item, "_fixtureinfo", None)  # functions have it
     found = () if info is None else info.name2fixturedefs.get(name, ())
     return any(each.func.__module__ == __name__ for each in found[-1:])  # the last is the nearest
 
 
 def _give_to_clock(item: pytest.Item) -> None:
-    """Have an `async def` test run by its clock. Another plugin would run it in real time."""
+    """Let the clock run an `async def` test. Another plugin would run it in real time."""
     if not isinstance(item, pytest.Function) or not _asks_for_ours(item, "virtual_clock"):
         return
     if inspect.iscoroutinefunction(item.obj) and not _is_unittest(item):

@@ -1,21 +1,21 @@
 """Recording the exchanges of a client; or, as a flight recorder, only those that failed.
 
     recorder = Recorder("recordings")
-    async with AsyncClient(recorder=recorder) as client: ...        # all is written when the client is closed
+    async with AsyncClient(recorder=recorder) as client: ...        # written when the client is closed
     # recordings/0001-claude-sonnet-5-complete.sse.jsonl, …
 
-    recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a client that runs for long
+    recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a long-running client
 
-Each attempt is one recording, those that were retried included. Only requests to `…/v1/messages` are recorded; without a
-response's head there is nothing to record. One `read` holds the bytes of the body that
-one read of the network brought, without TLS and without the framing. Times are in whole microseconds.
+Each attempt is one recording, including those that were retried. Only requests to `…/v1/messages` are recorded; without a
+response head there is nothing to record. One `read` has the bytes of the body that arrived in one read of the network, without
+TLS and framing. Times are in whole microseconds.
 
-Everything is scrubbed before it is written, also of the values in the request's own header (`Secrets`). A thread scrubs and
-writes, so that no stream waits for it. A recording that cannot be written is logged: the stream does not fail.
+Everything is scrubbed before it is written, including the values of the request's own header fields (`Secrets`). A thread
+scrubs and writes, so that no stream waits for it. If a recording cannot be written, that is logged, and the stream goes on.
 
-Every ending but `complete` and `cancelled` is a failure: a caller that closes a stream does not want it, and nothing went
-wrong. A flight recorder keeps the newest `max_files` on the disk. A stream is held in memory until it is over: `max_bytes` of
-it at most, and `max_held_bytes` of all together. A stream that exceeds them is cut there, and recorded as `cut`.
+Every ending but `complete` and `cancelled` is a failure: when the caller closes a stream, nothing went wrong. A flight recorder
+keeps the newest `max_files` on the disk. A stream is held in memory until it ends: at most `max_bytes` of it, and
+`max_held_bytes` of all streams together. A stream that exceeds them is cut there, and recorded as `cut`.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from rawsse.replay.recording import End, Read, RecordedRequest, Recording, is_me
 from rawsse.replay.scrub import ScrubPolicy, checked, scrub
 
 MAX_RECORDING_BYTES = 16 * 1024 * 1024
-"""How much of one answer is kept. The longest answers of today have about a hundredth of that."""
+"""How much of one answer is kept. The longest answers today have about a hundredth of that."""
 
 MAX_FAILED_FILES = 100
 """How many recordings a flight recorder leaves in its folder by default."""
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
-"""How much a recorder holds of all exchanges together, requests included: those that are open, and those that wait to be
-written. That is a thousand long answers at a time. Answers beyond it are cut, or are logged and not recorded."""
+"""How much a recorder holds of all exchanges together, including their requests: of those that are open, and of those that
+wait to be written. That is a thousand long answers at a time. Beyond it, answers are cut, or are logged and not recorded."""
 
 MAX_SLUG_CHARS = 60
 
@@ -69,7 +69,7 @@ _DIGITS = 6
 _SUFFIX = ".sse.jsonl"
 _NUMBERED = re.compile(rf"(\d{{4,}})-(.*){re.escape(_SUFFIX)}")
 _LAST_BYTES = 300  # message_stop has about 60
-# Within an event's data this cannot stand: no line of JSON begins like this.
+# An event's data cannot contain this: no line of JSON begins like this.
 _STOP = re.compile(rb"(?:^|[\r\n])event: ?message_stop[\r\n]")
 _BY_END: Mapping[End, EndingKind] = {"clean": "truncated", "cut": "truncated", "client_closed": "cancelled"}
 
@@ -160,7 +160,7 @@ class Recorder:
         return has_room
 
     def keep(self, exchange: ExchangeLog, error: APIError | None) -> None:
-        """The exchange is over: have it written."""
+        """The exchange is over: queue it for the thread."""
         if self._is_closed:
             self._lose("the recorder is closed")
         else:
@@ -234,11 +234,11 @@ class ExchangeLog:
         return len(self.request.body) + len(self._body)
 
     def sent(self) -> None:
-        """Times count from here."""
+        """The request has been sent: times count from now."""
         self.started = self.clock()
 
     def head(self, response: Response) -> None:
-        """The response's head has come."""
+        """The head of the response has arrived."""
         headers = dict(response.headers)
         try:
             # A compressed body can be neither searched nor read: it is recorded as if it had not been compressed.
@@ -250,7 +250,7 @@ class ExchangeLog:
         self._response = response.status, headers
 
     def read(self, data: bytes) -> None:
-        """Bytes of the body have come."""
+        """Bytes of the body have arrived."""
         try:
             data = data if self._decoder is None else self._decoder.decode(data)
         except APIError:
@@ -267,12 +267,12 @@ class ExchangeLog:
         self._ends.append(len(self._body))
 
     def end(self, error: APIError | None) -> None:
-        """It is over."""
+        """The exchange has ended."""
         self._stop(end_of(error))
         self.recorder.keep(self, error)
 
     def recording(self) -> Recording | None:
-        """The exchange so far; None if not even the head of a response has come."""
+        """The exchange so far; None before the head of the response."""
         if self._response is None:
             return None
         request = self.request
@@ -293,7 +293,7 @@ class ExchangeLog:
 
 
 def end_of(error: APIError | None) -> End:
-    """How the exchange ended whose reader met this error. None: it met none."""
+    """How an exchange ended, by the error of its reader, if there was one."""
     if error is None:
         return "clean"
     is_lost = isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError | StreamCancelledError)
@@ -301,11 +301,11 @@ def end_of(error: APIError | None) -> End:
 
 
 def outcome(recording: Recording, error: APIError | None = None) -> tuple[Recording, EndingKind]:
-    """The recording with the end that it should have, and how its stream ended. `error` is the one that its reader met.
+    """The recording with the end that it should have, and how its stream ended. `error` is that of its reader.
 
-    If the client left after message_stop, the end is a clean one: both official SDKs and ours may leave there, before the
-    end of the body, and nothing more would have come. A whole answer is `complete` even if the connection broke after it, and
-    so is one whose `stop_reason` had come: as in the client.
+    If the client disconnected after message_stop, the end is `clean`: both official SDKs and ours may disconnect there, before
+    the end of the body, and nothing more would have arrived. A whole answer is `complete` even if the connection broke after
+    it, and so is one with its `stop_reason`, as in the client.
     """
     if not 200 <= recording.status < 300:
         return recording, "error"
@@ -333,10 +333,10 @@ def slug(*words: str) -> str:
 
 
 class RecordingFolder:
-    """A folder of recordings that grows: numbered names, and files that are there whole or not at all.
+    """A folder of recordings that grows: numbered names, and files that are written whole or not at all.
 
-    Names tell no time, so the same exchanges in the same order have the same names. Numbers go on after the highest one in
-    the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
+    Names contain no time, so the same exchanges in the same order have the same names. Numbers continue after the highest one
+    in the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
     prompts. Any thread may use it.
 
     `max_failed` makes it the folder of a flight recorder: `failed` stands in every name after the number, and when there are

@@ -7,10 +7,10 @@ A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one l
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
-`t` is in seconds since the request was sent. `data` holds the bytes of a read as text; a read that is not UTF-8 by itself (it
-may end inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client left,
-and the rest is unknown). `request` may be null. So a changed answer is a changed line in a diff, and no byte, boundary or time
-is lost: `Recording.loads(recording.dump()) == recording`.
+`t` is in seconds since the request was sent. `data` has the bytes of a read as text; a read that is not valid UTF-8 (it may end
+inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client disconnected,
+and the rest is unknown). `request` may be null. A changed answer is a changed line in a diff, and no byte, boundary or time is
+lost: `Recording.loads(recording.dump()) == recording`.
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
@@ -43,7 +43,7 @@ from rawsse.sse import Decoder
 FORMAT_VERSION = 1
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
-"""The largest file that is loaded: a device gives bytes without end."""
+"""The largest file that is loaded: a device may be endless."""
 
 SUFFIXES = (".sse.jsonl", ".sse")
 """How the names of recordings and bare event streams end."""
@@ -54,13 +54,13 @@ _MARK = b"\xef\xbb\xbf"  # some editors leave a byte order mark
 _SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
 # A bare event stream begins with a field or a comment; a file that is named as one may have it in any line.
 _FIELD = re.compile(rb"(?:^|[\r\n]|\xef\xbb\xbf)(?:data|event|id|retry)?:")
-# Characters that an editor would take for a line end, or not show; and halves of surrogate pairs, which UTF-8 cannot hold.
+# Characters that an editor would take for a line end, or not show; and unpaired surrogates, which UTF-8 cannot encode.
 _UNSHOWN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One read from the network: its bytes, and when they came, in seconds since the request was sent."""
+    """One read from the network: its bytes, and when they arrived, in seconds since the request was sent."""
 
     t: float
     data: bytes
@@ -111,7 +111,7 @@ class Recording:
         return self.content_type.startswith("text/event-stream")
 
     def fold(self) -> tuple[MessageBuilder, APIError | None]:
-        """The message that the events of the body add up to, and the error at which reading them ended."""
+        """The message that the events of the body add up to, and the error that ended reading them, if there was one."""
         builder = MessageBuilder(strict=False)
         try:
             for event in Decoder().feed(self.body):
@@ -187,7 +187,7 @@ def find_recordings(path: str | Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    # Not `rglob`, with `is_file`: in a folder that may be listed but not searched, that raises, and loading the file says why.
+    # Not `is_file`: it raises in a folder that may be listed but not entered. Loading the file gives a better error.
     found = sorted(Path(at, name) for at, _, names in os.walk(path) for name in names if name.endswith(SUFFIXES))
     if not found:
         raise RecordingError(f"{path}: no recording in this folder (looked for {', '.join('*' + s for s in SUFFIXES)})")
@@ -207,7 +207,7 @@ def shipped_fixtures() -> dict[str, Recording]:
 
 
 def write_whole(path: Path, text: str, *, is_new: bool = False) -> None:
-    """Write a file so that a reader finds the old text or the new one, never a part of it. Raises `OSError`.
+    """Write a file so that readers find the old text or the new one, never a part. Raises `OSError`.
 
     `is_new`: only the owner can read the file, and `FileExistsError` is raised if there is one already.
     """
@@ -257,7 +257,7 @@ def _to_json(line: dict[str, Any]) -> str:
 
 
 def _read(data: bytes, name: str) -> Recording:
-    """Errors name the file and the line, and quote nothing: the file may be another than the caller meant, and hold a key."""
+    """Errors name the file and the line, and quote nothing: the caller may have named the wrong file, and it may hold a key."""
     lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
     number, reads = 1, list[Read]()
     try:

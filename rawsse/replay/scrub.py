@@ -1,4 +1,4 @@
-"""No secret in a recording reaches the disk, wherever it stands, and over however many deltas it is spread.
+"""Hide the secrets in a recording before it is written, wherever they are and however many deltas they are spread over.
 
     recording = checked(scrub(recording, ScrubPolicy(secrets=(api_key,))))
     recording.save("answer.sse.jsonl")
@@ -6,14 +6,14 @@
     for secret in find_secrets(recording):
         print(secret)           # Anthropic key in the response body, event 9, text of block 0 (across 3 deltas)
 
-Headers are kept only if they are on a list. Everywhere else (the URL, the headers that are left, both bodies) secrets are
-searched as their readers see them: with escapes read, and in the texts that deltas add up to. Every byte of one turns into `*`
-where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the reads, the
-times. The prefix that tells the kind of a key stays (`sk-ant-api03-****`), and so do the signs that JSON and line ends are
-made of. Scrubbing twice is scrubbing once.
+Headers are kept only if they are on a list. Everywhere else (in the URL, the headers that are kept, and both bodies) secrets
+are searched for as a reader would see them: with escapes decoded, and in the text that the deltas add up to. Each byte of a
+secret is replaced by `*` in place, so nothing else changes: neither the JSON around it, nor the cuts between deltas, the
+boundaries of the reads, or the times. The prefix that names the kind of key stays (`sk-ant-api03-****`), and so do the
+characters of JSON's syntax and line ends. Scrubbing is idempotent.
 
 A secret is a known shape (`SHAPES`), or the value of a name that says so (`named_values`). Shapes err on the side of hiding: a
-made-up key in an example looks like a true one. But ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking, images and other
+made-up key in an example looks like a real one. But ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking, images and other
 long base64 must never match: every stream of the Messages API is full of them, and its recording could not be played.
 
 No pattern takes more than linear time: repetitions are bounded, or cannot begin in the middle of themselves. Most secrets
@@ -52,7 +52,7 @@ from rawsse.replay.texts import (
 # --- Known shapes ----------------------------------------------------------------------------------------------------
 
 MIN_BASE64_CHARS = 8
-"""The shortest base64 that is searched: fewer characters would be found in many texts."""
+"""The shortest base64 that is searched for: fewer characters would match by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Shape:
 
 
 def secret_span(found: re.Match[str]) -> tuple[int, int]:
-    """Where the secret stands in a match: the group `secret`, or else the first group, or else all."""
+    """The span of the secret in a match: that of the group `secret`, else of the first group, else of the whole match."""
     if "secret" in found.re.groupindex:
         return found.span("secret")
     return found.span(1 if found.re.groups else 0)
@@ -213,10 +213,10 @@ SECRET_NAMES: tuple[str, ...] = (
     *(f"{kind}key" for kind in _KEYS),
     *(f"{kind}token" for kind in _TOKENS),
 )
-"""How the names of secrets end, in lower case and with letters only: `DB_PASSWORD`, `client_secret`, `accessToken2`."""
+"""How names of secrets end, in lower case and without digits and signs: `DB_PASSWORD`, `client_secret`, `accessToken2`."""
 
 MIN_VALUE_CHARS = 8
-"""The shortest value that is hidden: a shorter one is as often a type or a placeholder as a password."""
+"""The shortest value that is hidden: shorter ones are types or placeholders as often as passwords."""
 
 # A member of a JSON object whose value is a string, and what there is of that string. An object is not a value: the schema of a
 # tool may have a property called `password`.
@@ -235,8 +235,8 @@ _ASSIGNED = re.compile(
 
 _SIGNS = re.compile(r"[^a-z]")
 
-# Not a secret: a variable, a template, one character repeated, the name of a variable, an expression, a file, a word that
-# says so.
+# Not a secret: a variable, a template, one character repeated, the name of a variable, an expression, a file, a word like
+# "redacted".
 _NO_VALUE = re.compile(
     r"\$\{?[A-Za-z_]+\}?|\$[({].*|%\(?\w+\)?[s%]|\{.*\}|<.*>|\[.*\]|(.)\1*|[A-Z]+(?:_[A-Z]+)+"
     r"|[A-Za-z_]+\d?(?:\.[A-Za-z_]+\d?)+(?:[(\[].*)?|[A-Za-z_]+[(\[].*[)\]]|(?:~|\.{0,2})(?:/[a-z._-]+){2,}|https?://.*"
@@ -311,19 +311,19 @@ ALLOWED_RESPONSE_HEADERS = (
     "x-accel-buffering",
     "x-should-retry",
 )
-"""The headers that clients read, and those that help to find out who answered. No ids of organization and workspace, no
-cookies."""
+"""The headers that clients read, and those that help to find out which server answered. Ids of organizations and workspaces,
+and cookies, are not among them."""
 
 MIN_SECRET_CHARS = 4
-"""The shortest secret of the caller's: a shorter one would be found in half of all words."""
+"""The shortest secret that a caller may name: a shorter one would match parts of ordinary words."""
 
 MAX_PASSES = 5
-"""Hiding one secret may reveal another one's shape. No recording has needed more than two passes."""
+"""Hiding one secret may reveal the shape of another. No recording has needed more than two passes."""
 
 _MARK = "*"  # written over each byte that is hidden
-# The signs that JSON, its escapes and lines are made of stay, so that what was JSON remains JSON.
+# The characters of JSON's syntax, its escapes and line ends stay, so that JSON remains JSON.
 _KEPT = '"\\/{}[]:,'
-# The word in which `quote` cut a text: it may be half a secret, which has no shape.
+# The word in which `quote` cut a text: it may be half of a secret, whose shape is not recognized.
 _CUT_WORD = re.compile(r"(?<![^\s'\"])[^\s'\"]{4,}(?=['\"]… \(\d+ in all\))")
 _NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f]*")
 
@@ -337,7 +337,7 @@ class ScrubPolicy:
     the first group, or the whole match. A secret with neither a known shape nor a telling name (a bare password in a
     sentence) needs one. They are matched against JSON as it is written, too: one that matches a number or a member's name
     breaks the JSON.
-    `secrets`: hidden wherever they stand, also %-encoded and in base64: the key that the client itself uses, for example.
+    `secrets`: hidden wherever they are, %-encoded and in base64, too: the key that the client itself uses, for example.
     """
 
     allowed_request_headers: tuple[str, ...] = ALLOWED_REQUEST_HEADERS
@@ -359,7 +359,7 @@ class ScrubPolicy:
 
 
 class Secret(NamedTuple):
-    """Something that looks like a secret: the name of its shape and its place, never the secret itself.
+    """Something that looks like a secret: the name of its shape, and its place; never the secret itself.
 
     In the response body, `byte` is where it begins, from 0, and `event` the number of its event, from 1.
     """
@@ -396,7 +396,7 @@ def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
 
 
 def find_secrets(exchange: Recording | bytes | str, policy: ScrubPolicy | None = None) -> list[Secret]:
-    """Everything that looks like a secret in a recording, or in the body of a response."""
+    """Everything in a recording, or in the body of a response, that looks like a secret."""
     search = _Search(policy)
     if isinstance(exchange, Recording):
         return list(search.secrets(exchange))
@@ -419,7 +419,7 @@ def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
         raise ConfigurationError(f"{quote(str(pattern))} is not a regular expression: {exc}") from None
 
 
-# JSON, and so a request's body, may hold halves of surrogate pairs.
+# JSON, and so the body of a request, may contain unpaired surrogates.
 def _to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
@@ -448,7 +448,7 @@ def _unsearchable(recording: Recording) -> Secret | None:
 
 
 class _Hit(NamedTuple):
-    """Something that looks like a secret stands in these bytes. `joined` names the joined text that it was found in."""
+    """Bytes that look like a secret. `joined` names the joined text in which they were found."""
 
     shape: str
     places: list[int]
@@ -476,7 +476,7 @@ def _kind_of(header: str) -> _Kind:
 
 
 class _Search:
-    """Finds the secrets of a policy, writes over them, and says where they stand."""
+    """Finds the secrets of a policy, overwrites them, and reports their places."""
 
     def __init__(self, policy: ScrubPolicy | None) -> None:
         self._policy = policy or ScrubPolicy()
@@ -504,7 +504,7 @@ class _Search:
                     yield _Hit("value of a secret's name", _hidden_bytes(value, 0, len(value.text)))
 
     def _is_hidden(self, value: str) -> bool:
-        """Nothing is left to be hidden."""
+        """Nothing in it is left to hide."""
         return _NOTHING_TO_HIDE.fullmatch(value.replace(_MARK, "")) is not None
 
     def _is_known(self, value: str) -> bool:
@@ -563,14 +563,14 @@ class _Search:
     # --- Finding
 
     def secrets(self, recording: Recording) -> Iterator[Secret]:
-        """In all that a recording's file holds."""
+        """Those in everything that a recording's file holds."""
         if secret := _unsearchable(recording):
             yield secret
         for place, kind, data in _parts(recording):
             yield from self.secrets_in(data, kind, place)
 
     def secrets_in(self, data: bytes, kind: _Kind, place: str) -> Iterator[Secret]:
-        """In one part of it."""
+        """Those in one part of it."""
         hits = list(self._new_hits(data, kind))
         starts = event_starts(Characters(data)) if hits and kind == "stream" else []
         for hit in hits:
