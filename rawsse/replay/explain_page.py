@@ -20,18 +20,7 @@ from itertools import count, groupby
 from typing import TypeVar
 
 from rawsse.messages import Block
-from rawsse.replay.explain import (
-    LANES,
-    Gap,
-    Group,
-    Piece,
-    Timeline,
-    in_words,
-    kinds_of,
-    layers,
-    to_json,
-    visible,
-)
+from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, in_words, kinds_of, layers, to_json, visible
 from rawsse.replay.recording import Read, Recording
 
 T = TypeVar("T")

@@ -102,12 +102,7 @@ class Replay(LocalServer):
         self._unplayable: list[str] = []  # requests before the first `play`
         self._plays: list[_Play | _Recorded] = []
 
-    def play(
-        self,
-        *sources: Source,
-        strict: bool | None = None,
-        **options: Unpack[PlayOptions],
-    ) -> None:
+    def play(self, *sources: Source, strict: bool | None = None, **options: Unpack[PlayOptions]) -> None:
         """Play these from now on; for the options see `PlayOptions`.
 
         `strict`: each recording must be played once, else it is an error at the end. That is the default in a sequence; in

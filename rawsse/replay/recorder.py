@@ -34,16 +34,7 @@ from pathlib import Path
 
 from rawsse.client.exchange import ExchangeObserver
 from rawsse.client.request import RequestData, Secrets
-from rawsse.errors import (
-    APIConnectionError,
-    APIError,
-    APITimeoutError,
-    ConfigurationError,
-    EndingKind,
-    HTTPProtocolError,
-    RawsseError,
-    StreamCancelledError,
-)
+from rawsse.errors import APIConnectionError, APIError, ConfigurationError, EndingKind, HTTPProtocolError, RawsseError
 from rawsse.http1 import ContentDecoder, Response
 from rawsse.replay.recording import End, Read, RecordedRequest, Recording, is_messages, parse_body, write_whole
 from rawsse.replay.scrub import ScrubPolicy, checked, scrub
@@ -296,8 +287,8 @@ def end_of(error: APIError | None) -> End:
     """How an exchange ended, by the error of its reader, if there was one."""
     if error is None:
         return "clean"
-    is_lost = isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError | StreamCancelledError)
-    return "cut" if is_lost or isinstance(error, HTTPProtocolError) else "client_closed"
+    is_broken = error.ending_kind == "truncated" or isinstance(error, HTTPProtocolError)
+    return "cut" if is_broken else "client_closed"
 
 
 def outcome(recording: Recording, error: APIError | None = None) -> tuple[Recording, EndingKind]:
