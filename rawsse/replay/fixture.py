@@ -21,7 +21,7 @@ import socket
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
@@ -97,7 +97,7 @@ class Replay(LocalServer):
         self._record_url = record_url
         self._policy = policy
         self._on_start = on_start
-        self._holder: socket.socket | None = None
+        self._held_port = ExitStack()
         self._is_kept = False
         self._unplayable: list[str] = []  # requests before the first `play`
         self._plays: list[_Play | _Recorded] = []
@@ -187,12 +187,12 @@ class Replay(LocalServer):
             yield self
         finally:
             self._is_kept = False
-            self._give_port()
+            self._held_port.close()
 
     async def __aenter__(self) -> Self:
         if self._is_kept and self.is_recording:
             raise ConfigurationError("the real API cannot be recorded in virtual time: run it without that clock")
-        self._give_port()
+        self._held_port.close()
         await super().__aenter__()
         if not self._is_kept:
             self._on_start(self)
@@ -213,16 +213,11 @@ class Replay(LocalServer):
 
     def _take_port(self) -> None:
         """Bind a socket that does not listen: a connection to it is refused at once."""
-        self._holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        holder = self._held_port.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         if os.name == "posix":  # else connections that ended just now keep the port for minutes
-            self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._holder.bind(("127.0.0.1", self._port))
-        self._port = self._holder.getsockname()[1]
-
-    def _give_port(self) -> None:
-        if self._holder is not None:
-            self._holder.close()
-            self._holder = None
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", self._port))
+        self._port = holder.getsockname()[1]
 
     def _is_wanted(self, name: str | Path) -> bool:
         if own_path(name, self._folder) is not None:
