@@ -33,7 +33,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import APIError, RecordingError
 from rawsse.messages import MessageBuilder
@@ -58,8 +58,7 @@ _FIELD = re.compile(rb"(?:^|[\r\n]|\xef\xbb\xbf)(?:data|event|id|retry)?:")
 _UNSHOWN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """One read from the network: its bytes, and when they arrived, in seconds since the request was sent."""
 
     t: float

@@ -354,7 +354,10 @@ class ScrubPolicy:
     def shapes(self) -> tuple[Shape, ...]:
         """All shapes, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
         exact = [Shape("secret of yours", pattern) for secret in self.secrets for pattern in written_forms(secret)]
-        own = [Shape(f"match of your pattern {number}", _compiled(p)) for number, p in enumerate(self.patterns, 1)]
+        try:
+            own = [Shape(f"match of your pattern {number}", re.compile(p)) for number, p in enumerate(self.patterns, 1)]
+        except re.error as exc:
+            raise ConfigurationError(f"{quote(str(exc.pattern))} is not a regular expression: {exc}") from None
         return (*exact, *own, *SHAPES)
 
 
@@ -410,13 +413,6 @@ def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recordin
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise SecretRemainsError(f"{recording.name} may not be written: {found[0]}{more}")
     return recording
-
-
-def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as exc:
-        raise ConfigurationError(f"{quote(str(pattern))} is not a regular expression: {exc}") from None
 
 
 # JSON, and so the body of a request, may contain unpaired surrogates.
