@@ -119,7 +119,8 @@ class Recorder:
             self._lose(f"max_held_bytes ({self._max_held_bytes}) are held of others")
             return None
         # Numbered when they begin, so that concurrent answers have the order of their requests.
-        return ExchangeLog(self, request, path, clock, self._folder.next_number(), self._max_bytes, clock())
+        number = None if self._only_failed else self._folder.next_number()
+        return ExchangeLog(self, request, path, clock, number, self._max_bytes, clock())
 
     def flush(self) -> None:
         """Wait until all exchanges that are over have been written."""
@@ -184,13 +185,14 @@ class Recorder:
         if self._only_failed and (kind not in FAILED or (exchange.is_full and error is None)):
             return
         policy = replace(self._policy, secrets=(*self._policy.secrets, *Secrets(exchange.request.headers).values))
-        recording = checked(scrub(replace(recording, name=f"answer {exchange.number}"), policy), policy)
+        number = self._folder.next_number() if exchange.number is None else exchange.number
+        recording = checked(scrub(replace(recording, name=f"answer {number}"), policy), policy)
         # The name tells the model and the ending, never the prompt, which is private.
         body = recording.request.body if recording.request else None
         model = body.get("model") if isinstance(body, dict) else None
         status = "" if recording.status == 200 else str(recording.status)
         name = f"{model if isinstance(model, str) else 'answer'} {kind} {status}"
-        path = self._folder.put(exchange.number, name, recording.dump())
+        path = self._folder.put(number, name, recording.dump())
         self.written += 1
         full = ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
         facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, full)
@@ -199,13 +201,13 @@ class Recorder:
 
 @dataclass(slots=True, eq=False)
 class ExchangeLog:
-    """One exchange while it is recorded, as its observer."""
+    """One exchange while it is recorded, as its observer. `number` is None if it gets one only when it is written."""
 
     recorder: Recorder
     request: RequestData
     path: str
     clock: Callable[[], float]
-    number: int
+    number: int | None
     max_bytes: int
     started: float
     is_full: bool = False
