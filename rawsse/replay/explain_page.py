@@ -17,13 +17,11 @@ import html
 import importlib.resources
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
-from typing import TypeVar
+from typing import Any
 
 from rawsse.messages import Block
 from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, in_words, kinds_of, layers, to_json, visible
 from rawsse.replay.recording import Read, Recording
-
-T = TypeVar("T")
 
 MAX_SHOWN_EVENTS = 500
 """How many events have a row of their own: most recordings have fewer, and a browser scrolls through that many with ease."""
@@ -291,11 +289,14 @@ class _Picture:
         self._timeline = timeline
         self._anchor = anchor
         self._seconds = timeline.recording.duration or 1.0
-        self._lanes = [lane for lane in LANES if any(event.lane == lane for event in timeline.events)]
-        self._bottom = _TOP + _LANE * (1 + len(self._lanes))
+        self._rows: dict[str, Sequence[Any]] = {"reads": timeline.recording.reads}
+        for lane in LANES:
+            if events := [event for event in timeline.events if event.lane == lane]:
+                self._rows[lane] = events
+        self._bottom = _TOP + _LANE * len(self._rows)
 
     def parts(self) -> Iterator[str]:
-        reads, events, height = self._timeline.recording.reads, self._timeline.events, self._bottom + 26
+        reads, height = self._timeline.recording.reads, self._bottom + 26
         yield f'<svg viewBox="0 0 1000 {height:g}" width="1000" height="{height:g}" role="img" aria-labelledby="picture-title">'
         yield f'<title id="picture-title">{html.escape(self._in_words())}</title>'
         yield from self._axis()
@@ -303,10 +304,8 @@ class _Picture:
             yield from self._shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte")
         for gap in self._timeline.gaps.values():
             yield from self._shade(gap, "gap", "nothing came")
-        yield from self._row("reads", _TOP, [(read.t, read) for read in reads], self._read_mark)
-        for number, lane in enumerate(self._lanes, 1):
-            of_lane = [(event.t, event) for event in events if event.lane == lane]
-            yield from self._row(lane, _TOP + _LANE * number, of_lane, self._event_mark)
+        for number, (name, items) in enumerate(self._rows.items()):
+            yield from self._row(name, _TOP + _LANE * number, items)
         yield from self._first_content()
         yield "</svg>"
 
@@ -337,15 +336,14 @@ class _Picture:
         if len(label) * _CHAR + 8 <= width:
             yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
 
-    def _row(
-        self, name: str, top: float, items: Iterable[tuple[float, T]], mark: Callable[[float, float, list[T]], str]
-    ) -> Iterator[str]:
-        """A row of marks. Items that would overlap share one."""
+    def _row(self, name: str, top: float, items: Sequence[Any]) -> Iterator[str]:
+        """A row of marks: of reads, or of events. Those that would overlap share one."""
         yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
         yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
-        shared: dict[float, list[T]] = {}
-        for t, item in items:
-            shared.setdefault(round((self._x(t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
+        shared: dict[float, list[Any]] = {}
+        for item in items:
+            shared.setdefault(round((self._x(item.t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
+        mark = self._read_mark if name == "reads" else self._event_mark
         yield from (mark(x, top, found) for x, found in shared.items())
 
     def _read_mark(self, x: float, top: float, reads: list[Read]) -> str:
