@@ -1,6 +1,7 @@
 """A recording as one HTML page: its timeline as a picture (SVG); bytes, lines, events and message side by side.
 
     Path("plain.html").write_text(explain_html(Recording.load("fixtures/plain.sse.jsonl")), encoding="utf-8")
+    explain_html(recording, event=5)            # one event from the read to the message
 
 The page requests nothing from the network, and its Content-Security-Policy forbids it. It can be read without JavaScript; a few
 lines of script highlight an event's row, mark and text together. Its style, `rawsse/web/explain.css`, is put into the page.
