@@ -10,7 +10,7 @@ by its path (`_rawsse_pytest.py`), not through the package.
 
     @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # a made-up answer, and a fault
     @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
-    replay.play("weather", split=split)                         # cut as @pytest.mark.parametrize("split", ["event", "bytes"]) says
+    replay.play("weather", split=split)                         # cut as a parameter of the test says: "event", "bytes", 7 …
     async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
 
 Names are looked up in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
