@@ -242,7 +242,7 @@ class Player:
         for step in timed(answer.reads or [Read(0.0, b"")], self._speed, answer.duration):
             if isinstance(step, bytes):
                 if not is_begun:
-                    await send_head(send, answer)
+                    await send_head(send, answer.status, answer.headers.items())
                 is_begun = True
                 await send({"type": "http.response.body", "body": step, "more_body": True})
                 await _let_read()
@@ -367,15 +367,15 @@ async def read_body(receive: Receive, send: Send, max_bytes: int) -> bytes | Non
     return bytes(body)
 
 
-async def send_head(send: Send, answer: Answer) -> None:
+async def send_head(send: Send, status: int, fields: Iterable[tuple[str, str]]) -> None:
     """Send the head of an answer."""
-    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def send_answer(send: Send, answer: Answer) -> None:
     """Send a whole answer at once."""
-    await send_head(send, answer)
+    await send_head(send, answer.status, answer.headers.items())
     await send({"type": "http.response.body", "body": answer.body})
 
 

@@ -35,7 +35,7 @@ from rawsse.client.stream import Call
 from rawsse.errors import APIError, UsageError
 from rawsse.http1 import MAX_BODY_BYTES, Response
 from rawsse.replay.answers import HOP_BY_HOP, error_answer
-from rawsse.replay.player import read_body, send_answer
+from rawsse.replay.player import read_body, send_answer, send_head
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
@@ -139,9 +139,7 @@ class RecordingProxy:
 
     async def _pass_back(self, answer: RawAnswer, call: Call[RawAnswer], scope: Scope, send: Send) -> None:
         response: Response = answer.response  # type: ignore[assignment]  # it is open
-        fields = _without_hop(response.headers.raw)
-        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send_head(send, response.status, _without_hop(response.headers.raw))
         await send({"type": "http.response.body", "body": b"", "more_body": True})  # sends the head at once
         while True:
             for piece in answer.take():
