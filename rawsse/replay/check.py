@@ -63,7 +63,11 @@ MAX_ERROR_BYTES = 65536
 """How much of the body of an error is kept, to check its form."""
 
 _STOP_REASONS = frozenset(reason for reasons in get_args(StopReason) for reason in get_args(reasons))
-_MESSAGE_FIELDS = {"id": str, "type": str, "role": str, "model": str, "content": list, "usage": dict}
+_MESSAGE_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("id", "type", "role", "model"), str),
+    "content": list,
+    "usage": dict,
+}
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
 # Only such lines are quoted: the caller may have named the wrong file, and it may hold a key.
