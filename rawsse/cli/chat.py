@@ -19,7 +19,7 @@ from rawsse.cli.terminal import Asked, begin_editing, complain, has_typed, is_ty
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 
 if TYPE_CHECKING:
-    from rawsse.client.tools import Conversation, Reply
+    from rawsse.client.tools.conversation import Conversation, Reply
     from rawsse.messages import Message
 
 WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"

@@ -35,7 +35,7 @@ from rawsse.sse import MAX_EVENT_BYTES
 if TYPE_CHECKING:
     import ssl
 
-    from rawsse.client.tools import Conversation
+    from rawsse.client.tools.conversation import Conversation
 
 T = TypeVar("T")
 
@@ -196,7 +196,7 @@ class AsyncClient:
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
         """A conversation, whose history can be sent at any time. Arguments as for `Conversation`."""
-        from rawsse.client.tools import Conversation  # a program without conversations does not load it
+        from rawsse.client.tools.conversation import Conversation  # a program without conversations does not load it
 
         return Conversation(self, model=model, max_tokens=max_tokens, **options)
 

@@ -12,7 +12,7 @@ thin object over one dict, so that an event takes one parse and one small object
 
 Nested objects are lenses too: of the class that the annotation names, or plain `Lens`. A type checker sees the annotated
 fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`. A text with half a surrogate pair,
-which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as it came.
+which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as received.
 
 `to_dict` returns the JSON as received. `to_json`, `model_dump`, `model_dump_json` and `repr` have the output of the official
 SDK's models: the fields in the order of the annotations, unknown fields last. All but `to_json` include the missing fields
@@ -26,11 +26,9 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
-
-from rawsse.errors import ConfigurationError, quote
 
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
 
@@ -205,27 +203,16 @@ class Lens:
         """A deep copy of the JSON, with nothing added or left out."""
         return copied(self.raw)
 
-    def to_json(self, *, indent: int | None = 2, exclude_none: bool = False) -> str:
+    def to_json(self, *, indent: int | None = 2) -> str:
         """The JSON as text, with nothing added: indented by `indent` spaces, or compact; escaped only where necessary."""
-        return self.model_dump_json(indent=indent, exclude_unset=True, exclude_none=exclude_none)
+        return self.model_dump_json(indent=indent, exclude_unset=True)
 
-    def model_dump(
-        self,
-        *,
-        mode: str = "python",
-        include: Iterable[str] | None = None,
-        exclude: Iterable[str] | None = None,
-        exclude_unset: bool = False,
-        exclude_none: bool = False,
-    ) -> dict[str, Any]:
-        """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
+    def model_dump(self, *, mode: str = "python", exclude_unset: bool = False) -> dict[str, Any]:
+        """A deep copy of the JSON in the order of the class, with the missing fields that allow None, unless `exclude_unset`.
 
-        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
-        `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON.
+        `mode` has no effect: every value is JSON.
         """
-        given = _arranged(self, is_full=not exclude_unset, has_none=not exclude_none)
-        kept, left_out = given if include is None else _names_in(include), _names_in(exclude or ())
-        return copied({name: value for name, value in given.items() if name in kept and name not in left_out})
+        return copied(_arranged(self, is_full=not exclude_unset))
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
         """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
@@ -278,25 +265,12 @@ def by_type(union: Any) -> dict[str, Any]:
     return {name: each for each in get_args(union) for name in re.findall(r"\w+", each.__annotations__["type"])[1:]}
 
 
-def _names_in(given: Iterable[str]) -> Collection[str]:
-    """The names in `include` or `exclude`. pydantic's forms for parts of a field are refused, not read as the whole field."""
-    is_flat = not isinstance(given, Mapping) or all(value in (True, ...) for value in given.values())
-    names = [*given]
-    if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in names):
-        raise ConfigurationError(f"include and exclude take names of the object's own fields, not {quote(repr(given))}")
-    return names
-
-
-def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:
+def _arranged(value: Any, *, is_full: bool) -> Any:
     if isinstance(value, list):
-        return [_arranged(item, is_full=is_full, has_none=has_none) for item in value]
+        return [_arranged(item, is_full=is_full) for item in value]
     if not isinstance(value, Lens):
         return value
     try:
-        return {
-            name: _arranged(value._known(name), is_full=is_full, has_none=has_none)
-            for name in value._names(is_full=is_full)
-            if has_none or value.raw.get(name) is not None
-        }
+        return {name: _arranged(value._known(name), is_full=is_full) for name in value._names(is_full=is_full)}
     except RecursionError:  # nested deeper than any real answer: as received
         return value.raw

@@ -20,7 +20,7 @@ from support.terminal import CTRL_C, CTRL_D, UP, Terminal
 
 from rawsse.cli import main
 from rawsse.cli.chat import COMMANDS, parse_line
-from rawsse.client.tools import CUT_NOTE
+from rawsse.client.tools.conversation import CUT_NOTE
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures, text
 from rawsse.server import Server

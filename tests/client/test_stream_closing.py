@@ -351,23 +351,3 @@ def test_a_stream_over_tls_that_is_closed_at_any_step_leaves_nothing(on: Loop) -
     *closed, _ = on(story())
     assert set(closed) == {"StreamCancelledError"}
     assert len(closed) > 5  # steps; with eager tasks there are the fewest
-
-
-@pytest.mark.parametrize("awaited", [True, False])
-@pytest.mark.parametrize("kind", ["stream", "events"])
-def test_the_response_of_a_stream_closes_it(kind: str, *, awaited: bool) -> None:
-    async def story() -> tuple[str | None, int]:
-        connection = body(*ANSWER)
-        messages = client_of(connection).messages
-        async with messages.stream(**ASK) if kind == "stream" else messages.events(ASK) as stream:
-            await anext(stream)
-            if awaited:
-                await stream.response.aclose()
-            else:
-                stream.response.close()
-            assert connection.is_aborted
-            with pytest.raises(StreamCancelledError):
-                await anext(stream)
-            return stream.ending and stream.ending.kind, stream.response.status_code
-
-    assert run(story()) == ("cancelled", 200)

@@ -290,16 +290,6 @@ def test_a_response_is_a_block_that_closes_what_was_not_read(make: Make) -> None
     assert connection.is_aborted
 
 
-def test_the_response_of_a_stream_closes_it(make: Make) -> None:
-    connection = FakeStream([answer(ANSWER)[:-200]], end=None)
-    with make(connection).messages.stream(**ASK) as stream:
-        next(stream)
-        stream.response.close()
-        assert connection.is_aborted
-        assert stream.ending is not None
-        assert stream.ending.kind == "cancelled"
-
-
 def test_copy_is_with_options_and_a_closed_client_says_so(make: Make) -> None:
     client = make(answer(ANSWER))
     other = client.copy(base_url="http://other.example")
