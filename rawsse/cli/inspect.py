@@ -160,9 +160,8 @@ def add_explain(commands: Any) -> None:
     parser.add_paths()
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
-    form = parser.add_mutually_exclusive_group().add_argument
-    form("--event", type=int, metavar="N", help="follow one event: read, HTTP chunk, lines, JSON, message")
-    form("--html", type=Path, metavar="OUT", help="write a page with the timeline, or several into the folder OUT")
+    option("--event", type=int, metavar="N", help="follow one event: read, HTTP chunk, lines, JSON, message")
+    option("--html", type=Path, metavar="OUT", help="write a page (of the event N), or several into the folder OUT")
 
 
 def _explain(arguments: argparse.Namespace) -> bool:
@@ -171,7 +170,7 @@ def _explain(arguments: argparse.Namespace) -> bool:
 
     recordings = (recording for path in arguments.paths for recording in _load_all(path))
     if arguments.html is not None:
-        return _write_pages(list(recordings), arguments.html)
+        return _write_pages(list(recordings), arguments.html, arguments.event)
     # NO_COLOR: https://no-color.org. An option counts for more.
     is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     color, is_good = is_wanted if arguments.color == "auto" else arguments.color == "always", True
@@ -187,7 +186,7 @@ def _explain(arguments: argparse.Namespace) -> bool:
     return is_good
 
 
-def _write_pages(recordings: Sequence[Recording | None], out: Path) -> bool:
+def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int | None) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
     from rawsse.replay.explain_page import explain_html
     from rawsse.replay.recording import write_whole
@@ -198,7 +197,7 @@ def _write_pages(recordings: Sequence[Recording | None], out: Path) -> bool:
         name = Path(recording.name).name.removesuffix(".jsonl").removesuffix(".sse")
         page = out / f"{name}.html" if is_folder else out
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, explain_html(to_show(recording)))
+        write_whole(page, explain_html(to_show(recording), event=event))
         show(f"{page}")
     return None not in recordings
 
