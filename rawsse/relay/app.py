@@ -59,7 +59,7 @@ from rawsse.relay.home import Home, SharedHome, checked
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
-from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
@@ -339,7 +339,8 @@ class _Call(Exchange):
 
     async def _messages(self) -> None:
         request = await self._read_messages()
-        await self._generate(_Asked(MessagesDialect() if request.get("stream") else WholeDialect(), request))
+        whole = WholeDialect(self._relay.client._settings.max_message_bytes)
+        await self._generate(_Asked(MessagesDialect() if request.get("stream") else whole, request))
 
     async def _read_messages(self) -> dict[str, Any]:
         # Only the body as a whole has a limit here: the API has limits for the texts in it.
@@ -388,13 +389,10 @@ class _Call(Exchange):
         request = await self._completed(asked.request, is_browser=dialect.is_resumable)
         # A client of `/v1/messages` retries by itself, as the official SDKs do, and retries at two layers multiply.
         options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if dialect.is_resumable else 0}
-        is_whole = isinstance(dialect, WholeDialect)
-        options |= {} if is_whole else {"kind": UnfoldedAnswer}
-        events = partial(relay.client.messages.events, request, strict=False, **options)
-        source = pushed(events, MessagePush if is_whole else EventPush)
+        events = partial(relay.client.messages.events, request, kind=UnfoldedAnswer, strict=False, **options)
         who = {"user": self._user_id, "model": request["model"], "alias": asked.alias, "fingerprint": asked.fingerprint}
         who["id"] = self._run_id if asked.fingerprint else None
-        run, fields = await relay.home.begin(dialect, source, self._user, **who)
+        run, fields = await relay.home.begin(dialect, partial(EventPush, events), self._user, **who)
         self.more_fields += fields.items()
         return run
 

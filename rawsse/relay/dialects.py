@@ -33,7 +33,7 @@ from rawsse.errors import (
 )
 from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ErrorEvent, MessageDelta, MessageStart
 from rawsse.messages.lens import as_sent, object_at
-from rawsse.messages.message import MessageBuilder
+from rawsse.messages.message import MAX_MESSAGE_BYTES, MessageBuilder
 from rawsse.sse import Decoder, encode, encode_comment
 
 MAX_LOGGED_CHARS = 500
@@ -188,11 +188,16 @@ class WholeDialect(MessagesDialect):
 
     heartbeat = b""
 
+    def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._builder = MessageBuilder(strict=False, max_message_bytes=max_message_bytes)
+
     def event(self, event: Any) -> list[Frame]:
-        return [event.to_json(indent=None)]
+        self._builder.apply(event)
+        return []
 
     def end(self, ending: Ending) -> list[Frame]:
-        return []
+        message = self._builder.message
+        return [message.to_json(indent=None)] if message is not None else []
 
 
 class EventsDialect(MessagesDialect):
@@ -220,10 +225,9 @@ class TextDialect(Dialect):
 
     def event(self, event: Any) -> list[Frame]:
         text = None
-        if type(event) is ContentBlockDelta:
+        if type(event) is ContentBlockDelta:  # nearly all events
             delta = event.raw["delta"]
-            if delta.get("type") == "text_delta":
-                text = delta.get("text")
+            text = delta.get("text") if delta.get("type") == "text_delta" else None
         elif isinstance(event, ContentBlockStart) and event.raw["content_block"].get("type") == "text":
             text = event.raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
         elif self._usage is not None and isinstance(event, MessageStart | MessageDelta):

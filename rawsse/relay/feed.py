@@ -165,9 +165,8 @@ class Feed(FrameLog):
         for frame in frames:
             number += 1
             piece = (f"id: {self.tag}-{number}\n{frame}" if self.is_resumable else frame).encode()
-            end += len(piece)
+            self._ends.append(end := end + len(piece))
             pieces.append(piece)
-            self._ends.append(end)
         wire = b"".join(pieces)
         self._log += wire
         self.last = number

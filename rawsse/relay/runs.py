@@ -182,9 +182,7 @@ class Run(Feed):
 
     def _receive(self, events: list[Any], now: float) -> None:
         try:
-            frames: list[Frame] = []
-            for event in events:
-                frames += self.dialect.event(event)
+            frames = self.dialect.event(events[0]) if len(events) == 1 else self._frames(events)
             if self.has_begun:
                 self._append(frames, now)
             elif frames or any(type(event) is not Ping for event in events):  # a ping alone is not a beginning
@@ -195,6 +193,9 @@ class Run(Feed):
             self._ended(self._close_source(), exc)
         if len(self._log) > self._max_read_bytes and not self._can_grow() and self._source is not None:
             self._source.pause()
+
+    def _frames(self, events: list[Any]) -> list[Frame]:
+        return [frame for event in events for frame in self.dialect.event(event)]
 
     def _ended(self, ending: Ending | None, error: Exception | None) -> None:
         try:

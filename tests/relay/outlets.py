@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from support.clock import ticks
@@ -22,7 +23,7 @@ from rawsse.client.stream import EventStream
 from rawsse.relay import RunLimits
 from rawsse.relay.dialects import Failure, TextDialect
 from rawsse.relay.feed import Feed, Reader
-from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.record import RunLog
 from rawsse.relay.runs import Run, Runs
 from rawsse.server import Message
@@ -173,7 +174,9 @@ class House(Stage):
         def open_stream() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        return self.runs.begin(dialect or TextDialect(), pushed(open_stream), **({"model": "claude-x"} | names))
+        return self.runs.begin(
+            dialect or TextDialect(), partial(EventPush, open_stream), **({"model": "claude-x"} | names)
+        )
 
     async def started(self, dialect: Any = None) -> tuple[Run, Api]:
         """A run whose call to the API has come, and whose message has begun."""

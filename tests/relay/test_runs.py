@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import weakref
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +29,7 @@ from rawsse.relay.dialects import (
     TextDialect,
 )
 from rawsse.relay.feed import PIECE_BYTES, PIECES_AT_ONCE, Gone
-from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.record import RunStart
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, Runs
 
@@ -113,7 +114,7 @@ def test_a_finished_run_keeps_its_frames_but_not_its_request_nor_its_connection(
                 streams.append(weakref.ref(stream))
                 return stream
 
-            begun = home.runs.begin(TextDialect(), pushed(open_stream))
+            begun = home.runs.begin(TextDialect(), partial(EventPush, open_stream))
             await join(begun).done()
             await ticks()
             assert begun.last > 0
@@ -587,7 +588,7 @@ def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancel
     async def story() -> None:
         async with house() as home:
             begun = lonely()
-            task = begun.begin(pushed(lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer)))
+            task = begun.begin(partial(EventPush, lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer)))
             await home.call()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -1025,7 +1026,7 @@ def test_what_is_wrong_with_the_setup_is_said_in_the_log_alone(caplog: pytest.Lo
 
     async def story() -> None:
         async with house() as home:
-            begun = home.runs.begin(TextDialect(), pushed(fail), model="claude-x")
+            begun = home.runs.begin(TextDialect(), partial(EventPush, fail), model="claude-x")
             got = await join(begun).done()
             assert data(got)[0] == '{"error":"the relay is not set up: see its log","type":"api_error"}'
 
