@@ -42,7 +42,6 @@ from rawsse.relay.dialects import (
     TextDialect,
     WholeDialect,
     failure_of,
-    list_models,
     model_info,
     one_line,
     read_chat,
@@ -536,13 +535,15 @@ class _Call(Exchange):
             await self.send_json(answer.value)
 
     async def _list_models(self) -> None:
-        """A page of the models that the relay allows, or one of them, in the API's form."""
+        """The models that the relay allows, in one page, or one of them, in the API's form."""
         listed = models_of(self._limits)
         models = self._relay._models if listed is None else listed
         name = self.path.removeprefix("/v1/models").removeprefix("/")
         if name and name not in models:
             raise Answer(404, "not_found_error", f"model: {name}")
-        await self.send_json(model_info(name) if name else list_models(models, self.query))
+        ends = {"first_id": models[0] if models else None, "last_id": models[-1] if models else None}
+        page = {"data": [model_info(each) for each in models], "has_more": False, **ends}
+        await self.send_json(model_info(name) if name else page)
 
     async def _file(self) -> None:
         headers, body = await asyncio.to_thread(self._relay._page.find, self.path)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
@@ -323,23 +323,6 @@ def model_info(name: str) -> dict[str, Any]:
     """A model, as the API lists it. `created_at` "may be set to an epoch value if the release date is unknown"."""
     released = "1970-01-01T00:00:00Z"
     return {"type": "model", "id": name, "display_name": name, "created_at": released, "lifecycle": "active"}
-
-
-def list_models(models: Sequence[str], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The page of the list that `limit`, `after_id` and `before_id` ask for. Raises `InvalidRequest`."""
-    asked = {name: values[0] for name, values in query.items()}
-    limit = asked.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= 1000):
-        raise InvalidRequest("limit", "must be a whole number from 1 to 1000")
-    for name in ("after_id", "before_id"):
-        if name in asked and asked[name] not in models:
-            raise InvalidRequest(name, "is not in the list")
-    first = models.index(asked["after_id"]) + 1 if "after_id" in asked else 0
-    last = models.index(asked["before_id"]) if "before_id" in asked else len(models)
-    found = models[first:last]
-    page = found[-int(limit) :] if "before_id" in asked else found[: int(limit)]
-    ends = {"first_id": page[0] if page else None, "last_id": page[-1] if page else None}
-    return {"data": [model_info(name) for name in page], "has_more": len(found) > len(page), **ends}
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------
