@@ -54,13 +54,13 @@ from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
-from rawsse.relay.home import Home, SharedHome, checked
+from rawsse.relay.home import Home, checked
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.page import Page
 from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord
+from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.store import Store
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
@@ -110,7 +110,7 @@ OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | N
 log = logging.getLogger("rawsse.relay")
 
 
-class Relay:
+class Relay(Observer):
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. A client with a flight recorder (`AsyncClient(recorder=…)`) keeps
@@ -181,6 +181,7 @@ class Relay:
         self._guard = guard or Guard()
         self._authenticate = authenticate
         self._on_request = on_request
+        self._on_end = on_end
         self._clock = clock
         self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
@@ -190,13 +191,11 @@ class Relay:
             self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
             read["rawsse_ledger_rows_dropped_total"] = lambda: ledger.dropped
             observers = [*observers, ledger]
-        if on_end is not None:
-            observers = [*observers, OnEnd(on_end)]
         self.metrics = Metrics(read, self._models)
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
-        observers = [RunLog(), self.quotas, self.metrics, *observers, OnEnd(self._cut)]
+        observers = [RunLog(), self.quotas, self.metrics, *observers, self]
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
-        self.home = Home(self._runs, self.quotas) if store is None else SharedHome(self._runs, self.quotas, store)
+        self.home = Home(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
         self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
@@ -206,16 +205,15 @@ class Relay:
 
     def open_runs(self, user: str | None = None) -> list[Run]:
         """The runs that have not ended, of one user or of all. `run.stop(Failure(…))` stops one."""
-        return [run for run in self._runs.open() if user is None or run.start.user == user]
+        return self._runs.open(user)
 
-    def _cut(self, record: RunRecord) -> None:
-        """A run has ended. If the day's tokens are used up by it, and the limits say so, stop the other runs.
-
-        All in one later step: each run that is stopped calls this again.
-        """
+    def ended(self, record: RunRecord) -> None:
+        """A run has ended. If the day's tokens are used up by it, and the limits say so, stop the other runs; tell `on_end`."""
         if not self._is_cutting and self.quotas.must_end(record.user, self._clock()):
             self._is_cutting = True
-            asyncio.get_running_loop().call_soon(self._cut_all)
+            asyncio.get_running_loop().call_soon(self._cut_all)  # later: each run that is stopped calls this again
+        if self._on_end is not None:
+            self._on_end(record)
 
     def _cut_all(self) -> None:
         self._is_cutting = False

@@ -1,6 +1,6 @@
 """A feed: the log of a run's frames, which grows, and its readers.
 
-    reader = Reader(feed, outlet, after, start)
+    outlet.sink = reader = Reader(feed, after, start=start, write=outlet.write, end=outlet.end)
     feed.join(reader)                                       # from now on the feed writes to `outlet`
     reader.close()
 
@@ -17,7 +17,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, join_deltas
 from rawsse.relay.record import RunStart, log
@@ -219,38 +218,32 @@ class Feed(FrameLog):
             self.forget(min((reader.position for reader in self._readers), default=unread), limit)
 
 
-class Writer(Protocol):
-    """The part of an `Outlet` that a reader needs."""
-
-    sink: Any
-
-    def write(self, data: bytes) -> bool:
-        """See `Outlet.write`."""
-        ...
-
-    def end(self, data: bytes = b"") -> None:
-        """See `Outlet.end`."""
-
-
 class Reader:
-    """Reads one run's log from a position on, and writes it to `outlet`.
+    """Reads one run's log from a position on. A reader that falls behind reads on from the log when its client takes more.
 
-    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `first` is written before
-    the frames after the position. A reader that falls behind reads on from the log when its client takes more.
+    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `write` and `end` are
+    those of an `Outlet`, whose sink calls `on_drain` and `on_closed`. `first` is written before the frames after the position.
     """
 
-    __slots__ = ("_first", "_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
+    __slots__ = ("_end", "_first", "_has_begun", "_is_behind", "_is_closed", "_run", "_start", "_write", "position")
 
-    def __init__(self, run: Feed, outlet: Writer, position: int, start: Callable[[], bool], first: bytes = b"") -> None:
+    def __init__(
+        self,
+        run: Feed,
+        position: int,
+        *,
+        start: Callable[[], bool],
+        write: Callable[[bytes], bool],
+        end: Callable[[bytes], None],
+        first: bytes = b"",
+    ) -> None:
         self.position = position
         self._first = first
         self._run = run
-        self._outlet = outlet
-        self._start = start
+        self._start, self._write, self._end = start, write, end
         self._has_begun = False
         self._is_behind = False
         self._is_closed = False
-        outlet.sink = self
 
     def begin(self) -> None:
         """Send the head and the first piece; a heartbeat if there is nothing to read."""
@@ -273,9 +266,9 @@ class Reader:
         run, self.position = self._run, position
         try:
             if run.is_finished and position == run.last:
-                self._outlet.end(wire)
+                self._end(wire)
                 self.close()
-            elif not self._outlet.write(wire):
+            elif not self._write(wire):
                 self._is_behind = True
                 run.live.discard(self)
         except Exception:  # it must not cost the other readers of the run their answer
@@ -292,8 +285,8 @@ class Reader:
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
-            # Each holds this reader. Without it nothing is left for the garbage collector.
-            del self._outlet, self._start
+            # Each holds this reader. Without them nothing is left for the garbage collector.
+            del self._start, self._write, self._end
 
     on_closed = close  # the client has gone
 
@@ -301,7 +294,7 @@ class Reader:
         """End the answer without its last frame: the client comes back for the rest."""
         self.begin()
         if not self._is_closed:
-            self._outlet.end()
+            self._end(b"")
             self.close()
 
     def catch_up(self) -> bool:

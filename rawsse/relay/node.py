@@ -305,8 +305,8 @@ class Node:
             if is_mine or now >= until:
                 del self._orphans[tag]
             if is_mine and not is_lost:  # else its record has been told
-                self._runs.tell_begun(start_of(run))
-                self._runs.tell_ended(record)
+                self._runs.tell(start_of(run))
+                self._runs.tell(record)
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -355,12 +355,12 @@ class Node:
         that the owner is dead. Raises `Answer`, 503."""
         if isinstance(run, RemoteRun):
             await self._ask(self._store.stop(run.stored))
-        end = _End()
-        reader = Reader(run, end, run.last, lambda: True)
+        has_ended = asyncio.Event()
+        reader = Reader(run, run.last, start=lambda: True, write=lambda wire: True, end=lambda wire: has_ended.set())
         run.join(reader)
         try:
             async with asyncio.timeout(self._store.lease_seconds + self._store.block_seconds):
-                await end.reached.wait()
+                await has_ended.wait()
         except TimeoutError:
             return False
         finally:
@@ -452,22 +452,6 @@ async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             log.exception("a node of the relay failed at its work, and goes on")
             await asyncio.sleep(RETRY_SECONDS)
-
-
-class _End:
-    """An outlet that waits for the end alone."""
-
-    def __init__(self) -> None:
-        self.sink: Any = None
-        self.reached = asyncio.Event()
-
-    def write(self, data: bytes) -> bool:
-        """See `Outlet.write`."""
-        return True
-
-    def end(self, data: bytes = b"") -> None:
-        """See `Outlet.end`."""
-        self.reached.set()
 
 
 def unavailable(text: str) -> Answer:

@@ -182,7 +182,9 @@ class Run(Feed):
 
     def _receive(self, events: list[Any], now: float) -> None:
         try:
-            frames = self.dialect.event(events[0]) if len(events) == 1 else self._frames(events)
+            frames: list[Frame] = []
+            for event in events:
+                frames += self.dialect.event(event)
             if self.has_begun:
                 self._append(frames, now)
             elif frames or any(type(event) is not Ping for event in events):  # a ping alone is not a beginning
@@ -193,9 +195,6 @@ class Run(Feed):
             self._ended(self._close_source(), exc)
         if len(self._log) > self._max_read_bytes and not self._can_grow() and self._source is not None:
             self._source.pause()
-
-    def _frames(self, events: list[Any]) -> list[Frame]:
-        return [frame for event in events for frame in self.dialect.event(event)]
 
     def _ended(self, ending: Ending | None, error: Exception | None) -> None:
         try:
@@ -289,9 +288,9 @@ class Runs:
         """How many clients read a run."""
         return sum(run.readers for run in self._runs.values())
 
-    def open(self) -> list[Run]:
-        """The runs that have not ended."""
-        return [run for run in self._runs.values() if not run.is_finished]
+    def open(self, user: str | None = None) -> list[Run]:
+        """The runs of one user, or of all, that have not ended."""
+        return [run for run in self._runs.values() if not run.is_finished and user in (None, run.start.user)]
 
     def get(self, user: str, id: str) -> Run | None:
         """The run of that user with that id, or None."""
@@ -325,7 +324,7 @@ class Runs:
         makes it, if it is not a plain `Run`."""
         self.check_room()
         start = RunStart(time or self.clock(), id or new_run_id(), user, dialect.name, model)
-        self.tell_begun(start)
+        self.tell(start)
         run = (kind or Run)(start, dialect, self)
         run.alias, run.fingerprint = alias, fingerprint
         self._runs[user, run.id] = run
@@ -334,30 +333,26 @@ class Runs:
         self.tasks.add(run.begin(open_source))
         return run
 
-    def tell_begun(self, start: RunStart) -> None:
-        """Tell the observers."""
-        self._tell([observer.begun for observer in self._observers], start)
-
-    def tell_ended(self, record: RunRecord) -> None:
-        """Tell the observers."""
-        self._tell([observer.ended for observer in self._observers], record)
+    def tell(self, about: RunStart) -> None:
+        """Tell the observers that a run has begun; of a `RunRecord`, that it has ended. An exception of one observer costs
+        neither the run nor the other observers."""
+        for observer in self._observers:
+            try:
+                if isinstance(about, RunRecord):
+                    observer.ended(about)
+                else:
+                    observer.begun(about)
+            except Exception:
+                log.exception("an observer of runs failed")
 
     def ended(self, run: Run, record: RunRecord) -> None:
         """A run has ended: its frames are kept for a while."""
-        self.tell_ended(record)
+        self.tell(record)
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.is_resumable else 0
         self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
         self._kept_bytes += run.log_bytes
         self._forget_early()
-
-    def _tell(self, functions: list[Callable[[Any], None]], about: object) -> None:
-        """An exception of one observer costs neither the run nor the other observers."""
-        for function in functions:
-            try:
-                function(about)
-            except Exception:
-                log.exception("an observer of runs failed")
 
     async def aclose(self, failure: Failure, flush: Callable[[], Awaitable[None]] | None = None) -> None:
         """End every run with this in its last frame, and wait until all are over. No run begins after it. `flush` waits until

@@ -159,7 +159,8 @@ def join(run: Feed, after: int = 0, *, outlet: FakeOutlet | None = None, holds: 
         joined.start(200, [])
         return True
 
-    run.join(Reader(run, joined, after, start), holds=holds)
+    joined.sink = reader = Reader(run, after, start=start, write=joined.write, end=joined.end)
+    run.join(reader, holds=holds)
     return joined
 
 

@@ -32,7 +32,7 @@ async def relays(*script: bytes, count: int = 2, **options: Any) -> AsyncIterato
         yield stages
     finally:
         for stage in stages:
-            gate: Any = stage.relay.home.node._store  # type: ignore[attr-defined]
+            gate: Any = stage.relay.home.node._store  # type: ignore[union-attr]
             gate.is_down = False
             await stage.relay.aclose()
 
@@ -246,7 +246,7 @@ def test_a_daily_limit_that_ends_open_runs_ends_those_of_the_node() -> None:
 def test_without_the_store_new_runs_and_resumes_are_refused_with_a_time_to_retry() -> None:
     async def story() -> None:
         async with relays(WHOLE) as (a, _):
-            gate: Any = a.relay.home.node._store  # type: ignore[attr-defined]
+            gate: Any = a.relay.home.node._store  # type: ignore[union-attr]
             gate.is_down = True
             for method, path in (("POST", "/stream"), ("GET", f"/runs/{ID}"), ("DELETE", f"/runs/{ID}")):
                 refused = await a.ask(method, path, CHAT if method == "POST" else None).done()
