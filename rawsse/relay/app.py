@@ -64,16 +64,7 @@ from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.store import Store
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
-from rawsse.relay.users import (
-    Authenticate,
-    Tokens,
-    User,
-    UserLimits,
-    changed_request,
-    choose,
-    identify,
-    models_of,
-)
+from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, changed_request, choose, identify, models_of
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 from rawsse.server.server import signals_call

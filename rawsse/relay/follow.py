@@ -55,9 +55,11 @@ async def follow(
         upstream = forwarded(failure.headers if failure else run.headers)
         headers = exchange.fields((*kind, *run.dialect.headers, *run_id, *upstream))
         outlet.start(failure.status if failure else 200, headers)
+        if first:
+            outlet.write(first)
         return True
 
-    reader = Reader(run, after, start=start, write=outlet.write, end=outlet.end, first=first)
+    reader = Reader(run, after, start=start, write=outlet.write, end=outlet.end)
     outlet.sink = reader
     run.join(reader, holds=keeps_status)
     try:
