@@ -42,7 +42,6 @@ from rawsse.relay.dialects import (
     TextDialect,
     WholeDialect,
     failure_of,
-    model_info,
     one_line,
     read_chat,
     read_flag,
@@ -352,7 +351,9 @@ class _Call(Exchange):
 
     async def _generate(self, asked: _Asked) -> None:
         self._dialect = asked.dialect
-        run = await self._known_run(asked) or await self._new_run(asked)
+        # A client that names its run may repeat its request.
+        known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
+        run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
         # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
         if asked.dialect.is_resumable and "respond-async" in self.headers.get("prefer", "").lower():
             if isinstance(run, Run):
@@ -360,12 +361,6 @@ class _Call(Exchange):
             await self.send_json({"run": run.id}, 202, [("x-run-id", run.id), ("preference-applied", "respond-async")])
             return
         await follow(self, run, keeps_status=True)
-
-    async def _known_run(self, asked: _Asked) -> Feed | None:
-        """The run that this request began before: a client that names its run may repeat its request."""
-        if not asked.fingerprint or (run := await self._relay.home.find(self._user_id, self._run_id)) is None:
-            return None
-        return checked(run, asked.fingerprint)
 
     @property
     def _seen(self) -> list[str]:
@@ -530,9 +525,11 @@ class _Call(Exchange):
         name = self.path.removeprefix("/v1/models").removeprefix("/")
         if name and name not in models:
             raise Answer(404, "not_found_error", f"model: {name}")
+        # "may be set to an epoch value if the release date is unknown"
+        about = {"type": "model", "created_at": "1970-01-01T00:00:00Z", "lifecycle": "active"}
+        data = [{"id": each, "display_name": each, **about} for each in ([name] if name else models)]
         ends = {"first_id": models[0] if models else None, "last_id": models[-1] if models else None}
-        page = {"data": [model_info(each) for each in models], "has_more": False, **ends}
-        await self.send_json(model_info(name) if name else page)
+        await self.send_json(data[0] if name else {"data": data, "has_more": False, **ends})
 
     async def _file(self) -> None:
         headers, body = await asyncio.to_thread(self._relay._page.find, self.path)

@@ -316,15 +316,6 @@ class InvalidRequest(Answer):
         super().__init__(status, kind, f"{field}: {message}", field=field)
 
 
-# --- Models --------------------------------------------------------------------------------------------------------
-
-
-def model_info(name: str) -> dict[str, Any]:
-    """A model, as the API lists it. `created_at` "may be set to an epoch value if the release date is unknown"."""
-    released = "1970-01-01T00:00:00Z"
-    return {"type": "model", "id": name, "display_name": name, "created_at": released, "lifecycle": "active"}
-
-
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 ROLES = ("user", "assistant", "system")

@@ -42,6 +42,7 @@ _CONTAINERS = frozenset((dict, list))
 
 T = TypeVar("T")
 
+_EXPOSED = ("access-control-expose-headers", "x-run-id, request-id, retry-after, ratelimit, ratelimit-policy")
 JSON = ("content-type", "application/json")
 TEXT = ("content-type", "text/plain; charset=utf-8")
 
@@ -117,7 +118,9 @@ class Exchange:
         """Header fields as ASGI has them, with `more_fields` and those for pages of other origins."""
         if self.more_fields:  # the user's limits are the relay's, and the API's are the operator's
             headers = [field for field in headers if not field[0].startswith("anthropic-ratelimit")]
-        fields = [*headers, *self.more_fields, *self._cross_origin()]
+        fields = [*headers, *self.more_fields]
+        if (origin := self._guard.allow_origin(self.headers)) is not None:
+            fields += [("access-control-allow-origin", origin), ("vary", "origin"), _EXPOSED]
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
     def outlet(self) -> Outlet:
@@ -151,16 +154,6 @@ class Exchange:
             ("access-control-max-age", "600"),
         )
         await self.send_whole(204, headers)
-
-    def _cross_origin(self) -> tuple[tuple[str, str], ...]:
-        allowed = self._guard.allow_origin(self.headers)
-        if allowed is None:
-            return ()
-        return (
-            ("access-control-allow-origin", allowed),
-            ("access-control-expose-headers", "x-run-id, request-id, retry-after, ratelimit, ratelimit-policy"),
-            ("vary", "origin"),
-        )
 
 
 class Pump:

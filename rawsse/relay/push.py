@@ -32,7 +32,7 @@ _BEFORE_DATA = b"%x\r\nevent: content_block_delta"
 _AROUND_DATA = len(b"event: content_block_delta\ndata: \n\n")
 """A chunk with one event, as the API writes it: the lines before the data, and the bytes beside them."""
 
-_scan_json = json.JSONDecoder().scan_once
+_scan_json: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
 _new_tuple = tuple.__new__  # `Event(...)` calls a constructor written in Python
 
 Receive = Callable[[list[Any], float], None]
@@ -123,13 +123,13 @@ class EventPush:
         """The connection is lost, or `_received` raised."""
         if self._is_over:
             return
-        if exc is not None and not isinstance(exc, OSError):
-            self._ended(self.close(), exc)
-            return
         if exc is None:
             self._answer.cancel()
-        else:
+        elif isinstance(exc, OSError):
             self._answer.lose(exc)
+        else:
+            self._ended(self.close(), exc)
+            return
         self._finish()
 
     def _give(self, events: list[StreamEvent], now: float) -> None:

@@ -93,7 +93,7 @@ def record_of(
             more["model"] = builder.model
         more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
         more["first_token_seconds"] = stream.timing.first_content
-    return RunRecord(**more, **token_counts(usage)[0], exact=exact)
+    return RunRecord(**{**more, **token_counts(usage)[0], "exact": exact})
 
 
 class Observer:
