@@ -28,7 +28,7 @@ from rawsse.client.stream import EventStream
 from rawsse.errors import Ending, RawsseError
 from rawsse.messages.events import Ping
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
-from rawsse.relay.feed import Feed, Reader, Turns
+from rawsse.relay.feed import PIECE_BYTES, Feed, Reader, Turns
 from rawsse.relay.push import Ended, Receive
 from rawsse.relay.record import Observer, RunRecord, RunStart, log, record_of
 from rawsse.server.connection import NotNegative
@@ -98,9 +98,12 @@ class Run(Feed):
         limits = runs.limits
         self._max_bytes = limits.max_log_bytes if self.is_resumable else limits.max_unread_bytes
         self._max_read_bytes = limits.max_log_bytes if self.is_resumable else 0
+        self._full_bytes = max(
+            self._max_read_bytes, min(PIECE_BYTES, self._max_bytes)
+        )  # to forget each frame costs more
         self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._grace: asyncio.TimerHandle | None = None
+        self._cancel_grace: Callable[[], object] = int
         self._began_at = self._spoke_at
         self._is_over = False  # no more events are taken
 
@@ -109,8 +112,7 @@ class Run(Feed):
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """See `Feed.join`."""
         self.check_kept(reader.position)
-        if self._grace is not None:
-            self._grace.cancel()
+        self._cancel_grace()
         self.on_disconnect = None
         super().join(reader, holds=holds)
 
@@ -130,16 +132,13 @@ class Run(Feed):
         seconds it has had none."""
         if self._readers or self._is_over:
             return
-        if self._grace is not None:
-            self._grace.cancel()
+        self._cancel_grace()
         limits = self.runs.limits
         self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
         seconds = max(limits.drain_seconds, limits.grace_seconds if self.is_resumable else 0)
         if seconds:
-            text = f"no client read the answer for {seconds:g} s"
-            self._grace = self._loop.call_later(
-                seconds - unread, self._abandon, Failure(200, "cancelled", text), seconds
-            )
+            failure = Failure(200, "cancelled", f"no client read the answer for {seconds:g} s")
+            self._cancel_grace = self._loop.call_later(seconds - unread, self._abandon, failure, seconds).cancel
         else:
             self.stop(Failure(200, "cancelled", "the client closed the connection"))
 
@@ -193,7 +192,7 @@ class Run(Feed):
                 self._begin_readers(now)
         except Exception as exc:
             self._ended(self._close_source(), exc)
-        if len(self._log) > self._max_read_bytes and not self._can_grow() and self._source is not None:
+        if len(self._log) > self._full_bytes and not self._can_grow() and self._source is not None:
             self._source.pause()
 
     def _ended(self, ending: Ending | None, error: Exception | None) -> None:
@@ -225,13 +224,12 @@ class Run(Feed):
         self._finish(frames, failure.ending, words or failure.message)
 
     def _finish(self, frames: Sequence[Frame], ending: Ending | None, words: str) -> None:
-        if self._grace is not None:
-            self._grace.cancel()
+        self._cancel_grace()
         self.ending, self._is_over = ending, True
         more = {"seconds": self._loop.time() - self._began_at, "on_disconnect": self.on_disconnect, "words": words}
         record = record_of(self.start, self._stream, ending, self.failure, **more)
         # A finished run is kept for a while, but not its request and its connection.
-        self._source = self._grace = None
+        self._source = None
         self._end(frames, record)
 
     def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
