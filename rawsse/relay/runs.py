@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rawsse.client.stream import EventStream
-from rawsse.errors import Ending, RawsseError
+from rawsse.errors import APIError, Ending, RawsseError
 from rawsse.messages.events import Ping
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
 from rawsse.relay.feed import PIECE_BYTES, Feed, Reader, Turns
@@ -191,7 +191,10 @@ class Run(Feed):
                 self._append(frames, now)
                 self._begin_readers(now)
         except Exception as exc:
-            self._ended(self._close_source(), exc)
+            ending = self._close_source()
+            if isinstance(exc, APIError) and ending is not None:  # raised by the dialect
+                exc.ending = ending._replace(kind=exc.ending_kind, text=exc.message)
+            self._ended(ending, exc)
         if len(self._log) > self._full_bytes and not self._can_grow() and self._source is not None:
             self._source.pause()
 
