@@ -167,6 +167,8 @@ class EventPush:
 class UnfoldedAnswer(Answer):
     """An answer whose events are sent on: their order is checked, and no message is built."""
 
+    __slots__ = ("_is_steady", "_received_at", "bytes_received", "timing", "waiting_since")  # see `Feed`
+
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         super().__init__(settings, timing, holds=holds)
         self.builder = EventWatcher(strict=settings.strict)

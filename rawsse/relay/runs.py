@@ -97,10 +97,8 @@ class Run(Feed):
         """For a run without readers: "cancel" or "drain"."""
         limits = runs.limits
         self._max_bytes = limits.max_log_bytes if self.is_resumable else limits.max_unread_bytes
-        self._max_read_bytes = limits.max_log_bytes if self.is_resumable else 0
-        self._full_bytes = max(
-            self._max_read_bytes, min(PIECE_BYTES, self._max_bytes)
-        )  # to forget each frame costs more
+        # What its reader has read is forgotten in pieces: one by one costs more.
+        self._full_bytes = self._max_bytes if self.is_resumable else min(self._max_bytes, PIECE_BYTES)
         self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
         self._cancel_grace: Callable[[], object] = int
@@ -250,7 +248,8 @@ class Run(Feed):
 
     def _can_grow(self) -> bool:
         """Forget what is above the limit and was read. Is there room?"""
-        self._forget_read(self.last if self.on_disconnect == "drain" else self.first - 1, self._max_read_bytes)
+        unread = self.last if self.on_disconnect == "drain" else self.first - 1
+        self._forget_read(unread, self._max_bytes if self.is_resumable else 0)
         return len(self._log) <= self._max_bytes
 
 
