@@ -268,7 +268,6 @@ class _Call(Exchange):
     def __init__(self, relay: Relay, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send, relay._guard, write_seconds=relay._write_seconds)
         self._relay = relay
-        self._runs = relay._runs
         self._user: User | None = None
         self._user_id = ""
         self._dialect = self._expected_dialect()
@@ -539,7 +538,7 @@ class _Call(Exchange):
         await self.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
 
     async def _health(self) -> None:
-        is_well = self.path == "/healthz" or not self._runs.is_closed
+        is_well = self.path == "/healthz" or not self._relay._runs.is_closed
         await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"shutting down\n")
 
 
