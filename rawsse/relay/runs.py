@@ -97,7 +97,7 @@ class Run(Feed):
         """For a run without readers: "cancel" or "drain"."""
         limits = runs.limits
         self._max_bytes = limits.max_log_bytes if self.is_resumable else limits.max_unread_bytes
-        # What its reader has read is forgotten in pieces: one by one costs more.
+        # Frames that were read are forgotten in pieces: one by one costs more.
         self._full_bytes = self._max_bytes if self.is_resumable else min(self._max_bytes, PIECE_BYTES)
         self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
