@@ -113,7 +113,7 @@ class EventPush:
 
     def _received(self, data: bytes) -> None:
         now = self._now()
-        if (events := self._answer.take_texts(data, now)) is None:
+        if (events := self._answer.take_deltas(data, now)) is None:
             self._answer.receive(data, now)
             self._give(self._answer.take_events(), now)
         else:
@@ -172,11 +172,11 @@ class UnfoldedAnswer(Answer):
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         super().__init__(settings, timing, holds=holds)
         self.builder = EventWatcher(strict=settings.strict)
-        self._is_steady = False  # more text may be next, and nothing is pending
+        self._is_steady = False  # more deltas may be next, and nothing is pending
 
-    def take_texts(self, data: bytes, now: float) -> list[StreamEvent] | None:
-        """The events, if `data` is whole chunks, each with one event that brings text, and nothing else. None: nothing has
-        changed; give it to `receive`.
+    def take_deltas(self, data: bytes, now: float) -> list[StreamEvent] | None:
+        """The events, if `data` is whole chunks, each with one event that brings text, thinking or input, and nothing else.
+        None: nothing has changed; give it to `receive`.
 
         Nearly all reads are one such chunk, or a few. They leave HTTP, the decoder and the watcher as they were.
         """
@@ -190,15 +190,17 @@ class UnfoldedAnswer(Answer):
                 before, _, line = chunk.partition(b"\ndata: ")
                 size = len(line) + _AROUND_DATA
                 raw, end = _scan_json(text := line.decode(), 0)
+                delta = raw["delta"]
+                has_content = delta.get("text") or delta.get("thinking") or delta.get("partial_json")
                 # As in `read_event`.
-                if raw["type"] != "content_block_delta" or type(raw["index"]) is not int or not raw["delta"]["text"]:
+                if raw["type"] != "content_block_delta" or type(raw["index"]) is not int or not has_content:
                     return None
                 if before != _BEFORE_DATA % size or end != len(text) or "\n" in text or "\r" in text:
                     return None
                 sse = _new_tuple(Event, ("content_block_delta", text, self._decoder.last_event_id))
                 events.append(ContentBlockDelta(raw, sse))
                 body_bytes += size
-        except (ValueError, RecursionError, LookupError, TypeError, StopIteration):
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError, StopIteration):
             return None  # `read_event` finds it again, and says what is wrong
         gap = now - self.waiting_since  # as in `_note_wait`
         if gap > self.timing.longest_gap:

@@ -181,7 +181,7 @@ def test_wherever_two_reads_cut_the_bytes_the_events_are_the_same() -> None:
     def taken(*reads: bytes) -> tuple[list[Any], Ending, bool]:
         answer, events = unfolded(), list[Any]()
         for data in reads:
-            if (texts := answer.take_texts(data, 0.0)) is not None:
+            if (texts := answer.take_deltas(data, 0.0)) is not None:
                 events += [event.raw for event in texts]
             else:
                 answer.receive(data, 0.0)
@@ -263,6 +263,11 @@ ODD_FRAMES: dict[str, bytes] = {
     "no text": frame(DELTA.replace('"x"', '""')),
     "text that is none": frame(DELTA.replace('"x"', "5")),
     "thinking": frame(DELTA.replace("text", "thinking")),
+    "input": frame(DELTA.replace("text_delta", "input_json_delta").replace('"text"', '"partial_json"')),
+    "thinking and nothing": frame(DELTA.replace("text", "thinking").replace('"x"', '""')),
+    "another delta": frame(DELTA.replace("text_delta", "signature_delta").replace('"text"', '"signature"')),
+    "a delta that is a list": frame(DELTA.replace('{"type":"text_delta","text":"x"}', '["text"]')),
+    "a delta that is a text": frame(DELTA.replace('{"type":"text_delta","text":"x"}', '"text"')),
     "no delta": frame('{"type":"content_block_delta","index":0}'),
     "an index that is none": frame(DELTA.replace("0", '"0"')),
     "another block": frame(DELTA.replace("0", "3")),
@@ -319,7 +324,7 @@ def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
         for number, data in enumerate((OPEN, text, text * 3, in_chunk(b": hello\n\n"), text, text), 1):
             if number % 2:
                 answer.deadline(number**2 - 1.0)  # a wait begins
-            if is_short and answer.take_texts(data, number**2) is not None:
+            if is_short and answer.take_deltas(data, number**2) is not None:
                 taken += 1
             else:
                 answer.receive(data, number**2)
@@ -335,7 +340,7 @@ def test_a_chunk_of_any_size_takes_the_shortest_way() -> None:
     answer = unfolded()
     answer.receive(OPEN, 0.0)
     answer.take_events()
-    assert all(answer.take_texts(in_chunk(frame(DELTA.replace('"x"', f'"{"x" * n}"'))), 0.0) for n in range(1, 300))
+    assert all(answer.take_deltas(in_chunk(frame(DELTA.replace('"x"', f'"{"x" * n}"'))), 0.0) for n in range(1, 300))
 
 
 def test_texts_with_nothing_in_them_do_not_put_off_the_clock_for_content() -> None:
@@ -367,6 +372,15 @@ def test_an_answer_of_which_each_event_has_its_own_chunk_and_read_is_that_of_one
         assert same(await pushed(FakeStream(parts)), await pushed(FakeStream([b"".join(parts)])))
 
     run(story())
+
+
+@pytest.mark.parametrize("name", ["text", "thinking", "partial_json"])
+def test_each_kind_of_delta_takes_the_shortest_way(name: str) -> None:
+    answer = unfolded()
+    answer.receive(OPEN, 0.0)
+    answer.take_events()
+    (event,) = answer.take_deltas(in_chunk(frame(DELTA.replace('"text":', f'"{name}":'))), 0.0) or ()
+    assert event.raw["delta"][name] == "x"
 
 
 @pytest.mark.parametrize(("options", "is_short"), [({}, True), ({"max_event_bytes": 100_000}, False)])
