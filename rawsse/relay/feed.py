@@ -45,17 +45,7 @@ class Feed:
     """
 
     # The attributes that each event needs. Objects share the keys of at most 30 others, which saves 1 KiB a run.
-    __slots__ = (
-        "__dict__",
-        "__weakref__",
-        "_ends",
-        "_forgotten_bytes",
-        "_log",
-        "_spoke_at",
-        "has_begun",
-        "last",
-        "live",
-    )
+    __slots__ = ("__dict__", "__weakref__", "_ends", "_forgotten_bytes", "_log", "_spoke_at", "last", "live")
 
     def __init__(self, start: RunStart, dialect: Dialect, turns: Turns, heartbeat_seconds: float) -> None:
         self.start = start

@@ -379,8 +379,8 @@ def test_each_kind_of_delta_takes_the_shortest_way(name: str) -> None:
     answer = unfolded()
     answer.receive(OPEN, 0.0)
     answer.take_events()
-    (event,) = answer.take_deltas(in_chunk(frame(DELTA.replace('"text":', f'"{name}":'))), 0.0) or ()
-    assert event.raw["delta"][name] == "x"
+    events = answer.take_deltas(in_chunk(frame(DELTA.replace('"text":', f'"{name}":'))), 0.0) or []
+    assert [event.raw["delta"][name] for event in events] == ["x"]
 
 
 @pytest.mark.parametrize(("options", "is_short"), [({}, True), ({"max_event_bytes": 100_000}, False)])
