@@ -42,8 +42,6 @@ from rawsse.relay.dialects import (
     TextDialect,
     WholeDialect,
     failure_of,
-    list_models,
-    model_info,
     one_line,
     read_chat,
     read_flag,
@@ -60,22 +58,13 @@ from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.node import Node
 from rawsse.relay.page import Page
-from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import RUN_ID, Observer, OnEnd, RunLog, RunRecord
+from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.store import Store
 from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
-from rawsse.relay.users import (
-    Authenticate,
-    Tokens,
-    User,
-    UserLimits,
-    changed_request,
-    choose,
-    identify,
-    models_of,
-)
+from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, changed_request, choose, identify, models_of
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 from rawsse.server.server import signals_call
@@ -112,7 +101,7 @@ OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | N
 log = logging.getLogger("rawsse.relay")
 
 
-class Relay:
+class Relay(Observer):
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. A client with a flight recorder (`AsyncClient(recorder=…)`) keeps
@@ -183,6 +172,7 @@ class Relay:
         self._guard = guard or Guard()
         self._authenticate = authenticate
         self._on_request = on_request
+        self._on_end = on_end
         self._clock = clock
         self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
@@ -192,11 +182,9 @@ class Relay:
             self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
             read["rawsse_ledger_rows_dropped_total"] = lambda: ledger.dropped
             observers = [*observers, ledger]
-        if on_end is not None:
-            observers = [*observers, OnEnd(on_end)]
         self.metrics = Metrics(read, self._models)
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
-        observers = [RunLog(), self.quotas, self.metrics, *observers, OnEnd(self._cut)]
+        observers = [RunLog(), self.quotas, self.metrics, *observers, self]
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
         self.home = Home(self._runs, self.quotas) if store is None else Node(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
@@ -208,16 +196,15 @@ class Relay:
 
     def open_runs(self, user: str | None = None) -> list[Run]:
         """The runs that have not ended, of one user or of all. `run.stop(Failure(…))` stops one."""
-        return [run for run in self._runs.open() if user is None or run.start.user == user]
+        return self._runs.open(user)
 
-    def _cut(self, record: RunRecord) -> None:
-        """A run has ended. If the day's tokens are used up by it, and the limits say so, stop the other runs.
-
-        All in one later step: each run that is stopped calls this again.
-        """
+    def ended(self, record: RunRecord) -> None:
+        """A run has ended. If the day's tokens are used up by it, and the limits say so, stop the other runs; tell `on_end`."""
         if not self._is_cutting and self.quotas.must_end(record.user, self._clock()):
             self._is_cutting = True
-            asyncio.get_running_loop().call_soon(self._cut_all)
+            asyncio.get_running_loop().call_soon(self._cut_all)  # later: each run that is stopped calls this again
+        if self._on_end is not None:
+            self._on_end(record)
 
     def _cut_all(self) -> None:
         self._is_cutting = False
@@ -282,7 +269,6 @@ class _Call(Exchange):
     def __init__(self, relay: Relay, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send, relay._guard, write_seconds=relay._write_seconds)
         self._relay = relay
-        self._runs = relay._runs
         self._user: User | None = None
         self._user_id = ""
         self._dialect = self._expected_dialect()
@@ -340,7 +326,8 @@ class _Call(Exchange):
 
     async def _messages(self) -> None:
         request = await self._read_messages()
-        await self._generate(_Asked(MessagesDialect() if request.get("stream") else WholeDialect(), request))
+        whole = WholeDialect(self._relay.client._settings.max_message_bytes)
+        await self._generate(_Asked(MessagesDialect() if request.get("stream") else whole, request))
 
     async def _read_messages(self) -> dict[str, Any]:
         # Only the body as a whole has a limit here: the API has limits for the texts in it.
@@ -364,7 +351,9 @@ class _Call(Exchange):
 
     async def _generate(self, asked: _Asked) -> None:
         self._dialect = asked.dialect
-        run = await self._known_run(asked) or await self._new_run(asked)
+        # A client that names its run may repeat its request.
+        known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
+        run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
         # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
         if asked.dialect.is_resumable and "respond-async" in self.headers.get("prefer", "").lower():
             if isinstance(run, Run):
@@ -372,12 +361,6 @@ class _Call(Exchange):
             await self.send_json({"run": run.id}, 202, [("x-run-id", run.id), ("preference-applied", "respond-async")])
             return
         await follow(self, run, keeps_status=True)
-
-    async def _known_run(self, asked: _Asked) -> Feed | None:
-        """The run that this request began before: a client that names its run may repeat its request."""
-        if not asked.fingerprint or (run := await self._relay.home.find(self._user_id, self._run_id)) is None:
-            return None
-        return checked(run, asked.fingerprint)
 
     @property
     def _seen(self) -> list[str]:
@@ -389,13 +372,10 @@ class _Call(Exchange):
         request = await self._completed(asked.request, is_browser=dialect.is_resumable)
         # A client of `/v1/messages` retries by itself, as the official SDKs do, and retries at two layers multiply.
         options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if dialect.is_resumable else 0}
-        is_whole = isinstance(dialect, WholeDialect)
-        options |= {} if is_whole else {"kind": UnfoldedAnswer}
-        events = partial(relay.client.messages.events, request, strict=False, **options)
-        source = pushed(events, MessagePush if is_whole else EventPush)
+        events = partial(relay.client.messages.events, request, kind=UnfoldedAnswer, strict=False, **options)
         who = {"user": self._user_id, "model": request["model"], "alias": asked.alias, "fingerprint": asked.fingerprint}
         who["id"] = self._run_id if asked.fingerprint else None
-        run, fields = await relay.home.begin(dialect, source, self._user, **who)
+        run, fields = await relay.home.begin(dialect, partial(EventPush, events), self._user, **who)
         self.more_fields += fields.items()
         return run
 
@@ -539,13 +519,17 @@ class _Call(Exchange):
             await self.send_json(answer.value)
 
     async def _list_models(self) -> None:
-        """A page of the models that the relay allows, or one of them, in the API's form."""
+        """The models that the relay allows, in one page, or one of them, in the API's form."""
         listed = models_of(self._limits)
         models = self._relay._models if listed is None else listed
         name = self.path.removeprefix("/v1/models").removeprefix("/")
         if name and name not in models:
             raise Answer(404, "not_found_error", f"model: {name}")
-        await self.send_json(model_info(name) if name else list_models(models, self.query))
+        # "may be set to an epoch value if the release date is unknown"
+        about = {"type": "model", "created_at": "1970-01-01T00:00:00Z", "lifecycle": "active"}
+        data = [{"id": each, "display_name": each, **about} for each in ([name] if name else models)]
+        ends = {"first_id": models[0] if models else None, "last_id": models[-1] if models else None}
+        await self.send_json(data[0] if name else {"data": data, "has_more": False, **ends})
 
     async def _file(self) -> None:
         headers, body = await asyncio.to_thread(self._relay._page.find, self.path)

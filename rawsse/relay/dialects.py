@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
@@ -33,7 +33,7 @@ from rawsse.errors import (
 )
 from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ErrorEvent, MessageDelta, MessageStart
 from rawsse.messages.lens import as_sent, object_at
-from rawsse.messages.message import MessageBuilder
+from rawsse.messages.message import MAX_MESSAGE_BYTES, MessageBuilder
 from rawsse.sse import Decoder, encode, encode_comment
 
 MAX_LOGGED_CHARS = 500
@@ -188,11 +188,16 @@ class WholeDialect(MessagesDialect):
 
     heartbeat = b""
 
+    def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._builder = MessageBuilder(strict=False, max_message_bytes=max_message_bytes)
+
     def event(self, event: Any) -> list[Frame]:
-        return [event.to_json(indent=None)]
+        self._builder.apply(event)
+        return []
 
     def end(self, ending: Ending) -> list[Frame]:
-        return []
+        message = self._builder.message
+        return [message.to_json(indent=None)] if message is not None else []
 
 
 class EventsDialect(MessagesDialect):
@@ -220,10 +225,9 @@ class TextDialect(Dialect):
 
     def event(self, event: Any) -> list[Frame]:
         text = None
-        if type(event) is ContentBlockDelta:
+        if type(event) is ContentBlockDelta:  # nearly all events
             delta = event.raw["delta"]
-            if delta.get("type") == "text_delta":
-                text = delta.get("text")
+            text = delta.get("text") if delta.get("type") == "text_delta" else None
         elif isinstance(event, ContentBlockStart) and event.raw["content_block"].get("type") == "text":
             text = event.raw["content_block"].get("text") or None  # empty at the API; some gateways begin here
         elif self._usage is not None and isinstance(event, MessageStart | MessageDelta):
@@ -310,32 +314,6 @@ class InvalidRequest(Answer):
     def __init__(self, field: str, message: str, status: int = 400) -> None:
         kind = "request_too_large" if status == 413 else "invalid_request_error"
         super().__init__(status, kind, f"{field}: {message}", field=field)
-
-
-# --- Models --------------------------------------------------------------------------------------------------------
-
-
-def model_info(name: str) -> dict[str, Any]:
-    """A model, as the API lists it. `created_at` "may be set to an epoch value if the release date is unknown"."""
-    released = "1970-01-01T00:00:00Z"
-    return {"type": "model", "id": name, "display_name": name, "created_at": released, "lifecycle": "active"}
-
-
-def list_models(models: Sequence[str], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The page of the list that `limit`, `after_id` and `before_id` ask for. Raises `InvalidRequest`."""
-    asked = {name: values[0] for name, values in query.items()}
-    limit = asked.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 5 and 1 <= int(limit) <= 1000):
-        raise InvalidRequest("limit", "must be a whole number from 1 to 1000")
-    for name in ("after_id", "before_id"):
-        if name in asked and asked[name] not in models:
-            raise InvalidRequest(name, "is not in the list")
-    first = models.index(asked["after_id"]) + 1 if "after_id" in asked else 0
-    last = models.index(asked["before_id"]) if "before_id" in asked else len(models)
-    found = models[first:last]
-    page = found[-int(limit) :] if "before_id" in asked else found[: int(limit)]
-    ends = {"first_id": page[0] if page else None, "last_id": page[-1] if page else None}
-    return {"data": [model_info(name) for name in page], "has_more": len(found) > len(page), **ends}
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------

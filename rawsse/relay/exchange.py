@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, TypeVar
@@ -43,6 +42,7 @@ _CONTAINERS = frozenset((dict, list))
 
 T = TypeVar("T")
 
+_EXPOSED = ("access-control-expose-headers", "x-run-id, request-id, retry-after, ratelimit, ratelimit-policy")
 JSON = ("content-type", "application/json")
 TEXT = ("content-type", "text/plain; charset=utf-8")
 
@@ -118,7 +118,9 @@ class Exchange:
         """Header fields as ASGI has them, with `more_fields` and those for pages of other origins."""
         if self.more_fields:  # the user's limits are the relay's, and the API's are the operator's
             headers = [field for field in headers if not field[0].startswith("anthropic-ratelimit")]
-        fields = [*headers, *self.more_fields, *self._cross_origin()]
+        fields = [*headers, *self.more_fields]
+        if (origin := self._guard.allow_origin(self.headers)) is not None:
+            fields += [("access-control-allow-origin", origin), ("vary", "origin"), _EXPOSED]
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
     def outlet(self) -> Outlet:
@@ -152,16 +154,6 @@ class Exchange:
             ("access-control-max-age", "600"),
         )
         await self.send_whole(204, headers)
-
-    def _cross_origin(self) -> tuple[tuple[str, str], ...]:
-        allowed = self._guard.allow_origin(self.headers)
-        if allowed is None:
-            return ()
-        return (
-            ("access-control-allow-origin", allowed),
-            ("access-control-expose-headers", "x-run-id, request-id, retry-after, ratelimit, ratelimit-policy"),
-            ("vary", "origin"),
-        )
 
 
 class Pump:
@@ -213,10 +205,8 @@ def _path_within(root: str, path: str) -> str:
 
 def _read(data: bytes, read: Callable[[dict[str, Any]], T]) -> T:
     try:
-        text = data.decode()
-        body = parse_json(text)
+        body = parse_json(data.decode())  # without half a surrogate pair, which could not be sent on
         _check_nesting(body)
-        _check_text(text)
     except RecursionError:
         raise InvalidRequest("body", f"is nested deeper than {MAX_NESTING} levels") from None
     except ValueError as exc:
@@ -235,12 +225,3 @@ def _check_nesting(body: object) -> None:
         if not level:
             return
     raise RecursionError
-
-
-def _check_text(text: str) -> None:
-    """Raises `ValueError` for an unpaired surrogate, which cannot be sent on. Only an escape can bring one in."""
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(json.loads(text), ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("an unpaired surrogate cannot be encoded as UTF-8") from None

@@ -1,6 +1,6 @@
 """A feed: the log of a run's frames, which grows, and its readers.
 
-    reader = Reader(feed, outlet, after, start)
+    outlet.sink = reader = Reader(feed, after, start=start, write=outlet.write, end=outlet.end)
     feed.join(reader)                                       # from now on the feed writes to `outlet`
     reader.close()
 
@@ -11,13 +11,11 @@ before. A reader whose client is slow reads on from the log when the client take
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, join_deltas
 from rawsse.relay.record import RunStart, log
@@ -30,25 +28,55 @@ PIECES_AT_ONCE = 16
 """How many pieces are written in one step of the event loop for readers that take turns."""
 
 
+Write = Callable[[bytes], bool]
+End = Callable[[bytes], None]
+"""See `Outlet.write` and `Outlet.end`."""
+
+
 class Gone(Answer):
     """The frames asked for are no longer kept."""
 
 
-class FrameLog:
-    """The frames of one run, numbered from 1; the id of a frame is `<tag>-<number>`.
+class Feed:
+    """The frames of one run, numbered from 1, and the readers that they are written for.
 
-    The tag is random, and not the run's id: ids that clients choose share their beginnings, and may be used again when their
-    run is forgotten. A reader of one run must never get the rest of another. `delta` is that of the `Dialect`.
+    The id of a frame is `<tag>-<number>`. The tag is random, and not the run's id: ids that clients choose share their
+    beginnings, and may be used again when their run is forgotten. A reader of one run must never get the rest of another.
     """
 
-    def __init__(self, delta: re.Pattern[bytes] | None) -> None:
+    # The attributes that each event needs. Objects share the keys of at most 30 others, which saves 1 KiB a run.
+    __slots__ = ("__dict__", "__weakref__", "_ends", "_forgotten_bytes", "_log", "_spoke_at", "last", "live")
+
+    def __init__(self, start: RunStart, dialect: Dialect, turns: Turns, heartbeat_seconds: float) -> None:
+        self.start = start
+        self.id = start.run
         self.tag = secrets.token_hex(4)
+        self.turns = turns
+        self.dialect = dialect
+        self.fingerprint = ""  # of the request, if the client named the run
         self.last = 0
         """The number of the newest frame; 0 if there is none."""
-        self._delta = delta
+        self.has_begun = False
+        """The first event has come, or the end, or one heartbeat interval has passed: heads are not held back any more."""
+        self.is_finished = False
+        self.early_failure: Failure | None = None
+        """The failure of a run without any other frame: it may keep its HTTP status."""
+        self.headers: Mapping[str, str] = {}
+        """The header fields of the upstream's response, once there is one."""
+        self.live: set[Reader] = set()
+        """Readers that have read everything: new frames are pushed to them."""
+        self.is_resumable = dialect.is_resumable
+        """Clients can come back to it."""
         self._log = bytearray()
         self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
         self._forgotten_bytes = 0
+        self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
+        self._readers: set[Reader] = set()
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._heartbeat_seconds = heartbeat_seconds
+        self._spoke_at = self._loop.time()  # when the readers were last sent something
+
+    # The log -------------------------------------------------------------------------------------------------------
 
     @property
     def log_bytes(self) -> int:
@@ -77,8 +105,8 @@ class FrameLog:
         start = ends[at - 1] if at else skip
         end = max(bisect_right(ends, start + PIECE_BYTES, at), at + 1)
         piece = bytes(self._log[start - skip : ends[end - 1] - skip])
-        if self._delta is not None and ends[-1] - start > PIECE_BYTES:
-            piece = join_deltas(piece, self._delta)
+        if self.dialect.delta is not None and ends[-1] - start > PIECE_BYTES:
+            piece = join_deltas(piece, self.dialect.delta)
         return piece, position + end - at
 
     def kept(self) -> tuple[bytes, int]:
@@ -95,42 +123,7 @@ class FrameLog:
         if not self.keeps(position):
             raise Gone(410, "not_found_error", f"frames before {self.first} are no longer kept")
 
-    def forget(self, read: int, limit: int) -> None:
-        """Forget the oldest frames until the log is within `limit` bytes, but none after the position `read`."""
-        ends = self._ends
-        count = min(bisect_left(ends, ends[-1] - limit) + 1, read - self.last + len(ends))
-        if count > 0:
-            del self._log[: ends[count - 1] - self._forgotten_bytes]
-            self._forgotten_bytes = ends[count - 1]
-            del ends[:count]
-
-
-class Feed(FrameLog):
-    """A log that grows, and its readers."""
-
-    def __init__(self, start: RunStart, dialect: Dialect, turns: Turns, heartbeat_seconds: float) -> None:
-        super().__init__(dialect.delta)
-        self.start = start
-        self.id = start.run
-        self.turns = turns
-        self.dialect = dialect
-        self.fingerprint = ""  # of the request, if the client named the run
-        self.has_begun = False
-        """The first event has come, or the end, or one heartbeat interval has passed: heads are not held back any more."""
-        self.is_finished = False
-        self.early_failure: Failure | None = None
-        """The failure of a run without any other frame: it may keep its HTTP status."""
-        self.headers: Mapping[str, str] = {}
-        """The header fields of the upstream's response, once there is one."""
-        self.live: set[Reader] = set()
-        """Readers that have read everything: new frames are pushed to them."""
-        self.is_resumable = dialect.is_resumable
-        """Clients can come back to it."""
-        self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
-        self._readers: set[Reader] = set()
-        self._heartbeat: asyncio.TimerHandle | None = None
-        self._heartbeat_seconds = heartbeat_seconds
-        self._spoke_at = self._loop.time()  # when the readers were last sent something
+    # Readers -------------------------------------------------------------------------------------------------------
 
     @property
     def readers(self) -> int:
@@ -165,9 +158,8 @@ class Feed(FrameLog):
         for frame in frames:
             number += 1
             piece = (f"id: {self.tag}-{number}\n{frame}" if self.is_resumable else frame).encode()
-            end += len(piece)
+            self._ends.append(end := end + len(piece))
             pieces.append(piece)
-            self._ends.append(end)
         wire = b"".join(pieces)
         self._log += wire
         self.last = number
@@ -214,44 +206,34 @@ class Feed(FrameLog):
             self._heartbeat = self._loop.call_at(due, self._beat)
 
     def _forget_read(self, unread: int, limit: int) -> None:
-        """Forget the oldest frames above the limit, but none that a connected reader has not read; without readers none after
-        the position `unread`."""
-        if len(self._log) > limit:
-            self.forget(min((reader.position for reader in self._readers), default=unread), limit)
-
-
-class Writer(Protocol):
-    """The part of an `Outlet` that a reader needs."""
-
-    sink: Any
-
-    def write(self, data: bytes) -> bool:
-        """See `Outlet.write`."""
-        ...
-
-    def end(self, data: bytes = b"") -> None:
-        """See `Outlet.end`."""
+        """Forget the oldest frames until the log is within `limit` bytes, but none that a connected reader has not read;
+        without readers none after the position `unread`."""
+        if len(self._log) <= limit:
+            return
+        ends, read = self._ends, min((reader.position for reader in self._readers), default=unread)
+        count = min(bisect_left(ends, ends[-1] - limit) + 1, read - self.last + len(ends))
+        if count > 0:
+            del self._log[: ends[count - 1] - self._forgotten_bytes]
+            self._forgotten_bytes = ends[count - 1]
+            del ends[:count]
 
 
 class Reader:
-    """Reads one run's log from a position on, and writes it to `outlet`.
+    """Reads one run's log from a position on. A reader that falls behind reads on from the log when its client takes more.
 
-    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `first` is written before
-    the frames after the position. A reader that falls behind reads on from the log when its client takes more.
+    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `write` and `end` are
+    those of an `Outlet`, whose sink calls `on_drain` and `on_closed`.
     """
 
-    __slots__ = ("_first", "_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
+    __slots__ = ("_end", "_has_begun", "_is_behind", "_is_closed", "_run", "_start", "_write", "position")
 
-    def __init__(self, run: Feed, outlet: Writer, position: int, start: Callable[[], bool], first: bytes = b"") -> None:
+    def __init__(self, run: Feed, position: int, *, start: Callable[[], bool], write: Write, end: End) -> None:
         self.position = position
-        self._first = first
         self._run = run
-        self._outlet = outlet
-        self._start = start
+        self._start, self._write, self._end = start, write, end
         self._has_begun = False
         self._is_behind = False
         self._is_closed = False
-        outlet.sink = self
 
     def begin(self) -> None:
         """Send the head and the first piece; a heartbeat if there is nothing to read."""
@@ -261,9 +243,8 @@ class Reader:
         if not self._start():
             self.close()
             return
-        if self._first or (self.position == self._run.last and not self._run.is_finished):
-            self.push(self._first or self._run.dialect.heartbeat, self.position)
-            self._first = b""
+        if self.position == self._run.last and not self._run.is_finished:
+            self.push(self._run.dialect.heartbeat, self.position)
         if self.catch_up():
             self._run.turns.add(self)
 
@@ -274,9 +255,9 @@ class Reader:
         run, self.position = self._run, position
         try:
             if run.is_finished and position == run.last:
-                self._outlet.end(wire)
+                self._end(wire)
                 self.close()
-            elif not self._outlet.write(wire):
+            elif not self._write(wire):
                 self._is_behind = True
                 run.live.discard(self)
         except Exception:  # it must not cost the other readers of the run their answer
@@ -293,8 +274,8 @@ class Reader:
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
-            # Each holds this reader. Without it nothing is left for the garbage collector.
-            del self._outlet, self._start
+            # Each holds this reader. Without them nothing is left for the garbage collector.
+            del self._start, self._write, self._end
 
     on_closed = close  # the client has gone
 
@@ -302,7 +283,7 @@ class Reader:
         """End the answer without its last frame: the client comes back for the rest."""
         self.begin()
         if not self._is_closed:
-            self._outlet.end()
+            self._end(b"")
             self.close()
 
     def catch_up(self) -> bool:

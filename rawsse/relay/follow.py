@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, compact, frame
 from rawsse.relay.exchange import JSON, TEXT, Exchange
@@ -56,9 +55,12 @@ async def follow(
         upstream = forwarded(failure.headers if failure else run.headers)
         headers = exchange.fields((*kind, *run.dialect.headers, *run_id, *upstream))
         outlet.start(failure.status if failure else 200, headers)
+        if first:
+            outlet.write(first)
         return True
 
-    reader = Reader(run, outlet, after, start, first)
+    reader = Reader(run, after, start=start, write=outlet.write, end=outlet.end)
+    outlet.sink = reader
     run.join(reader, holds=keeps_status)
     try:
         await outlet.closed()
@@ -77,18 +79,17 @@ async def follow_all(exchange: Exchange, wanted: Sequence[tuple[Feed, int]], mis
     if not missing and all(run.is_finished and after >= run.last for run, after in kept):
         await exchange.send_whole(204)
         return
-    lanes = Lanes(exchange.outlet())
-    lanes.outlet.start(200, exchange.fields(SSE_HEADERS))
+    outlet = exchange.outlet()
+    outlet.start(200, exchange.fields(SSE_HEADERS))
     told = {"runs": {run.tag: run.id for run, _ in kept}, "missing": missing}
-    (lanes.outlet.write if kept else lanes.outlet.end)(frame(compact(told), "runs").encode())
-    readers = [Reader(run, Lane(lanes), after, lambda: True) for run, after in kept]
+    (outlet.write if kept else outlet.end)(frame(compact(told), "runs").encode())
+    outlet.sink = readers = Readers(outlet, kept)
     try:
-        for reader, (run, _) in zip(readers, kept, strict=True):
+        for reader, (run, _) in zip(readers.all, kept, strict=True):
             run.join(reader)
-        await lanes.outlet.closed()
+        await outlet.closed()
     finally:
-        for reader in readers:
-            reader.close()
+        readers.on_closed()
 
 
 async def send_refusal(exchange: Exchange, dialect: Dialect, answer: Answer) -> None:
@@ -102,38 +103,28 @@ async def send_refusal(exchange: Exchange, dialect: Dialect, answer: Answer) -> 
         await exchange.send_whole(answer.status, (TEXT, *answer.headers), str(answer).encode())
 
 
-class Lanes:
-    """The sink of an outlet that several readers share: each writes to a `Lane`."""
+class Readers:
+    """The readers of several runs, which share an outlet. It ends with the last of them."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self.outlet = outlet
-        self.open: set[Lane] = set()
-        outlet.sink = self
+    def __init__(self, outlet: Outlet, wanted: Sequence[tuple[Feed, int]]) -> None:
+        self._outlet = outlet
+        self._left = len(wanted)
+        self.all = [Reader(run, at, start=lambda: True, write=outlet.write, end=self._end) for run, at in wanted]
+
+    def _end(self, data: bytes) -> None:
+        """The last piece of one of them."""
+        self._left -= 1
+        (self._outlet.write if self._left else self._outlet.end)(data)
 
     def on_drain(self) -> None:
         """The client has caught up."""
-        for lane in list(self.open):
-            lane.sink.on_drain()
+        for reader in self.all:
+            reader.on_drain()
 
     def on_closed(self) -> None:
         """The client has disconnected."""
-        for lane in list(self.open):
-            lane.sink.on_closed()
-
-
-class Lane:
-    """The outlet of one reader of several. The shared outlet ends with the last lane."""
-
-    def __init__(self, lanes: Lanes) -> None:
-        self.sink: Any = None
-        self.write = lanes.outlet.write
-        self._lanes = lanes
-        lanes.open.add(self)
-
-    def end(self, data: bytes = b"") -> None:
-        """See `Outlet.end`."""
-        self._lanes.open.discard(self)
-        (self._lanes.outlet.write if self._lanes.open else self._lanes.outlet.end)(data)
+        for reader in self.all:
+            reader.close()
 
 
 def refused(failure: Failure) -> Answer:

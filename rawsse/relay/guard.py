@@ -62,7 +62,9 @@ class Guard:
             text = "the relay does not have the name in the Host header; --allow-host adds one"
             return Answer(421, "invalid_request_error", text)
         origin = headers.get("origin")
-        if origin is not None and not self._is_allowed(origin, host):
+        # The relay's own page has the same host and port. Its scheme may be that of a reverse proxy.
+        own = (f"http://{host}".lower(), f"https://{host}".lower())
+        if origin is not None and origin.lower() not in (*self._origins, *own):
             text = "pages of this origin may not use the relay; --allow-origin adds one"
             return Answer(403, "permission_error", text)
         # A GET of an image or a frame has no `Origin`, but may have the cookies of a login.
@@ -74,11 +76,6 @@ class Guard:
         """The value of `Access-Control-Allow-Origin`, for a page of another origin that may use the relay; None for others."""
         origin = headers.get("origin")
         return origin if origin is not None and origin.lower() in self._origins else None
-
-    def _is_allowed(self, origin: str, host: str) -> bool:
-        # Or the relay's own page: same host and port. The scheme may be that of a reverse proxy.
-        origin, host = origin.lower(), host.lower()
-        return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
 
 
 def _host_name(host: str) -> str:

@@ -57,7 +57,7 @@ class Home:
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """The runs of a user, or of all, that have not ended, each with the number of its readers, as far as it is known."""
-        return {run.start: run.readers for run in self.runs.open() if user is None or run.start.user == user}
+        return {run.start: run.readers for run in self.runs.open(user)}
 
     async def stop(self, run: Feed) -> None:
         """Stop a run, and return when its last frame is there."""
@@ -66,7 +66,7 @@ class Home:
 
     async def stop_all(self, user: str | None) -> int:
         """Stop the open runs of a user, or of all. How many these are."""
-        runs = [run for run in self.runs.open() if user is None or run.start.user == user]
+        runs = self.runs.open(user)
         for run in runs:
             run.stop(STOPPED)
         return len(runs)

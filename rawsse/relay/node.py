@@ -315,8 +315,8 @@ class Node(Home):
             if is_mine or now >= until:
                 del self._orphans[tag]
             if is_mine and not is_lost:  # else its record has been told
-                self.runs.tell_begun(start_of(run))
-                self.runs.tell_ended(record)
+                self.runs.tell(start_of(run))
+                self.runs.tell(record)
 
     # Reading -------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The events of an answer, pushed: from the connection's bytes to the caller's function in one call, without a task.
 
-    push = EventPush(client.messages.events(body, kind=UnfoldedAnswer), receive, ended)
+    push = EventPush(partial(client.messages.events, body, kind=UnfoldedAnswer), receive, ended)
     await push.open()                    # sends the request; returns when the answer has content, and events are pushed
     push.pause(), push.resume()          # let TCP slow the server down
     push.close()                         # drop the connection; nothing is called after it
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -20,23 +21,26 @@ from rawsse.client.answer import Answer
 from rawsse.client.exchange import CallSettings, Timing
 from rawsse.client.network.link import READ_BYTES
 from rawsse.client.stream import EventStream
-from rawsse.errors import APIError, Ending
-from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent, read_event
-from rawsse.messages.lens import read_json
+from rawsse.errors import Ending
+from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent
 from rawsse.messages.message import EventWatcher, State
 from rawsse.sse import Event
 
 _BLOCK = State.BLOCK  # here, because looking up an enum's member is slow
 
-_BEFORE_DATA = b"%x\r\nevent: content_block_delta\ndata: "
-"""The chunk's size and the fields before the data, as the API writes them."""
+_BEFORE_DATA = b"%x\r\nevent: content_block_delta"
+_AROUND_DATA = len(b"event: content_block_delta\ndata: \n\n")
+"""A chunk with one event, as the API writes it: the lines before the data, and the bytes beside them."""
+
+_scan_json: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented
+_new_tuple = tuple.__new__  # `Event(...)` calls a constructor written in Python
 
 Receive = Callable[[list[Any], float], None]
 Ended = Callable[[Ending | None, Exception | None], None]
 
 
 class EventPush:
-    """Pushes the events of `stream`.
+    """Pushes the events of the stream that `open_stream` makes: a `Source` of a run.
 
     `receive` is called with the events of each read, at least one, and the loop's time. `ended` is called once after the last
     of them, unless `close` comes first: with the ending, and with None if the answer is whole, else with the `APIError`, or
@@ -46,11 +50,12 @@ class EventPush:
     reads can only have moved that to later.
     """
 
-    def __init__(self, stream: EventStream, receive: Receive, ended: Ended) -> None:
-        self.stream = stream
+    def __init__(self, open_stream: Callable[[], EventStream], receive: Receive, ended: Ended) -> None:
+        self.stream = open_stream()
         self._receive = receive
         self._ended = ended
         self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._link: Any = None
         self._is_over = False
         self._is_paused = False
@@ -68,20 +73,18 @@ class EventPush:
             if (event := stream._take_event()) is None:
                 await stream._more()
             elif type(event) is Ping:  # all other events are held back until there is content
-                self._receive([event], self._loop.time())
+                self._receive([event], self._now())
             else:
                 events.append(event)
         self._answer = cast(UnfoldedAnswer, call.exchange)
-        while (event := self._answer.next_event()) is not None:
-            events.append(event)
-        self._give(events, self._loop.time())
+        self._give(events + self._answer.take_events(), self._now())
         if not self._is_over:
             self._link = call._link
             self._link.push_to(self._received, self._lost)
             if self._is_paused:
                 self._link.pause()
             else:
-                self._wait(self._loop.time())
+                self._wait(self._now())
 
     def pause(self) -> None:
         """Stop reading. The clocks stop, too: the server is not to blame."""
@@ -96,7 +99,7 @@ class EventPush:
         if self._is_paused and not self._is_over:
             self._is_paused = False
             if self._link is not None:
-                self._wait(self._loop.time())
+                self._wait(self._now())
                 self._link.resume()
 
     def close(self) -> Ending | None:
@@ -109,24 +112,24 @@ class EventPush:
     # Called by the network -----------------------------------------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
-        now = self._loop.time()
-        if (event := self._answer.take_text(data, now)) is not None:
-            self._receive([event], now)
-            return
-        self._answer.receive(data, now)
-        self._give(self._answer.take_events(), now)
+        now = self._now()
+        if (events := self._answer.take_deltas(data, now)) is None:
+            self._answer.receive(data, now)
+            self._give(self._answer.take_events(), now)
+        else:
+            self._receive(events, now)
 
     def _lost(self, exc: Exception | None) -> None:
         """The connection is lost, or `_received` raised."""
         if self._is_over:
             return
-        if exc is not None and not isinstance(exc, OSError):
-            self._ended(self.close(), exc)
-            return
         if exc is None:
             self._answer.cancel()
-        else:
+        elif isinstance(exc, OSError):
             self._answer.lose(exc)
+        else:
+            self._ended(self.close(), exc)
+            return
         self._finish()
 
     def _give(self, events: list[StreamEvent], now: float) -> None:
@@ -151,7 +154,7 @@ class EventPush:
 
     def _wait(self, since: float) -> None:
         """A wait for bytes began at `since`."""
-        now = self._loop.time()
+        now = self._now()
         deadline, clock = self._answer.deadline(since)
         if deadline <= now:
             self._answer.expire(clock, now)
@@ -161,78 +164,57 @@ class EventPush:
             self._cancel_timer = timer.cancel
 
 
-class MessagePush(EventPush):
-    """Pushes the whole message, once, when it has come. The stream's answer must be one that folds: an `Answer`."""
-
-    async def open(self) -> None:
-        """Send the request and read the answer. Raises `APIError`, and then `ended` is not called."""
-        message = await self.stream._read_whole()
-        self._receive([message], self._loop.time())
-        if not self._is_over:
-            self._ended(self.stream.ending, None)
-
-
-def pushed(
-    open_stream: Callable[[], EventStream], kind: type[EventPush] = EventPush
-) -> Callable[[Receive, Ended], EventPush]:
-    """Makes a push of that kind of the stream that `open_stream` gives."""
-    return lambda receive, ended: kind(open_stream(), receive, ended)
-
-
 class UnfoldedAnswer(Answer):
     """An answer whose events are sent on: their order is checked, and no message is built."""
+
+    __slots__ = ("_is_steady", "_received_at", "bytes_received", "timing", "waiting_since")  # see `Feed`
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         super().__init__(settings, timing, holds=holds)
         self.builder = EventWatcher(strict=settings.strict)
-        self._is_steady = False  # more text may be next, and nothing is pending
+        self._is_steady = False  # more deltas may be next, and nothing is pending
 
-    def take_text(self, data: bytes, now: float) -> StreamEvent | None:
-        """The event, if `data` is one whole chunk with one event that brings text, and nothing else. None: nothing has changed.
+    def take_deltas(self, data: bytes, now: float) -> list[StreamEvent] | None:
+        """The events, if `data` is whole chunks, each with one event that brings text, thinking or input, and nothing else.
+        None: nothing has changed; give it to `receive`.
 
-        Nearly all reads are such a chunk. It leaves HTTP, the decoder and the watcher as they were.
+        Nearly all reads are one such chunk, or a few. They leave HTTP, the decoder and the watcher as they were.
         """
-        body_bytes = len(data) - data.find(b"\r\n") - 4
-        before = _BEFORE_DATA % body_bytes
-        if not (self._is_steady and data.startswith(before) and data.endswith(b"\n\n\r\n")):
+        chunks = data.split(b"\n\n\r\n")
+        if not self._is_steady or chunks.pop() or not chunks:
             return None
+        events: list[StreamEvent] = []
+        body_bytes = 0
         try:
-            raw = read_json(text := data[len(before) : -4].decode())
-            # As in `read_event`.
-            if raw["type"] != "content_block_delta" or type(raw["index"]) is not int or not raw["delta"]["text"]:
-                return None
-        except (ValueError, RecursionError, LookupError, TypeError):
+            for chunk in chunks:
+                before, _, line = chunk.partition(b"\ndata: ")
+                size = len(line) + _AROUND_DATA
+                raw, end = _scan_json(text := line.decode(), 0)
+                delta = raw["delta"]
+                has_content = delta.get("text") or delta.get("thinking") or delta.get("partial_json")
+                # As in `read_event`.
+                if raw["type"] != "content_block_delta" or type(raw["index"]) is not int or not has_content:
+                    return None
+                if before != _BEFORE_DATA % size or end != len(text) or "\n" in text or "\r" in text:
+                    return None
+                sse = _new_tuple(Event, ("content_block_delta", text, self._decoder.last_event_id))
+                events.append(ContentBlockDelta(raw, sse))
+                body_bytes += size
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError, StopIteration):
             return None  # `read_event` finds it again, and says what is wrong
-        if "\n" in text or "\r" in text:  # more than one line
-            return None
         gap = now - self.waiting_since  # as in `_note_wait`
         if gap > self.timing.longest_gap:
             self.timing.longest_gap = gap
         self.waiting_since = self._received_at = now
         self._waited_for_content = 0.0
         self.bytes_received += body_bytes
-        return ContentBlockDelta(raw, tuple.__new__(Event, ("content_block_delta", text, self._decoder.last_event_id)))
+        return events
 
     def take_events(self) -> list[StreamEvent]:
-        """All events that have come, once `next_event` has given None."""
+        """All events that have come."""
         events: list[StreamEvent] = []
-        is_inside = self.builder.state is _BLOCK and self.timing.first_content is not None
-        try:
-            for sse in reversed(self._pending):
-                event = read_event(sse)
-                if event is None or self.is_over:
-                    continue
-                if is_inside and type(event) is ContentBlockDelta and event.raw["delta"].get("text"):
-                    self._waited_for_content = 0.0  # nearly all events
-                else:
-                    self._apply(event)
-                    is_inside = False
-                events.append(event)
-        except APIError as exc:
-            self._stop(exc)
-        self._pending.clear()
-        if self._has_ended:
-            self._stop(self._cause)
+        while (event := self.next_event()) is not None:
+            events.append(event)
         self._is_steady = (
             self._coding is None
             and self._watch is None

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rawsse.client.stream import EventStream
@@ -80,6 +79,7 @@ def record_of(
     is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
     kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"
     error = failure.type if failure is not None and kind not in ("complete", "cancelled") else None
+    more |= {name: getattr(start, name) for name in RunStart.__slots__}
     more |= {"ending": kind, "error": error, "stop_reason": None, "first_token_seconds": None, "request_id": None}
     usage: dict[str, Any] = {}
     exact = True
@@ -90,10 +90,10 @@ def record_of(
         is_refused = answer.phase == "connect" or (answer.response is not None and not answer.is_open)
         exact = (builder.is_complete and token_counts(usage)[1]) or (is_refused and not usage)
         if isinstance(builder.model, str):
-            start = replace(start, model=builder.model)
+            more["model"] = builder.model
         more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
         more["first_token_seconds"] = stream.timing.first_content
-    return RunRecord(**{**asdict(start), **more, **token_counts(usage)[0], "exact": exact})
+    return RunRecord(**{**more, **token_counts(usage)[0], "exact": exact})
 
 
 class Observer:
@@ -118,14 +118,3 @@ class RunLog(Observer):
         text = "run %s (%s)%s ended: %s, %s, %.1f s, request %s"
         values = (record.run, record.dialect, user, how, tokens, record.seconds, record.request_id)
         log.log(level, text, *values, extra={"run": record})
-
-
-class OnEnd(Observer):
-    """Calls the embedder's function with each record."""
-
-    def __init__(self, on_end: Callable[[RunRecord], None]) -> None:
-        self._on_end = on_end
-
-    def ended(self, record: RunRecord) -> None:
-        """Call it."""
-        self._on_end(record)

@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rawsse.client.stream import EventStream
-from rawsse.errors import Ending, RawsseError
+from rawsse.errors import APIError, Ending, RawsseError
 from rawsse.messages.events import Ping
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
-from rawsse.relay.feed import Feed, Reader, Turns
+from rawsse.relay.feed import PIECE_BYTES, Feed, Reader, Turns
 from rawsse.relay.push import Ended, Receive
 from rawsse.relay.record import Observer, RunRecord, RunStart, log, record_of
 from rawsse.server.connection import NotNegative
@@ -97,10 +97,11 @@ class Run(Feed):
         """For a run without readers: "cancel" or "drain"."""
         limits = runs.limits
         self._max_bytes = limits.max_log_bytes if self.is_resumable else limits.max_unread_bytes
-        self._max_read_bytes = limits.max_log_bytes if self.is_resumable else 0
+        # Frames that were read are forgotten in pieces: one by one costs more.
+        self._full_bytes = self._max_bytes if self.is_resumable else min(self._max_bytes, PIECE_BYTES)
         self._source: Source | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._grace: asyncio.TimerHandle | None = None
+        self._cancel_grace: Callable[[], object] = int
         self._began_at = self._spoke_at
         self._is_over = False  # no more events are taken
 
@@ -109,8 +110,7 @@ class Run(Feed):
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """See `Feed.join`."""
         self.check_kept(reader.position)
-        if self._grace is not None:
-            self._grace.cancel()
+        self._cancel_grace()
         self.on_disconnect = None
         super().join(reader, holds=holds)
 
@@ -130,16 +130,13 @@ class Run(Feed):
         seconds it has had none."""
         if self._readers or self._is_over:
             return
-        if self._grace is not None:
-            self._grace.cancel()
+        self._cancel_grace()
         limits = self.runs.limits
         self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
         seconds = max(limits.drain_seconds, limits.grace_seconds if self.is_resumable else 0)
         if seconds:
-            text = f"no client read the answer for {seconds:g} s"
-            self._grace = self._loop.call_later(
-                seconds - unread, self._abandon, Failure(200, "cancelled", text), seconds
-            )
+            failure = Failure(200, "cancelled", f"no client read the answer for {seconds:g} s")
+            self._cancel_grace = self._loop.call_later(seconds - unread, self._abandon, failure, seconds).cancel
         else:
             self.stop(Failure(200, "cancelled", "the client closed the connection"))
 
@@ -192,8 +189,11 @@ class Run(Feed):
                 self._append(frames, now)
                 self._begin_readers(now)
         except Exception as exc:
-            self._ended(self._close_source(), exc)
-        if len(self._log) > self._max_read_bytes and not self._can_grow() and self._source is not None:
+            ending = self._close_source()
+            if isinstance(exc, APIError) and ending is not None:  # raised by the dialect
+                exc.ending = ending._replace(kind=exc.ending_kind, text=exc.message)
+            self._ended(ending, exc)
+        if len(self._log) > self._full_bytes and not self._can_grow() and self._source is not None:
             self._source.pause()
 
     def _ended(self, ending: Ending | None, error: Exception | None) -> None:
@@ -225,13 +225,12 @@ class Run(Feed):
         self._finish(frames, failure.ending, words or failure.message)
 
     def _finish(self, frames: Sequence[Frame], ending: Ending | None, words: str) -> None:
-        if self._grace is not None:
-            self._grace.cancel()
+        self._cancel_grace()
         self.ending, self._is_over = ending, True
         more = {"seconds": self._loop.time() - self._began_at, "on_disconnect": self.on_disconnect, "words": words}
         record = record_of(self.start, self._stream, ending, self.failure, **more)
         # A finished run is kept for a while, but not its request and its connection.
-        self._source = self._grace = None
+        self._source = None
         self._end(frames, record)
 
     def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
@@ -249,7 +248,8 @@ class Run(Feed):
 
     def _can_grow(self) -> bool:
         """Forget what is above the limit and was read. Is there room?"""
-        self._forget_read(self.last if self.on_disconnect == "drain" else self.first - 1, self._max_read_bytes)
+        unread = self.last if self.on_disconnect == "drain" else self.first - 1
+        self._forget_read(unread, self._max_bytes if self.is_resumable else 0)
         return len(self._log) <= self._max_bytes
 
 
@@ -288,9 +288,9 @@ class Runs:
         """How many clients read a run."""
         return sum(run.readers for run in self._runs.values())
 
-    def open(self) -> list[Run]:
-        """The runs that have not ended."""
-        return [run for run in self._runs.values() if not run.is_finished]
+    def open(self, user: str | None = None) -> list[Run]:
+        """The runs of one user, or of all, that have not ended."""
+        return [run for run in self._runs.values() if not run.is_finished and user in (None, run.start.user)]
 
     def get(self, user: str, id: str) -> Run | None:
         """The run of that user with that id, or None."""
@@ -324,7 +324,7 @@ class Runs:
         makes it, if it is not a plain `Run`."""
         self.check_room()
         start = RunStart(time or self.clock(), id or new_run_id(), user, dialect.name, model)
-        self.tell_begun(start)
+        self.tell(start)
         run = (kind or Run)(start, dialect, self)
         run.alias, run.fingerprint = alias, fingerprint
         self._runs[user, run.id] = run
@@ -333,30 +333,26 @@ class Runs:
         self.tasks.add(run.begin(open_source))
         return run
 
-    def tell_begun(self, start: RunStart) -> None:
-        """Tell the observers."""
-        self._tell([observer.begun for observer in self._observers], start)
-
-    def tell_ended(self, record: RunRecord) -> None:
-        """Tell the observers."""
-        self._tell([observer.ended for observer in self._observers], record)
+    def tell(self, about: RunStart) -> None:
+        """Tell the observers that a run has begun; of a `RunRecord`, that it has ended. An exception of one observer costs
+        neither the run nor the other observers."""
+        for observer in self._observers:
+            try:
+                if isinstance(about, RunRecord):
+                    observer.ended(about)
+                else:
+                    observer.begun(about)
+            except Exception:
+                log.exception("an observer of runs failed")
 
     def ended(self, run: Run, record: RunRecord) -> None:
         """A run has ended: its frames are kept for a while."""
-        self.tell_ended(record)
+        self.tell(record)
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.is_resumable else 0
         self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
         self._kept_bytes += run.log_bytes
         self._forget_early()
-
-    def _tell(self, functions: list[Callable[[Any], None]], about: object) -> None:
-        """An exception of one observer costs neither the run nor the other observers."""
-        for function in functions:
-            try:
-                function(about)
-            except Exception:
-                log.exception("an observer of runs failed")
 
     async def aclose(self, failure: Failure, flush: Callable[[], Awaitable[None]] | None = None) -> None:
         """End every run with this in its last frame, and wait until all are over. No run begins after it. `flush` waits until

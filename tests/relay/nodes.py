@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from rawsse.client.stream import EventStream
 from rawsse.relay.dialects import Dialect, Failure, TextDialect
 from rawsse.relay.node import Node
-from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import Observer, RunRecord
 from rawsse.relay.store import MemoryStore, Store, StoreUnavailableError
@@ -78,7 +79,7 @@ class Host(House):
         def open_stream() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        source = pushed(open_stream)
+        source = partial(EventPush, open_stream)
         run, _ = await self.node.begin(dialect or TextDialect(), source, None, user="ada", model="x", id=id)
         assert isinstance(run, OwnedRun)
         return run

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from support.clock import ticks
@@ -22,7 +23,7 @@ from rawsse.client.stream import EventStream
 from rawsse.relay import RunLimits
 from rawsse.relay.dialects import Failure, TextDialect
 from rawsse.relay.feed import Feed, Reader
-from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.record import RunLog
 from rawsse.relay.runs import Run, Runs
 from rawsse.server import Message
@@ -158,7 +159,8 @@ def join(run: Feed, after: int = 0, *, outlet: FakeOutlet | None = None, holds: 
         joined.start(200, [])
         return True
 
-    run.join(Reader(run, joined, after, start), holds=holds)
+    joined.sink = reader = Reader(run, after, start=start, write=joined.write, end=joined.end)
+    run.join(reader, holds=holds)
     return joined
 
 
@@ -173,7 +175,9 @@ class House(Stage):
         def open_stream() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        return self.runs.begin(dialect or TextDialect(), pushed(open_stream), **({"model": "claude-x"} | names))
+        return self.runs.begin(
+            dialect or TextDialect(), partial(EventPush, open_stream), **({"model": "claude-x"} | names)
+        )
 
     async def started(self, dialect: Any = None) -> tuple[Run, Api]:
         """A run whose call to the API has come, and whose message has begun."""

@@ -553,6 +553,22 @@ def test_a_call_without_stream_is_listed_and_ended_by_its_user() -> None:
     play(story)
 
 
+def test_a_message_that_is_too_large_for_the_client_is_an_error_with_the_api_s_request_id() -> None:
+    rows = Rows()
+
+    async def story(stage: Stage) -> None:
+        stage.relay.client._settings = stage.relay.client._settings._replace(max_message_bytes=300)
+        browser = stage.ask("POST", "/v1/messages", WHOLE_MESSAGE)
+        api = await stage.call()
+        api.send(*BEGUN, *[text_delta(0, "x" * 100)] * 4)
+        await browser.done()
+        assert (browser.status, browser.headers["request-id"], api.is_closed) == (502, "req_1", True)
+        assert browser.json["error"]["message"] == "the message is larger than max_message_bytes (300)"
+
+    play(story, observers=[rows])
+    assert [row.ending for row in rows.records] == ["limit"]
+
+
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_a_call_without_stream_is_told_of_the_relay_s_end(*, has_begun: bool) -> None:
     rows = Rows()

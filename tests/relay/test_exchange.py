@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -101,8 +102,6 @@ def test_another_content_type_is_refused_unread(kind: str) -> None:
         '{"a": 1}'.encode("utf-16"),
         b"\xef\xbb\xbf{}",
         b'{"a": 1} {"b": 2}',
-        b'{"a": "\\ud83d"}',
-        b'{"\\udc00": 1}',
     ],
 )
 def test_what_is_no_json_is_refused(body: bytes) -> None:
@@ -149,11 +148,11 @@ LONE_HALVES += [r"\ud83d\\\ude80", r"\ud83dx\ude80", r"\ud83d\n\ude80", r"\uD83D
 
 @pytest.mark.parametrize("escapes", LONE_HALVES)
 @pytest.mark.parametrize("body", ['{"a": "x%sx"}', '{"a": ["", {"%s": 1}]}', '{"a": "%s"}'])
-def test_half_of_a_surrogate_pair_is_no_text(body: str, escapes: str) -> None:
+def test_half_of_a_surrogate_pair_is_replaced_as_browsers_do_it(body: str, escapes: str) -> None:
+    """Infra, "convert a string into a scalar value string": "replace any surrogates with U+FFFD"."""
     wire = (body % escapes).encode()
-    with pytest.raises(UnicodeEncodeError):
-        json.dumps(json.loads(wire), ensure_ascii=False).encode()
-    assert refused(wire) == (400, "body: is not valid JSON: an unpaired surrogate cannot be encoded as UTF-8")
+    text = json.dumps(json.loads(wire), ensure_ascii=False)
+    assert read(wire) == json.loads(re.sub("[\ud800-\udfff]", "\ufffd", text)) != json.loads(wire)
 
 
 @pytest.mark.parametrize(
@@ -198,9 +197,10 @@ def test_a_large_body_is_read_in_a_thread(size: int, *, is_far: bool) -> None:
 
 @pytest.mark.parametrize("value", [b"{}", b"[]", b'{"a":[]}', b'"x"', b"[1,2,3]", b'{"role":"user","content":"x"}'])
 def test_what_is_checked_takes_less_memory_than_what_is_parsed(value: bytes) -> None:
-    wire = b'{"a": [' + b",".join([value] * 20_000) + b"]}"
+    wire = b'{"a": [' + b",".join([value] * 4_000) + b"]}"
+    exchange._read(b"{}", len)  # fills the caches of the parser
     parsed = peak(lambda: json.loads(wire))
-    assert peak(lambda: exchange._read(wire, len)) < parsed + len(wire) + 20_000 * 24
+    assert peak(lambda: exchange._read(wire, len)) < parsed + len(wire) + 4_000 * 24
 
 
 def peak(work: Callable[[], object]) -> int:

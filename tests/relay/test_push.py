@@ -59,7 +59,8 @@ class Heard:
         self.then: Callable[[], object] = int
         """What `receive` does, when it has the events."""
         self.at_end: Callable[[], object] = int
-        self.push = EventPush(client.messages.events(ASK, kind=UnfoldedAnswer, **options), self._receive, self._ended)
+        events = partial(client.messages.events, ASK, kind=UnfoldedAnswer, **options)
+        self.push = EventPush(events, self._receive, self._ended)
         self._over = asyncio.Event()
 
     def _receive(self, events: list[StreamEvent], at: float) -> None:
@@ -180,8 +181,8 @@ def test_wherever_two_reads_cut_the_bytes_the_events_are_the_same() -> None:
     def taken(*reads: bytes) -> tuple[list[Any], Ending, bool]:
         answer, events = unfolded(), list[Any]()
         for data in reads:
-            if (event := answer.take_text(data, 0.0)) is not None:
-                events.append(event.raw)
+            if (texts := answer.take_deltas(data, 0.0)) is not None:
+                events += [event.raw for event in texts]
             else:
                 answer.receive(data, 0.0)
                 events += [event.raw for event in answer.take_events()]
@@ -262,6 +263,11 @@ ODD_FRAMES: dict[str, bytes] = {
     "no text": frame(DELTA.replace('"x"', '""')),
     "text that is none": frame(DELTA.replace('"x"', "5")),
     "thinking": frame(DELTA.replace("text", "thinking")),
+    "input": frame(DELTA.replace("text_delta", "input_json_delta").replace('"text"', '"partial_json"')),
+    "thinking and nothing": frame(DELTA.replace("text", "thinking").replace('"x"', '""')),
+    "another delta": frame(DELTA.replace("text_delta", "signature_delta").replace('"text"', '"signature"')),
+    "a delta that is a list": frame(DELTA.replace('{"type":"text_delta","text":"x"}', '["text"]')),
+    "a delta that is a text": frame(DELTA.replace('{"type":"text_delta","text":"x"}', '"text"')),
     "no delta": frame('{"type":"content_block_delta","index":0}'),
     "an index that is none": frame(DELTA.replace("0", '"0"')),
     "another block": frame(DELTA.replace("0", "3")),
@@ -283,6 +289,9 @@ ODD_CHUNKS: dict[str, bytes] = {
     "a size too large": b"%x\r\n%b\r\n" % (len(frame()) + 1, frame()),
     "no line end": in_chunk(frame()).removesuffix(b"\r\n"),
     "two chunks": in_chunk(frame()) * 2,
+    "two chunks, and a byte between": in_chunk(frame()) + b"\n" + in_chunk(frame()),
+    "a chunk and the half of one": in_chunk(frame()) + in_chunk(frame())[:40],
+    "a chunk in a chunk": in_chunk(b": " + in_chunk(frame())),
     "an event in two chunks": in_chunk(frame()[:40]) + in_chunk(frame()[40:]),
     "the last chunk after it": in_chunk(frame()) + LAST_CHUNK,
     **{name: in_chunk(data) for name, data in ODD_FRAMES.items()},
@@ -312,10 +321,10 @@ def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
     def numbers(*, is_short: bool) -> Iterator[dict[str, Any]]:
         answer = unfolded()
         text, taken = in_chunk(frame()), 0
-        for number, data in enumerate((OPEN, text, text, in_chunk(b": hello\n\n"), text, text), 1):
+        for number, data in enumerate((OPEN, text, text * 3, in_chunk(b": hello\n\n"), text, text), 1):
             if number % 2:
                 answer.deadline(number**2 - 1.0)  # a wait begins
-            if is_short and answer.take_text(data, number**2) is not None:
+            if is_short and answer.take_deltas(data, number**2) is not None:
                 taken += 1
             else:
                 answer.receive(data, number**2)
@@ -331,7 +340,7 @@ def test_a_chunk_of_any_size_takes_the_shortest_way() -> None:
     answer = unfolded()
     answer.receive(OPEN, 0.0)
     answer.take_events()
-    assert all(answer.take_text(in_chunk(frame(DELTA.replace('"x"', f'"{"x" * n}"'))), 0.0) for n in range(1, 300))
+    assert all(answer.take_deltas(in_chunk(frame(DELTA.replace('"x"', f'"{"x" * n}"'))), 0.0) for n in range(1, 300))
 
 
 def test_texts_with_nothing_in_them_do_not_put_off_the_clock_for_content() -> None:
@@ -363,6 +372,15 @@ def test_an_answer_of_which_each_event_has_its_own_chunk_and_read_is_that_of_one
         assert same(await pushed(FakeStream(parts)), await pushed(FakeStream([b"".join(parts)])))
 
     run(story())
+
+
+@pytest.mark.parametrize("name", ["text", "thinking", "partial_json"])
+def test_each_kind_of_delta_takes_the_shortest_way(name: str) -> None:
+    answer = unfolded()
+    answer.receive(OPEN, 0.0)
+    answer.take_events()
+    events = answer.take_deltas(in_chunk(frame(DELTA.replace('"text":', f'"{name}":'))), 0.0) or []
+    assert [event.raw["delta"][name] for event in events] == ["x"]
 
 
 @pytest.mark.parametrize(("options", "is_short"), [({}, True), ({"max_event_bytes": 100_000}, False)])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import weakref
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +29,7 @@ from rawsse.relay.dialects import (
     TextDialect,
 )
 from rawsse.relay.feed import PIECE_BYTES, PIECES_AT_ONCE, Gone
-from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.record import RunStart
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, Runs
 
@@ -113,7 +114,7 @@ def test_a_finished_run_keeps_its_frames_but_not_its_request_nor_its_connection(
                 streams.append(weakref.ref(stream))
                 return stream
 
-            begun = home.runs.begin(TextDialect(), pushed(open_stream))
+            begun = home.runs.begin(TextDialect(), partial(EventPush, open_stream))
             await join(begun).done()
             await ticks()
             assert begun.last > 0
@@ -587,7 +588,7 @@ def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancel
     async def story() -> None:
         async with house() as home:
             begun = lonely()
-            task = begun.begin(pushed(lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer)))
+            task = begun.begin(partial(EventPush, lambda: home.client.messages.events(REQUEST, kind=UnfoldedAnswer)))
             await home.call()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -730,17 +731,18 @@ def test_it_goes_on_when_the_reader_reads_and_keeps_no_more_than_it_may(dialect:
     run(story())
 
 
-def test_what_the_client_of_the_api_has_read_is_not_kept() -> None:
+def test_what_the_client_of_the_api_has_read_is_not_kept_for_long() -> None:
     async def story() -> None:
         async with house() as home:
             begun, api = await home.started(MessagesDialect())
             assert begun.log_bytes > 0
             outlet = join(begun)
             assert begun.log_bytes == 0
-            api.send(text_delta(0, "Hi"))
-            await ticks(5)
-            assert len(frames(outlet.body)) == 3
-            assert begun.log_bytes == 0
+            for count in range(3, 100):
+                api.send(text_delta(0, "Hi" * 50))
+                await ticks(3)
+                assert len(frames(outlet.body)) == count
+                assert begun.log_bytes <= PIECE_BYTES
 
     run(story())
 
@@ -1025,7 +1027,7 @@ def test_what_is_wrong_with_the_setup_is_said_in_the_log_alone(caplog: pytest.Lo
 
     async def story() -> None:
         async with house() as home:
-            begun = home.runs.begin(TextDialect(), pushed(fail), model="claude-x")
+            begun = home.runs.begin(TextDialect(), partial(EventPush, fail), model="claude-x")
             got = await join(begun).done()
             assert data(got)[0] == '{"error":"the relay is not set up: see its log","type":"api_error"}'
 
