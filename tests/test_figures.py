@@ -40,10 +40,10 @@ _RELAY = r"relay/(?!(ui|users|quotas|ledger|metrics|event_source|doctor|store|re
 _CLIENT = r"client/(?!tools/|blocking/|(schema|output)\.).*"
 
 BUDGETS: Mapping[str, Budget] = {
-    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|{_RELAY}", 7445, 43),
-    "the package": Budget(r".*", 18040, 96),
-    "the client without tools, schema and blocking": Budget(_CLIENT, 2696, 16),
-    "the blocking client": Budget(r"client/blocking/.*", 304, 3),
+    "the reading path": Budget(rf"errors\.py|sse\.py|(http1|messages|server)/.*|{_CLIENT}|{_RELAY}", 7259, 42),
+    "the package": Budget(r".*", 17242, 93),
+    "the client without tools, schema and blocking": Budget(_CLIENT, 2655, 15),
+    "the blocking client": Budget(r"client/blocking/.*", 303, 3),
 }
 
 MAX_FILE_LINES = 450
@@ -54,9 +54,9 @@ DOORS = ("rawsse", "rawsse.sse", "rawsse.http1", "rawsse.messages", "rawsse.serv
 """What programs import from: all that these export is documented."""
 
 WORDS: Mapping[str, tuple[str, int]] = {
-    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 1),
+    "whoever, nobody, somebody": (r"\b(whoever|whomever|nobody|somebody)\b", 0),
     "lest, anew, shall": (r"\b(lest|anew|shall)\b", 0),
-    "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 1),
+    "of its own, under way, at hand": (r"\b(of its own|under way|at hand)\b", 0),
     "a limit of yours, broke the rules": (r"\b(limits? of yours|br(oke|eaks?) (the|a) rules?)\b", 0),
     "is no X, is none": (r"(?<!here )\b(is|are|was|were) (no (?!longer\b|more\b)|none\b)", 0),
     "a what-clause at the head of a sentence": (r"\bWhat (?!is\b)[^?.]*[.,:]", 0),
