@@ -313,6 +313,8 @@ def _record(arguments: argparse.Namespace) -> bool:
 def _replay(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import Player
 
+    if arguments.pace and not arguments.speed:
+        raise ConfigurationError("--speed 0 waits for nothing, so --pace would change nothing: leave one of them out")
     names = ("speed", "split", "segments", "pace", "rewrite", "match")
     options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
     player = Player(arguments.paths, faults=arguments.fault, **options)
