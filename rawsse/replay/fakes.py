@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Expired, Link, Network, Signal
+from rawsse.client.network.link import Aborted, Expired, Link, Network, PushSource, Signal
 from rawsse.client.network.route import Route
 from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
@@ -35,7 +35,7 @@ from rawsse.replay.variants import Split, split_by
 from rawsse.replay.wire import Schedule, recut, script
 
 
-class FakeStream:
+class FakeStream(PushSource):
     """A connected link made of byte chunks: each read returns the next one, whole. `written` holds the bytes sent.
 
     Among the chunks, a number is so many seconds of silence, and None waits for a request: the next chunk comes when bytes have
@@ -48,17 +48,18 @@ class FakeStream:
 
     def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
         self._chunks = deque(chunks)
-        self._end = end
-        self._network: Network | None = None
+        self._last = end
         self._changed: Signal | None = None
-        self._silent_until: float | None = None  # in the network's time
-        self._due: float | None = None  # when the last silence was over, or a request came
+        self._watcher: Callable[[], None] | None = None
+        self._begun: float | None = None  # when the last silence was over, or a request came, in the network's time
+        self._until = math.inf  # the end of the silence
         self._answered = 0  # bytes that had been written when the last chunk was given
-        self._receive: Callable[[bytes], None] | None = None
-        self._closed: Callable[[Exception | None], None] | None = None
-        self._is_paused = False
         self.written = bytearray()
-        self.is_aborted = False
+
+    @property
+    def is_aborted(self) -> bool:
+        """This side has dropped the connection."""
+        return self._is_aborted
 
     def enter(self, network: Network) -> None:
         """Take the time and the signals from `network`."""
@@ -66,12 +67,10 @@ class FakeStream:
 
     async def read(self, deadline: float) -> bytes:
         """The next chunk."""
-        assert self._network is not None  # noqa: S101 - `FakeLink.connect` calls `enter`
         while (data := self.read_ready()) is None:
             if self._changed is None:
                 self._changed = self._network.signal()
-            until = math.inf if self._silent_until is None else self._silent_until
-            if await self._changed.wait(min(deadline, until)):
+            if await self._changed.wait(min(deadline, self._until)):
                 self._changed = None
             elif self._network.now() >= deadline:
                 raise Expired
@@ -79,99 +78,61 @@ class FakeStream:
 
     def read_ready(self) -> bytes | None:
         """The next chunk if it is there already, else None."""
-        if self.is_aborted:
+        if self._is_aborted:
             raise Aborted
-        while self._chunks and not isinstance(self._chunks[0], bytes) and self._has_passed(self._chunks[0]):
+        self._until = math.inf
+        while self._chunks:
+            chunk = self._chunks[0]
+            if not isinstance(chunk, bytes) and not self._is_over(chunk):
+                return None
             self._chunks.popleft()
-        if not self._chunks:
-            if isinstance(self._end, BaseException):
-                raise self._end
-            return self._end
-        chunk = self._chunks[0]
-        if not isinstance(chunk, bytes):
-            return None
-        self._chunks.popleft()
-        self._answered = len(self.written)
-        return chunk
+            if isinstance(chunk, bytes):
+                self._answered = len(self.written)
+                return chunk
+        if isinstance(self._last, BaseException):
+            raise self._last
+        return self._last
 
-    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """Call `receive` with each chunk from now on, as `AsyncioLink.push_to`: each in a step of the event loop."""
-        self._receive, self._closed = receive, closed
-        self._push_soon()
-
-    def pull(self) -> None:
-        """Stop pushing. A pause ends."""
-        self._receive = self._closed = None
-        self._is_paused = False
-
-    def pause(self) -> None:
-        """Push no chunk until `resume`."""
-        self._is_paused = True
-
-    def resume(self) -> None:
-        """Continue pushing."""
-        self._is_paused = False
-        self._push_soon()
-
-    def _push_soon(self) -> None:
-        if self._receive is not None and self._network is not None:
-            self._network.call_at(self._network.now(), self._push)
-
-    def _push(self) -> None:
-        if self._receive is None or self._is_paused:
-            return
-        error: Exception | None = None
-        try:
-            data = self.read_ready()
-            if data is None and self._silent_until is not None and self._network is not None:
-                self._network.call_at(self._silent_until, self._push)
-            if data is not None:
-                self._receive(data)
-        except Aborted:
-            data = b""
-        except Exception as exc:
-            data, error = b"", exc
-            self.is_aborted = True
-        if data:
-            self._push_soon()
-        elif data is not None and self._closed is not None:
-            closed = self._closed
-            self.pull()
-            closed(error)
-
-    def _has_passed(self, pause: float | None) -> bool:
-        """Whether the silence is over, or a request has come."""
-        assert self._network is not None  # noqa: S101 - as above
+    def _is_over(self, wait: float | None) -> bool:
+        """The silence is over, or a request has come."""
         now = self._network.now()
-        if pause is None:
-            has_passed = len(self.written) > self._answered
-            self._answered = len(self.written)
-            self._due = now
-            return has_passed
-        if self._silent_until is None:
-            self._silent_until = (now if self._due is None else self._due) + pause
-        if now < self._silent_until:
+        if wait is None:
+            has_come = len(self.written) > self._answered
+            self._answered, self._begun = len(self.written), now
+            return has_come
+        self._until = wait + (now if self._begun is None else self._begun)
+        if now < self._until:
+            self._begun = self._until - wait
+            if self._watcher is not None:
+                self._network.call_at(self._until, self._watcher)
             return False
-        self._due, self._silent_until = self._silent_until, None
+        self._begun, self._until = self._until, math.inf
         return True
+
+    def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
+        """Call `callback` in the event loop as soon as there may be more for `read_ready`, as `AsyncioLink.watch`."""
+        self._watcher = callback
+        if soon:
+            self._network.call_at(self._network.now(), callback)
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Take `data`."""
         del deadline
-        if self.is_aborted:
+        if self._is_aborted:
             raise Aborted
         self.written += data
         self._change()
 
     def abort(self) -> None:
         """Drop the connection."""
-        self.is_aborted = True
+        self._is_aborted = True
         self._change()
 
     def _change(self) -> None:
         if self._changed is not None:
             self._changed.set()
-        self._push_soon()
+        if self._watcher is not None:
+            self.watch(self._watcher, soon=True)
 
 
 Connect = Callable[[Route, TLSContext], Awaitable[FakeStream]]
