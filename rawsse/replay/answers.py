@@ -1,4 +1,4 @@
-"""Answer requests as a Messages API made of recordings would: one request in, one `Answer` out, without any I/O.
+"""Answer requests as a Messages API made of recordings would: one request in, one recording out, without any I/O.
 
     api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")], match="request")
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
@@ -10,9 +10,9 @@ With `stream` the recording itself is the answer; without it, the message that i
 without `stream` becomes a stream for a client that asks for one. An error has `x-should-retry: false`, unless it was recorded
 with another value: a client's retries would shift the turns.
 
-`…/count_tokens` is answered by a recording of the same request; else by the usage of a recorded answer to it; else by the
-length of the request. `…/models` is answered by a recording of that request, or else lists the models that answered. Message
-threads are refused, and the official SDK then sends the whole history each time.
+`…/count_tokens` and `…/models` are answered by a recording of the same request if there is one. Otherwise tokens are counted
+by the length of the request, and the models are those of the recorded messages. Message threads are refused, and the official
+SDK then sends the whole history each time.
 
 `match` chooses among several recordings. A request that no recording answers is a miss: 404, with an error that names the
 nearest recording and where it differs.
@@ -49,13 +49,12 @@ import os.path
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
 from rawsse.errors import ConfigurationError, quote, stream_error
-from rawsse.messages.content import Usage
 from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.scrub import scrub
@@ -82,8 +81,6 @@ HOP_BY_HOP = frozenset(
 """Header fields that concern one connection (RFC 9110, 7.6.1)."""
 
 _NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
-# The fields that count as input. The limit of the answer does not.
-_COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
 _COUNT = "messages/count_tokens"
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
 # Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
@@ -161,23 +158,6 @@ class Miss:
         return f"{self.reason}. It differs at {shown}{f'; and {rest} more' if rest > 0 else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response to be sent. `reads` are the pieces of the body and their times; the body ends `duration` seconds after the
-    request, or with the last read if that is later. If `is_cut`, the connection breaks there."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    reads: tuple[Read, ...] = ()
-    is_cut: bool = False
-    duration: float = 0.0
-
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-        return b"".join(read.data for read in self.reads)
-
-
 class RecordedAPI:
     """Chooses among recordings (`match`) and answers. `on_miss` is called with each request that none answers.
 
@@ -195,24 +175,23 @@ class RecordedAPI:
         self.recordings = tuple(recordings)
         self.misses: list[Miss] = []
         """The last requests that no recording answered."""
-        counts, self._listings, self._answers = list[Recording](), list[Recording](), list[Recording]()
+        self._answers: list[Recording] = []
+        self._others: dict[Hashable, Recording] = {}
         for recording in recordings:
-            # A recording without a request, or of an unknown path, answers a request for a message.
-            resource = _resource(recording.request.path) if recording.request else ""
-            kind = counts if resource == _COUNT else self._listings if _is_models(resource) else self._answers
-            kind.append(recording)
+            if (request := recording.request) is not None and _is_other(_resource(request.path)):
+                self._others[_other_key(request)] = recording
+            else:  # also a recording without a request, or of an unknown path
+                self._answers.append(recording)
         self.find = finder(self._answers, match)
         """Chooses the recording that answers a request. May be replaced by another function."""
-        self._find_count = finder(counts, "request")
         self.unplayed = self._answers.copy()
         """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
         self.repeats: list[Recording] = []
         """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
-        self._charged: dict[str, int] | None = None
         self._on_miss = on_miss
         self._max_kept_misses = max_kept_misses
 
-    def answer(self, request: RecordedRequest) -> Answer:
+    def answer(self, request: RecordedRequest) -> Recording:
         """The answer to one request. Paths may have any prefix, as base URLs do."""
         if request.method == "OPTIONS":
             return _preflight(request.headers)
@@ -220,16 +199,14 @@ class RecordedAPI:
         try:
             if resource == "messages":
                 return self._messages(request)
-            if resource == _COUNT:
-                return _what_is_wrong(request, {"model": str, "messages": list}) or self._count(request)
+            if _is_other(resource):
+                return self._other(request, resource)
         except RecursionError:
             return error_answer(400, "invalid_request_error", "the request's body is nested too deeply")
-        if _is_models(resource):
-            return self._models(request)
         is_unversioned = resource.endswith(("/messages", "/messages/count_tokens", "/models"))
         return error_answer(404, "not_found_error", _NO_VERSION if is_unversioned else _NOT_FOUND)
 
-    def _messages(self, request: RecordedRequest) -> Answer:
+    def _messages(self, request: RecordedRequest) -> Recording:
         wrong = _what_is_wrong(request, {"model": str, "messages": list, "max_tokens": int})
         if wrong is not None:
             return wrong
@@ -255,38 +232,28 @@ class RecordedAPI:
         if all(recording is not played for recording in self.repeats):
             self.repeats.append(played)
 
-    def _count(self, request: RecordedRequest) -> Answer:
-        found = self._find_count(request)
-        if isinstance(found, Recording):
-            return _recorded(found)
-        if self._charged is None:  # computed for the first client that counts: few do
-            self._charged = {}
-            for recording in self._answers:
-                body, message = recording.request and recording.request.body, recording.message()
-                if isinstance(body, dict) and message is not None and isinstance(message.get("usage"), dict):
-                    self._charged[_count_key(body)] = Usage(message["usage"]).total_input_tokens
-        tokens = self._charged.get(_count_key(request.body))
-        return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
-
-    def _models(self, request: RecordedRequest) -> Answer:
+    def _other(self, request: RecordedRequest, resource: str) -> Recording:
+        if (recorded := self._others.get(_other_key(request))) is not None:
+            return _recorded(recorded)
+        if resource == _COUNT:
+            wrong = _what_is_wrong(request, {"model": str, "messages": list})
+            return wrong or _json_answer(200, {"input_tokens": _estimated(request.body)})
         if request.method != "GET":
             return _wrong_method(request, "GET")
-        for listing in self._listings:
-            if listing.request and _asked_models(listing.request.path) == _asked_models(request.path):
-                return _recorded(listing)
-        answered = [message.raw.get("model") for one in self._answers if (message := one.fold()[0].message) is not None]
-        models = list(dict.fromkeys(model for model in answered if isinstance(model, str)))  # in order of appearance
-        model = _resource(request.path).removeprefix("models").strip("/")
+        messages = [recording.message() or {} for recording in self._answers]
+        named = [message["model"] for message in messages if isinstance(message.get("model"), str)]
+        models = {model: _model_info(model) for model in named}  # each once, in order of appearance
+        model = resource.removeprefix("models").strip("/")
         if not model:
-            first, last = (models[0], models[-1]) if models else (None, None)
-            listed = [_model_info(model) for model in models]
-            return _json_answer(200, {"data": listed, "first_id": first, "last_id": last, "has_more": False})
+            first, last = next(iter(models), None), next(reversed(models), None)
+            listed = {"data": list(models.values()), "first_id": first, "last_id": last, "has_more": False}
+            return _json_answer(200, listed)
         if model not in models:
             return error_answer(404, "not_found_error", f"no recording has the model {quote(model)}")
-        return _json_answer(200, _model_info(model))
+        return _json_answer(200, models[model])
 
 
-def answer_of(recording: Recording, *, is_stream: bool = True) -> Answer:
+def answer_of(recording: Recording, *, is_stream: bool = True) -> Recording:
     """The answer of a recording to a minimal request."""
     body = {"model": "any", "max_tokens": 1, "messages": [], "stream": is_stream}
     return RecordedAPI([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, body))
@@ -297,13 +264,15 @@ def _resource(path: str) -> str:
     return path.partition("?")[0].rstrip("/").rpartition("/v1/")[2]
 
 
-def _is_models(resource: str) -> bool:
-    return resource == "models" or resource.startswith("models/")
+def _is_other(resource: str) -> bool:
+    """It is not messages that are asked for, but their length or the models."""
+    return resource in (_COUNT, "models") or resource.startswith("models/")
 
 
-def _asked_models(path: str) -> tuple[str, list[tuple[str, str]]]:
-    """The list of models or the model that is asked for, and the parameters of the query in any order."""
-    return _resource(path), sorted(parse_qsl(path.partition("?")[2]))
+def _other_key(request: RecordedRequest) -> Hashable:
+    """Equal for equal requests. The parameters of the query may be in any order."""
+    query = sorted(parse_qsl(request.path.partition("?")[2]))
+    return request.method, _resource(request.path), tuple(query), asked_key(request.body)
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
@@ -311,12 +280,12 @@ def _asked_models(path: str) -> tuple[str, list[tuple[str, str]]]:
 
 def error_answer(
     status: int, kind: str, message: str, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
-) -> Answer:
+) -> Recording:
     """An error in the API's form."""
     return _json_answer(status, error_body(kind, message, details), {} if may_retry else {"x-should-retry": "false"})
 
 
-def _missed(miss: Miss) -> Answer:
+def _missed(miss: Miss) -> Recording:
     """A 404: many clients retry after a 5xx, and not after this."""
     details: dict[str, Any] = {"error_code": "no_recording_matches"}
     if miss.nearest is not None:
@@ -325,7 +294,7 @@ def _missed(miss: Miss) -> Answer:
     return error_answer(404, "not_found_error", miss.message, details)
 
 
-def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> Answer | None:
+def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> Recording | None:
     if request.method != "POST":
         return _wrong_method(request, "POST")
     if not isinstance(request.body, dict):
@@ -339,32 +308,34 @@ def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> An
     return None
 
 
-def _wrong_method(request: RecordedRequest, allowed: str) -> Answer:
+def _wrong_method(request: RecordedRequest, allowed: str) -> Recording:
     return error_answer(405, "invalid_request_error", f"{request.method} is not allowed here; {allowed} is")
 
 
 # --- Recordings as answers -------------------------------------------------------------------------------------------
 
 
-def _streamed(recording: Recording) -> Answer:
+def _streamed(recording: Recording) -> Recording:
     """The recording as it is; a message that was recorded without `stream` as the stream that the API would have sent."""
     message = None if recording.is_stream else recording.message()
     if message is None:
         return _recorded(recording)
     stream = recording_of(message)
-    reads = tuple(Read(recording.duration, read.data) for read in stream.reads)
-    return Answer(200, _played_headers(recording) | {"content-type": stream.content_type}, reads)
+    headers = _played_headers(recording) | {"content-type": stream.content_type}
+    return replace(
+        recording, headers=headers, reads=tuple(Read(recording.duration, read.data) for read in stream.reads)
+    )
 
 
-def _recorded(recording: Recording) -> Answer:
+def _recorded(recording: Recording) -> Recording:
     """The recording as it is. A client that left did not see the end: `client_closed` is played as a cut."""
     headers = _played_headers(recording)
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
-    return Answer(recording.status, headers, recording.reads, recording.end != "clean", recording.duration)
+    return replace(recording, headers=headers)
 
 
-def _folded(recording: Recording) -> Answer:
+def _folded(recording: Recording) -> Recording:
     """The answer of the API without `stream`: the message that the events add up to, or their error."""
     headers = _played_headers(recording)
     if recording.status != 200 or not recording.is_stream:
@@ -376,7 +347,7 @@ def _folded(recording: Recording) -> Answer:
         status = stream_error(builder.error.raw, headers).status_code
         return _json_answer(status, builder.error.raw, headers | {"x-should-retry": "false"}, recording.duration)
     if builder.message is None or not builder.is_complete:
-        return Answer(200, headers, is_cut=True)
+        return Recording(headers=headers, end="cut")
     return _json_answer(200, builder.message.raw, headers, recording.duration)
 
 
@@ -386,10 +357,6 @@ def _played_headers(recording: Recording) -> dict[str, str]:
 
 
 # --- Other answers ---------------------------------------------------------------------------------------------------
-
-
-def _count_key(body: dict[str, Any]) -> str:
-    return asked_key({name: body[name] for name in _COUNTED if name in body})
 
 
 def _estimated(body: dict[str, Any]) -> int:
@@ -403,17 +370,17 @@ def _model_info(model: str) -> dict[str, Any]:
     return {"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"}
 
 
-def _preflight(headers: Mapping[str, str]) -> Answer:
+def _preflight(headers: Mapping[str, str]) -> Recording:
     """The answer to a browser's CORS preflight (https://fetch.spec.whatwg.org/#cors-preflight-fetch)."""
     wanted = headers.get("access-control-request-headers", "*")
     allowed = {"access-control-allow-methods": "GET, POST", "access-control-allow-headers": wanted}
-    return Answer(204, allowed | {"access-control-max-age": "600"})
+    return Recording(status=204, headers=allowed | {"access-control-max-age": "600"})
 
 
-def _json_answer(status: int, value: Any, headers: Mapping[str, str] | None = None, t: float = 0.0) -> Answer:
+def _json_answer(status: int, value: Any, headers: Mapping[str, str] | None = None, t: float = 0.0) -> Recording:
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     framing = {"content-type": "application/json", "content-length": str(len(body))}
-    return Answer(status, {**(headers or {}), **framing}, (Read(t, body),))
+    return Recording(None, status, {**(headers or {}), **framing}, (Read(t, body),))
 
 
 # --- Which recording answers a request -------------------------------------------------------------------------------

@@ -34,9 +34,9 @@ from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, error_type, quote, stream_error
-from rawsse.replay.answers import Answer, error_answer
+from rawsse.replay.answers import error_answer
 from rawsse.replay.compose import error_body
-from rawsse.replay.recording import Read
+from rawsse.replay.recording import Read, Recording
 from rawsse.replay.variants import by_event
 
 Unit: TypeAlias = Literal["head", "byte", "event"]
@@ -94,7 +94,7 @@ class Kind:
     value: Value | None = None
     default: float | str | None = None
     place: Place | None = None
-    answer: Callable[[Fault], Answer] | None = None
+    answer: Callable[[Fault], Recording] | None = None
     edit: Callable[[Fault, bytes], Splice] | None = None
     end: End | None = None
     on_wire: bool = False
@@ -222,49 +222,50 @@ def _unquoted(text: str) -> str:
 # --- Faults that replace the answer ----------------------------------------------------------------------------------
 
 
-def replacement(faults: Iterable[Fault]) -> Answer | None:
+def replacement(faults: Iterable[Fault]) -> Recording | None:
     """The answer of the first fault that replaces it; None if none does."""
     return next((fault.row.answer(fault) for fault in faults if fault.row.answer is not None), None)
 
 
-def _status(fault: Fault) -> Answer:
+def _status(fault: Fault) -> Recording:
     code, fields = int(fault.number), dict(fault.fields)
     error = error_body(fields.pop("type", error_type(code)), fields.pop("message", None))["error"]
     answer = error_answer(code, error["type"], error["message"], may_retry=True)
     return replace(answer, headers={**answer.headers, **fields})
 
 
-def _html(fault: Fault) -> Answer:
+def _html(fault: Fault) -> Recording:
     code = int(fault.number)
     phrase = next((status.phrase for status in HTTPStatus if status.value == code), "")
     title = f"{code} {phrase}".strip()
     page = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<h1>{title}</h1>\r\n</body>\r\n</html>\r\n".encode()
     headers = {"server": "nginx", "content-type": "text/html", "content-length": str(len(page))}
-    return Answer(code, headers, (Read(0.0, page),))
+    return Recording(None, code, headers, (Read(0.0, page),))
 
 
-def _redirect(fault: Fault) -> Answer:
-    return Answer(int(fault.number), {"location": "/elsewhere", **dict(fault.fields), "content-length": "0"})
+def _redirect(fault: Fault) -> Recording:
+    headers = {"location": "/elsewhere", **dict(fault.fields), "content-length": "0"}
+    return Recording(status=int(fault.number), headers=headers)
 
 
 # --- Faults that edit the body ---------------------------------------------------------------------------------------
 
 
-def edited(answer: Answer, faults: Iterable[Fault]) -> Answer:
+def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
     """The answer with its body as these faults leave it, one after the other. What is inserted goes out with the bytes that it
     stands before; all others keep their reads and times.
 
     Raises `ConfigurationError` for a fault whose place the answer does not have.
     """
     for fault in faults:
-        if fault.kind == "error" and not answer.headers.get("content-type", "").startswith("text/event-stream"):
+        if fault.kind == "error" and not answer.is_stream:
             # Without `stream`, the API answers with a status where a stream would have an `error` event.
             status = stream_error(_error_body(fault), {}).status_code
             answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
         elif fault.row.edit is not None:
             answer = _spliced(answer, fault.row.edit(fault, answer.body))
             if fault.kind in ("error", "end"):  # the body then ends, also if the recording was cut, or went on
-                answer = replace(answer, is_cut=False, duration=0.0)
+                answer = replace(answer, end="clean", duration=0.0)
     return answer
 
 
@@ -345,7 +346,7 @@ def _end(fault: Fault, body: bytes) -> Splice:
     return offset_of(fault, body), len(body), b""
 
 
-def _spliced(answer: Answer, splice: Splice) -> Answer:
+def _spliced(answer: Recording, splice: Splice) -> Recording:
     """The answer with some bytes of its body replaced. New bytes go out with those that stood there."""
     start, end, new = splice
     reads: list[Read] = []

@@ -36,7 +36,7 @@ from typing import Any, Self, TypeAlias
 
 from rawsse.errors import BodyTooLargeError, ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.replay.answers import Answer, Match, RecordedAPI, error_answer
+from rawsse.replay.answers import Match, RecordedAPI, error_answer
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import (
     Read,
@@ -163,7 +163,7 @@ class Player:
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
-        self._owed: dict[tuple[str, bytes], Answer] = {}  # to requests that got only a part of it
+        self._owed: dict[tuple[str, bytes], Recording] = {}  # to requests that got only a part of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3)."""
@@ -184,7 +184,7 @@ class Player:
             answer = self._answer(request, body)
         await unless_gone(self._play(answer, faults, scope, send), receive)
 
-    def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
+    def _answer(self, request: PlayedRequest, body: bytes) -> Recording:
         """The recordings' answer; the same one again if a fault kept the client from getting it."""
         if (other := replacement(request.faults)) is not None:
             return other
@@ -198,7 +198,7 @@ class Player:
 
     # --- Sending
 
-    async def _play(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope, send: Send) -> None:
+    async def _play(self, answer: Recording, faults: tuple[Fault, ...], scope: Scope, send: Send) -> None:
         connection: Any = (scope.get("extensions") or {}).get("rawsse.wire")
         wanting = ["segments need"] if self._segments is not None else []
         wanting += [f"the fault {fault} needs" for fault in faults if fault.needs_wire]
@@ -210,7 +210,7 @@ class Player:
             answer = edited(replace(answer, headers=headers), faults)
             answer = answer if self._split is None else replace(answer, reads=recut(answer.reads, self._split))
             steps: Script | None = None
-            if wanting or (answer.is_cut and connection is not None):
+            if wanting or (answer.end != "clean" and connection is not None):
                 request = {"method": scope["method"], "http_version": scope.get("http_version", "1.1")}
                 steps = script(answer, faults, **request, segments=self._segments, speed=self._speed)
             self._schedule.applied(faults)
@@ -241,7 +241,7 @@ class Player:
             is_after_data = isinstance(step, bytes)
         wire.end()
 
-    async def _play_chunks(self, answer: Answer, send: Send) -> None:
+    async def _play_chunks(self, answer: Recording, send: Send) -> None:
         clock = _Clock(self._sleep)
         is_begun = False
         # The head goes out with the first bytes, as the API's does.
@@ -254,7 +254,7 @@ class Player:
                 await _let_read()
             elif isinstance(step, float):
                 await clock.wait(step)
-        if answer.is_cut:
+        if answer.end != "clean":
             # ASGI has no other way: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the recording was cut here, and so is the connection")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -381,13 +381,13 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
     return bytes(body)
 
 
-async def send_head(send: Send, answer: Answer) -> None:
+async def send_head(send: Send, answer: Recording) -> None:
     """Send the head of an answer."""
     headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
 
 
-async def send_answer(send: Send, answer: Answer) -> None:
+async def send_answer(send: Send, answer: Recording) -> None:
     """Send a whole answer at once."""
     await send_head(send, answer)
     await send({"type": "http.response.body", "body": answer.body})

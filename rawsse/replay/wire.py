@@ -32,7 +32,7 @@ from typing import TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import ServerConnection
-from rawsse.replay.answers import Answer, answer_of
+from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
 from rawsse.replay.variants import Chunks
@@ -58,7 +58,7 @@ _Item: TypeAlias = Read | float | Fault
 
 
 def script(
-    answer: Answer,
+    answer: Recording,
     faults: Sequence[Fault] = (),
     *,
     method: str = "POST",
@@ -71,16 +71,17 @@ def script(
     Faults that edit the body or replace the answer have been applied before. Raises `ConfigurationError` for a fault whose
     place the answer does not have.
     """
+    is_cut = answer.end != "clean"
     placed = [fault for fault in faults if fault.needs_wire and fault.place is not None]
     body = _placed(answer.reads, (fault for fault in placed if fault.place and fault.place.unit != "head"))
-    body = _gzipped(body, is_cut=answer.is_cut) if _has(faults, "gzip") else body
+    body = _gzipped(body, is_cut=is_cut) if _has(faults, "gzip") else body
     # A peer that fails does not announce it. Node's fetch takes a cut body for a whole one if the head announced a close.
-    is_announced = not answer.is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
+    is_announced = not is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
     head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
     if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
-        body = _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
+        body = _chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk")))
     elif _has(faults, "bad-chunk-size", "no-last-chunk"):
         raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
     before = Read(answer.reads[0].t if answer.reads else 0.0, head)
@@ -155,7 +156,7 @@ def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> list[_Item]:
     return compressed if is_cut else [*compressed, Read(last, compressor.flush())]
 
 
-def _headers(answer: Answer, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
+def _headers(answer: Recording, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
     """The header fields with the length and the coding of the body, true or false as the faults say."""
     headers = dict(answer.headers)
     size = sum(len(item.data) for item in body if isinstance(item, Read))
@@ -174,7 +175,7 @@ def _headers(answer: Answer, faults: Sequence[Fault], body: Iterable[_Item]) -> 
     return headers
 
 
-def _head(answer: Answer, method: str, http_version: str, *, close: bool) -> bytes:
+def _head(answer: Recording, method: str, http_version: str, *, close: bool) -> bytes:
     http = ServerConnection()
     # Whether a body may be chunked depends on the request.
     http.receive_data(f"{method} / HTTP/{http_version}\r\nhost: replay\r\n\r\n".encode())
@@ -286,7 +287,7 @@ def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) ->
             raise ConfigurationError(f"{error}: it can never happen")
 
 
-def _misplaced(faults: Sequence[Fault], answer: Answer) -> str:
+def _misplaced(faults: Sequence[Fault], answer: Recording) -> str:
     """The error of these faults in that answer; "" if they have a place."""
     try:
         script(edited(answer, faults), faults)
