@@ -63,30 +63,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"\W{0,8}\w{1,16}|\W{1,8}")
 _SSE: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 _ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvtoolu", "mcp_tool_use": "mcptoolu"}
-_DOCUMENT: Mapping[str, Any] = {"document_index": 0, "document_title": None, "file_id": None}
-_PLACE: Mapping[str, Any] = {"start_block_index": 0, "end_block_index": 1}
-_PAGE: Mapping[str, Any] = {"source": "https://example.com/", "title": None, "search_result_index": 0}
-_LOCATIONS: Mapping[str, Mapping[str, Any]] = {
-    "char_location": {**_DOCUMENT, "start_char_index": 0},
-    "page_location": {**_DOCUMENT, "start_page_number": 1, "end_page_number": 2},
-    "content_block_location": {**_DOCUMENT, **_PLACE},
-    "web_search_result_location": {"url": "https://example.com/", "title": None, "encrypted_index": "RXhhbXBsZQ=="},
-    "search_result_location": {**_PAGE, **_PLACE},
-}
-_MESSAGES: Mapping[str, str] = {
-    "invalid_request_error": "messages: Field required",
-    "authentication_error": "invalid x-api-key",
-    "billing_error": "Your credit balance is too low to access the API",
-    "permission_error": "Your API key does not have permission to use the specified resource",
-    "not_found_error": "model: not found",
-    "conflict_error": "Conflict",
-    "request_too_large": "Request exceeds the maximum size",
-    "rate_limit_error": "This request would exceed the rate limit for your organization",
-    "api_error": "Internal server error",
-    "timeout_error": "Request timed out",
-    "overloaded_error": "Overloaded",
-}
-"""The message of an error without one, by its type."""
+_MESSAGES: Mapping[str, str] = {"api_error": "Internal server error", "overloaded_error": "Overloaded"}
 
 _LATE = ("context_management", "input_transformations")
 """Fields of the message that come at its end, beside `delta`."""
@@ -106,11 +83,13 @@ def text(text: str, *, citations: Iterable[Mapping[str, Any]] | None = None, **f
 
 
 def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> Raw:
-    """The source of a piece of text. Required fields of a location of this type that `fields` lacks are filled in."""
-    if type not in _LOCATIONS:
-        raise ConfigurationError(f"a citation's type is one of {', '.join(_LOCATIONS)}, not {quote(type)}")
-    end = {"end_char_index": fields.get("start_char_index", 0) + len(cited_text)} if type == "char_location" else {}
-    return {"type": type, "cited_text": cited_text, **_LOCATIONS[type], **end, **fields}
+    """The source of a piece of text: by default a document, whose fields are filled in. Other types need all their `fields`."""
+    place: Raw = {}
+    if type == "char_location":
+        start = fields.get("start_char_index", 0)
+        place = {"document_index": 0, "document_title": None, "file_id": None, "start_char_index": start}
+        place["end_char_index"] = start + len(cited_text)
+    return {"type": type, "cited_text": cited_text, **place, **fields}
 
 
 def thinking(thinking: str, *, signature: str | None = None, **fields: Any) -> Raw:
@@ -246,18 +225,17 @@ def _with_ids(blocks: list[Raw], identity: str) -> list[Raw]:
     """The blocks, each call with an id, and each result with that of its call."""
     named: list[Raw] = []
     last_call: str | None = None
-    for place, block in enumerate(blocks):
-        kind = str(block.get("type"))
-        made: Raw = {}
-        if kind in _ID_PREFIXES:
-            made = {"id": _made_id(_ID_PREFIXES[kind], f"{place} {identity}")}
-        elif kind.endswith("_tool_result") and "tool_use_id" not in block:
+    for place, given in enumerate(blocks):
+        kind, block = str(given.get("type")), given
+        if kind in _ID_PREFIXES:  # an id that was given counts
+            block = {"type": kind, "id": _made_id(_ID_PREFIXES[kind], f"{place} {identity}"), **given}
+        elif kind.endswith("_tool_result") and "tool_use_id" not in given:
             if last_call is None:
                 raise ConfigurationError(f"a {kind} stands before any call that it could be the result of")
-            made = {"tool_use_id": last_call}
-        named.append({"type": kind, **made, **block} if made else block)  # an id that was given counts
+            block = {"type": kind, "tool_use_id": last_call, **given}
         if kind in ("server_tool_use", "mcp_tool_use"):
-            last_call = named[-1]["id"]
+            last_call = block["id"]
+        named.append(block)
     return named
 
 
@@ -302,12 +280,10 @@ def error(type: str, message: str | None = None, *, after: int = 0, details: Map
 
 
 def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
-    """An error in the API's form."""
-    text = _MESSAGES.get(type, "Error") if message is None else message
-    return {
-        "type": "error",
-        "error": {"type": type, "message": text, **({"details": dict(details)} if details else {})},
-    }
+    """An error in the API's form. Without a message it has the API's, or its type in words."""
+    said = _MESSAGES.get(type, type.replace("_", " ").capitalize()) if message is None else message
+    error = {"type": type, "message": said, **({"details": dict(details)} if details else {})}
+    return {"type": "error", "error": error}
 
 
 def error_recording(
@@ -423,8 +399,7 @@ def _at_the_start(empty: Raw) -> Raw:
 
 def _at_the_end(raw: Raw) -> Raw:
     delta = {"stop_reason": raw["stop_reason"], "stop_sequence": raw.get("stop_sequence")}
-    delta |= {name: raw[name] for name in ("stop_details",) if name in raw}
-    delta |= {name: raw[name] for name in ("container",) if raw.get(name) is not None}
+    delta |= {name: raw[name] for name in ("stop_details", "container") if raw.get(name) is not None}
     late = (*_TOTALS, *_ONLY_AT_THE_END)
     usage = {n: v for n, v in object_at(raw, "usage").items() if v is not None and n in late}
     beside = {name: raw[name] for name in _LATE if raw.get(name) is not None}
@@ -479,14 +454,11 @@ def _fragments(text: str | None, how: Fragments, index: int) -> list[str]:
 # --- The turns of a conversation -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, init=False)
 class ToolResults:
     """The results of the tools that the last answer called, in the order of the calls: texts, or lists of content blocks."""
 
-    contents: tuple[Any, ...]
-
     def __init__(self, *contents: Any) -> None:
-        object.__setattr__(self, "contents", contents)
+        self.contents = contents
 
 
 Turn: TypeAlias = Recording | Message | Mapping[str, Any] | ToolResults | str | Sequence[Mapping[str, Any]]
@@ -517,15 +489,14 @@ def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
         message = recordings[-1].message()
         if message is None:
             raise ConfigurationError(f"{recordings[-1].name} has no whole message: nothing can come after it")
-        content = message.get("content")
+        content = message["content"]
         said = _results(content, turn) if isinstance(turn, ToolResults) else turn
         messages += [{"role": "assistant", "content": content}, {"role": "user", "content": said}]
     return recordings
 
 
-def _results(content: Any, results: ToolResults) -> list[Any]:
-    blocks = content if isinstance(content, list) else []
-    calls = [block["id"] for block in blocks if block.get("type") == "tool_use"]
+def _results(content: list[Raw], results: ToolResults) -> list[Any]:
+    calls = [block["id"] for block in content if block.get("type") == "tool_use"]
     if len(calls) != len(results.contents):
         raise ConfigurationError(f"the answer calls {len(calls)} tools, and there are {len(results.contents)} results")
     return [

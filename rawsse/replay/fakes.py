@@ -31,8 +31,8 @@ from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import Recording
-from rawsse.replay.variants import Split, split_by
-from rawsse.replay.wire import Schedule, recut, script
+from rawsse.replay.variants import Split, recut, split_by
+from rawsse.replay.wire import Schedule, script
 
 
 class FakeStream(PushSource):

@@ -48,8 +48,8 @@ from rawsse.replay.recording import (
     shipped_fixtures,
 )
 from rawsse.replay.scrub import CREDENTIAL_HEADERS, ScrubPolicy, scrub
-from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, rewrite_by, split_by
-from rawsse.replay.wire import Schedule, Script, Stall, Wire, recut, script, timed
+from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, recut, rewrite_by, split_by
+from rawsse.replay.wire import Schedule, Script, Stall, Wire, script, timed
 from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
 

@@ -19,9 +19,9 @@ functions here try every place. They work with any parser. Chunks are not empty 
 delivers b"", which is how a read reports the end. Layers between a network and a parser may: decompression, decoding, a
 gateway's buffer.
 
-Rewrites. A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Times stay the same.
-A read that ended with an event still does; one that ended inside an event ends at the same fraction of it. An event that the
-end of the stream cut off, and an answer that is not an event stream, are left unchanged. Three rewrites change what a reader
+Rewrites. A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Each event is one
+read, at the time of its last byte, since a gateway reads an event before it rewrites it. An event that the end of the stream
+cut off, and an answer that is not an event stream, are left unchanged. Three rewrites change what a reader
 sees, on purpose: without `event:` lines (`no-event-lines`) every event is called `message`, and the type in the data tells
 them apart; `ids` adds ids; `done` adds an event with the data `[DONE]`.
 
@@ -39,7 +39,7 @@ import math
 import random
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -181,6 +181,14 @@ def _require_sizes(*sizes: int) -> None:
     for size in sizes:
         if size < 1:
             raise ConfigurationError(f"the size of a chunk must be at least 1, not {size}")
+
+
+def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
+    """The same bytes in other pieces. Each goes out when its last byte did."""
+    ends = list(accumulate(len(read.data) for read in reads))
+    pieces = [piece for piece in cut(b"".join(read.data for read in reads)) if piece]
+    last_bytes = accumulate(len(piece) for piece in pieces)
+    return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
 
 
 # --- Many chunkings --------------------------------------------------------------------------------------------------
@@ -382,32 +390,18 @@ _OF_EVENTS: Mapping[str, Callable[[int, bytes], bytes]] = {
 def _rewritten(name: str, recording: Recording) -> Recording:
     if recording.status != 200 or not recording.is_stream:
         return recording
-    frames, changed, number = by_event(recording.body), list[bytes](), 0
-    for frame in frames:
-        mark = _BOM if not changed and frame.startswith(_BOM) else b""
-        rest = frame.removeprefix(mark)
-        is_event = _DATA.search(rest) is not None  # else comments only
-        if _WHOLE.match(rest) and (is_event or name in ("crlf", "cr")):
-            rest = _OF_EVENTS[name](number, rest)
-            number += is_event
-        changed.append((_BOM if name == "bom" and not changed else mark) + rest)
-    if name == "done" and changed and _WHOLE.match(changed[-1]):
-        changed[-1] += b"data: [DONE]" + 2 * _line_end(changed[-1])
-    # The end of a frame becomes the end of its other bytes, a place inside it the same fraction of them.
-    before, after = ([0, *accumulate(map(len, pieces))] for pieces in (frames, changed))
-
-    def moved(at: int) -> int:
-        frame = bisect_left(before, at)
-        if before[frame] == at:
-            return after[frame]
-        into, size = at - before[frame - 1], before[frame] - before[frame - 1]
-        return after[frame - 1] + into * (after[frame] - after[frame - 1]) // size
-
-    ends = [moved(end) for end in accumulate(len(read.data) for read in recording.reads)]
-    body = b"".join(changed)
-    pieces = (body[start:end] for start, end in zip([0, *ends], ends, strict=False))
-    reads = tuple(Read(read.t, piece) for read, piece in zip(recording.reads, pieces, strict=True) if piece)
-    return replace(recording, reads=reads)
+    reads, number = list[Read](), 0
+    for read in recut(recording.reads, by_event):
+        mark = _BOM if not reads and read.data.startswith(_BOM) else b""
+        event = read.data.removeprefix(mark)
+        has_data = _DATA.search(event) is not None  # else comments only
+        if _WHOLE.match(event) and (has_data or name in ("crlf", "cr")):
+            event = _OF_EVENTS[name](number, event)
+            number += has_data
+        reads.append(Read(read.t, (_BOM if name == "bom" and not reads else mark) + event))
+    if name == "done" and reads and _WHOLE.match(reads[-1].data):
+        reads.append(Read(reads[-1].t, b"data: [DONE]" + 2 * _line_end(reads[-1].data)))
+    return replace(recording, reads=tuple(reads))
 
 
 REWRITES: Mapping[str, Change] = {name: partial(_rewritten, name) for name in _OF_EVENTS}

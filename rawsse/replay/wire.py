@@ -23,11 +23,10 @@ import socket
 import struct
 import sys
 import zlib
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, groupby, product
+from itertools import groupby, product
 from typing import TypeAlias
 
 from rawsse.errors import ConfigurationError
@@ -35,7 +34,7 @@ from rawsse.http1 import ServerConnection
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.variants import Chunks
+from rawsse.replay.variants import Chunks, recut
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
@@ -90,14 +89,6 @@ def script(
     dripped = list(_dripped(body))
     items = _joined(in_head, dripped) if rate is None else [*_dripped(in_head, rate), *dripped]
     return tuple(timed(items if segments is None else _resegmented(items, segments), speed, answer.duration))
-
-
-def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
-    """The same bytes in other pieces. Each goes out when its last byte did."""
-    ends = list(accumulate(len(read.data) for read in reads))
-    pieces = [piece for piece in cut(b"".join(read.data for read in reads)) if piece]
-    last_bytes = accumulate(len(piece) for piece in pieces)
-    return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
 
 
 def timed(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:

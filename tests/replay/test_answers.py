@@ -348,6 +348,12 @@ def test_without_a_model_in_any_recording_the_list_is_empty() -> None:
     assert listed == {"data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
+def test_a_message_that_was_recorded_without_stream_names_its_model_too() -> None:
+    message = json.loads((EXPECTED / "tools.json").read_text("utf-8"))["message"]
+    listed = json_of(ask(of(BODY, answer=message), path="/v1/models", method="GET"))
+    assert [model["id"] for model in listed["data"]] == [message["model"]]
+
+
 def test_one_model_can_be_asked_for() -> None:
     assert json_of(ask(path="/v1/models/claude-sonnet-5", method="GET"))["display_name"] == "claude-sonnet-5"
 

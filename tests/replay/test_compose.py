@@ -45,7 +45,13 @@ EVERYTHING = answer(
     text("I look.", citations=[]),
     server_tool_use("web_search", {"query": "night ferry"}),
     server_tool_result("web_search_tool_result", [web_search_result("Ferries", "https://ferries.example")]),
-    text("At 23:40.", citations=[citation("departs 23:40"), citation("daily", type="search_result_location")]),
+    text(
+        "At 23:40.",
+        citations=[
+            citation("departs 23:40"),
+            citation("daily", type="search_result_location", source="https://a.example"),
+        ],
+    ),
     mcp_tool_use("maps", "find", {"place": "Brennholm"}),
     server_tool_result("mcp_tool_result", [{"type": "text", "text": "here"}], is_error=False),
     {"type": "compaction", "content": "so far", "encrypted_content": "c2VjcmV0"},
@@ -425,9 +431,9 @@ def test_what_is_no_message_is_refused(message: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("status", "type", "said"),
     [
-        (400, "invalid_request_error", "messages: Field required"),
-        (422, "invalid_request_error", "messages: Field required"),
-        (429, "rate_limit_error", "This request would exceed the rate limit for your organization"),
+        (400, "invalid_request_error", "Invalid request error"),
+        (422, "invalid_request_error", "Invalid request error"),
+        (429, "rate_limit_error", "Rate limit error"),
         (500, "api_error", "Internal server error"),
         (529, "overloaded_error", "Overloaded"),
     ],

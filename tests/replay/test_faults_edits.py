@@ -227,8 +227,8 @@ def test_a_status_may_have_its_own_type_words_and_headers() -> None:
 
 
 def test_a_status_without_words_has_those_of_its_type() -> None:
-    assert b'"type":"not_found_error","message":"model: not found"' in instead(Fault.parse("status=404"))[2]
-    assert b'"type":"new_error","message":"Error"' in instead(Fault.parse("status=404,type=new_error"))[2]
+    assert b'"type":"not_found_error","message":"Not found error"' in instead(Fault.parse("status=404"))[2]
+    assert b'"type":"new_error","message":"New error"' in instead(Fault.parse("status=404,type=new_error"))[2]
 
 
 def test_a_page_is_html() -> None:

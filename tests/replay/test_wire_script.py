@@ -12,8 +12,8 @@ import pytest
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Fault, Read, Recording
 from rawsse.replay.faults import End
-from rawsse.replay.variants import split_by
-from rawsse.replay.wire import Script, Step, recut, script
+from rawsse.replay.variants import recut, split_by
+from rawsse.replay.wire import Script, Step, script
 
 TYPE = {"content-type": "text/event-stream"}
 A, B = b"data: a\n\n", b"data: bb\n\n"
