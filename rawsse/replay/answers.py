@@ -49,7 +49,7 @@ import os.path
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl
@@ -220,17 +220,11 @@ class RecordedAPI:
             self.misses.append(found)
             del self.misses[: -self._max_kept_misses]
             return _missed(found)
-        self._note(found)
+        if found in self.unplayed:
+            self.unplayed.remove(found)
+        elif found not in self.repeats:
+            self.repeats.append(found)
         return _streamed(found) if request.body.get("stream") is True else _folded(found)
-
-    def _note(self, played: Recording) -> None:
-        """Update `unplayed` and `repeats`. Two equal recordings are two."""
-        for index, recording in enumerate(self.unplayed):
-            if recording is played:
-                del self.unplayed[index]
-                return
-        if all(recording is not played for recording in self.repeats):
-            self.repeats.append(played)
 
     def _other(self, request: RecordedRequest, resource: str) -> Recording:
         if (recorded := self._others.get(_other_key(request))) is not None:
@@ -279,7 +273,7 @@ def _other_key(request: RecordedRequest) -> Hashable:
 
 
 def error_answer(
-    status: int, kind: str, message: str, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
+    status: int, kind: str, message: str | None, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
 ) -> Recording:
     """An error in the API's form."""
     return _json_answer(status, error_body(kind, message, details), {} if may_retry else {"x-should-retry": "false"})
@@ -287,11 +281,7 @@ def error_answer(
 
 def _missed(miss: Miss) -> Recording:
     """A 404: many clients retry after a 5xx, and not after this."""
-    details: dict[str, Any] = {"error_code": "no_recording_matches"}
-    if miss.nearest is not None:
-        shown = [asdict(difference) for difference in miss.differences[:MAX_SHOWN_DIFFERENCES]]
-        details |= {"nearest": miss.nearest.name, "differences": shown}
-    return error_answer(404, "not_found_error", miss.message, details)
+    return error_answer(404, "not_found_error", miss.message, {"error_code": "no_recording_matches"})
 
 
 def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> Recording | None:

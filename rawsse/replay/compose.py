@@ -10,8 +10,8 @@
     answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
 
 Every part of an answer is a content block as plain JSON, and any other dict that is a block may be used, too. Fields that a
-test does not set are filled in: ids, usage, stop reason. Ids are made from the content and from `seed`: the same answer has the
-same ids in every run. A client that must tell apart two answers with the same content needs two seeds.
+test does not set are filled in: ids, usage, stop reason. Ids are made from the content: the same answer has the same ids in
+every run. A client that must tell apart two answers with the same content needs an `id` in one of them.
 
 The events add up to the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a last block
 that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each event is one
@@ -130,10 +130,10 @@ def server_tool_result(type: str, content: Any, **fields: Any) -> Raw:
     return {"type": type, "content": content, **fields}
 
 
-def web_search_result(title: str, url: str, *, page_age: str | None = None, **fields: Any) -> Raw:
+def web_search_result(title: str, url: str, **fields: Any) -> Raw:
     """One page that a search found, for the content of a `web_search_tool_result`."""
     found = {"type": "web_search_result", "title": title, "url": url, "encrypted_content": _opaque(url)}
-    return {**found, "page_age": page_age, **fields}
+    return {**found, "page_age": None, **fields}
 
 
 def _call(type: str, name: str, tool_input: object, cut: bool, fields: Mapping[str, Any]) -> Raw:
@@ -157,7 +157,6 @@ def answer(
     stop_reason: str | None = None,
     usage: Mapping[str, Any] | None = None,
     model: str = MODEL,
-    seed: int = 0,
     **fields: Any,
 ) -> Message:
     """The parts as a message, as the API returns it without `stream`. A string stands for `text`.
@@ -166,7 +165,7 @@ def answer(
     `fields` are further fields of the message (`id`, `stop_sequence`, `stop_details`, `container` …).
     """
     given = [_block(part) for part in parts]
-    identity = to_json([seed, model, given])
+    identity = to_json([model, given])
     blocks = [_built(block) for block in _with_ids(given, identity)]
     content = [block.raw for block in blocks]
     calls = any(block.get("type") == "tool_use" for block in content)
@@ -293,8 +292,6 @@ def error_recording(
     *,
     headers: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
-    request: RecordedRequest | None = None,
-    name: str = "built",
 ) -> Recording:
     """An HTTP error in the API's form. The type defaults to that of the status."""
     if not 400 <= status <= 599:
@@ -303,7 +300,7 @@ def error_recording(
     request_id = _made_id("req", f"{status} {kind} {message}")
     body = _compact({**error_body(kind, message, details), "request_id": request_id}).encode()
     sent = {"content-type": "application/json", "request-id": request_id, **(headers or {})}
-    return Recording(request=request, status=status, headers=sent, reads=(Read(0.0, body),), name=name)
+    return Recording(status=status, headers=sent, reads=(Read(0.0, body),), name="built")
 
 
 # --- The stream of a message -----------------------------------------------------------------------------------------
@@ -316,9 +313,7 @@ def recording_of(
     pings: Collection[int] | None = None,
     pace: Pace = "none",
     ending: Break | None = None,
-    request: RecordedRequest | None = None,
     headers: Mapping[str, str] | None = None,
-    name: str = "built",
 ) -> Recording:
     """The stream of a message: a `Message`, or the JSON that the API returns without `stream`.
 
@@ -337,11 +332,10 @@ def recording_of(
         frames = _broken(frames, ending)
     is_cut = ending.error is None if ending else whole.raw.get("stop_reason") is None
     recording = Recording(
-        request=request,
         headers={**_SSE, "request-id": _made_id("req", to_json(events)), **(headers or {})},
         reads=tuple(Read(0.0, frame) for frame in frames),
         end="cut" if is_cut else "clean",
-        name=name,
+        name="built",
     )
     return pace_by(pace)(recording)
 
@@ -481,7 +475,8 @@ def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
     for turn in conversation:
         if isinstance(turn, Recording | Message | Mapping):
             body = {**request, "messages": list(messages)}
-            answer = turn if isinstance(turn, Recording) else recording_of(turn, name=f"answer {len(recordings) + 1}")
+            name = f"answer {len(recordings) + 1}"
+            answer = turn if isinstance(turn, Recording) else replace(recording_of(turn), name=name)
             recordings.append(replace(answer, request=RecordedRequest("POST", "/v1/messages", {}, body)))
             continue
         if not recordings:

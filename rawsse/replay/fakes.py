@@ -23,6 +23,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypedDict, Unpack
 
 from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Expired, Link, Network, PushSource, Signal
@@ -195,23 +196,28 @@ def _discard(task: asyncio.Future[FakeStream]) -> None:
         task.result().abort()
 
 
-def stream_of(
-    recording: Recording,
-    *,
-    faults: Faults = (),
-    split: Split | None = None,
-    segments: Split | None = None,
-    speed: float = 0.0,
-) -> FakeStream:
+class StreamOptions(TypedDict, total=False):
+    """How an answer is sent, as for `Player`."""
+
+    split: Split | None
+    segments: Split | None
+    speed: float
+
+
+def stream_of(recording: Recording, *, faults: Faults = (), **options: Unpack[StreamOptions]) -> FakeStream:
     """A stream with the answer of a `ReplayServer` to its first request. The arguments are those of `Player`.
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
-    return _stream(recording, Schedule(faults).next(), split, segments, speed)
+    return _stream(recording, Schedule(faults).next(), **options)
 
 
 def _stream(
-    recording: Recording, due: Sequence[Fault], split: Split | None, segments: Split | None, speed: float
+    recording: Recording,
+    due: Sequence[Fault],
+    split: Split | None = None,
+    segments: Split | None = None,
+    speed: float = 0.0,
 ) -> FakeStream:
     answer = edited(replacement(due) or answer_of(recording), due)
     if split is not None:
@@ -237,21 +243,14 @@ class FakeNetwork:
     Routes and certificates are ignored. Raises `ConfigurationError`.
     """
 
-    def __init__(
-        self,
-        *recordings: Recording,
-        faults: Faults = (),
-        split: Split | None = None,
-        segments: Split | None = None,
-        speed: float = 0.0,
-    ) -> None:
+    def __init__(self, *recordings: Recording, faults: Faults = (), **options: Unpack[StreamOptions]) -> None:
         if not recordings:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
         self._recordings = recordings
         self._schedule = Schedule(faults, recordings)
         self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
-        self._split, self._segments, self._speed = split, segments, speed
+        self._options = options
         self._turn = 0
 
     def __call__(self, network: Network) -> FakeLink:
@@ -264,7 +263,7 @@ class FakeNetwork:
         due = self._schedule.next()
         recording = self._recordings[self._turn % len(self._recordings)]
         try:
-            self.streams.append(_stream(recording, due, self._split, self._segments, self._speed))
+            self.streams.append(_stream(recording, due, **self._options))
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise

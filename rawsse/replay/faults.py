@@ -30,7 +30,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, error_type, quote, stream_error
@@ -229,8 +229,7 @@ def replacement(faults: Iterable[Fault]) -> Recording | None:
 
 def _status(fault: Fault) -> Recording:
     code, fields = int(fault.number), dict(fault.fields)
-    error = error_body(fields.pop("type", error_type(code)), fields.pop("message", None))["error"]
-    answer = error_answer(code, error["type"], error["message"], may_retry=True)
+    answer = error_answer(code, fields.pop("type", error_type(code)), fields.pop("message", None), may_retry=True)
     return replace(answer, headers={**answer.headers, **fields})
 
 
@@ -349,19 +348,15 @@ def _end(fault: Fault, body: bytes) -> Splice:
 def _spliced(answer: Recording, splice: Splice) -> Recording:
     """The answer with some bytes of its body replaced. New bytes go out with those that stood there."""
     start, end, new = splice
-    reads: list[Read] = []
-    at, is_due = 0, bool(new)
-    for read in answer.reads:
-        kept = read.data[: max(0, start - at)]
-        if is_due and start < at + len(read.data):
-            kept, is_due = kept + new, False
-        reads.append(Read(read.t, kept + read.data[max(0, end - at) :]))
-        at += len(read.data)
-    if is_due:
-        reads.append(Read(reads[-1].t if reads else 0.0, new))
-    size = sum(len(read.data) for read in reads)
-    headers = {**answer.headers, "content-length": str(size)} if "content-length" in answer.headers else answer.headers
-    return replace(answer, headers=headers, reads=tuple(read for read in reads if read.data))
+    body = answer.body[:start] + new + answer.body[end:]
+    times = [read.t for read in answer.reads]
+    times += times[-1:] or [0.0]  # of what is new behind all reads
+    ends = accumulate(len(read.data) for read in answer.reads)
+    moved = (at if at <= start else start + len(new) + max(0, at - end) for at in ends)
+    pieces = (body[left:right] for left, right in pairwise((0, *moved, len(body))))
+    reads = tuple(Read(t, piece) for t, piece in zip(times, pieces, strict=True) if piece)
+    length = {"content-length": str(len(body))} if "content-length" in answer.headers else {}
+    return replace(answer, headers={**answer.headers, **length}, reads=reads)
 
 
 # --- The table -------------------------------------------------------------------------------------------------------

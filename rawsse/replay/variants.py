@@ -86,7 +86,7 @@ Rewrite: TypeAlias = str | Change
 """The names of rewrites, with commas between them, or a function."""
 
 Pace: TypeAlias = str | Change
-"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER,jitter=SHARE,seed=NUMBER"`, or a function."""
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER"`, or a function."""
 
 _BOM = b"\xef\xbb\xbf"
 _COMMENT = b": keep-alive"
@@ -451,35 +451,25 @@ def slower(factor: float) -> Change:
 
 
 def profile(
-    *,
-    time_to_first_token: float = TIME_TO_FIRST_TOKEN,
-    tokens_per_second: float = TOKENS_PER_SECOND,
-    jitter: float = 0.0,
-    seed: float = 0,
+    *, time_to_first_token: float = TIME_TO_FIRST_TOKEN, tokens_per_second: float = TOKENS_PER_SECOND
 ) -> Change:
     """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`.
 
-    `jitter` varies each gap between two tokens at random: with 0.2 it is 80 % to 120 % of its length. The same `seed` gives the
-    same times. Raises `ConfigurationError`.
+    Raises `ConfigurationError`.
     """
     if not 0 <= time_to_first_token < math.inf:
         raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
     if not 0 < tokens_per_second < math.inf:
         raise ConfigurationError(f"tokens_per_second must be a number above 0, not {tokens_per_second}")
-    if not 0 <= jitter <= 1:
-        raise ConfigurationError(f"jitter must be between 0 and 1, not {jitter}")
 
     def pace(recording: Recording) -> Recording:
-        chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
         decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
-        t, is_first, reads = time_to_first_token, True, []
+        tokens, reads = 0, list[Read]()
         for read in recording.reads:
-            for event in decoder.feed(read.data):
-                if _DELTA.search(event.data):
-                    t += 0.0 if is_first else (1 + jitter * chance.uniform(-1, 1)) / tokens_per_second
-                    is_first = False
+            tokens += sum(_DELTA.search(event.data) is not None for event in decoder.feed(read.data))
+            t = time_to_first_token + max(0, tokens - 1) / tokens_per_second
             reads.append(Read(round(t, _DIGITS), read.data))
-        return replace(recording, reads=tuple(reads), duration=round(t, _DIGITS))
+        return replace(recording, reads=tuple(reads), duration=time_to_first_token)
 
     return pace
 
@@ -489,8 +479,6 @@ _ARGUMENTS: Mapping[str, str] = {
     "slower": "factor",
     "ttft": "time_to_first_token",
     "tps": "tokens_per_second",
-    "jitter": "jitter",
-    "seed": "seed",
 }
 """How a text writes the arguments of `slower` and `profile`."""
 

@@ -322,8 +322,9 @@ class Wire:
 
     async def reset(self) -> None:
         """Send RST. It discards what the system has not sent yet, so that is waited for, for `linger_seconds` at most."""
-        seconds, deadline = _UNSENT_SECONDS, self._now() + self._connection.limits.linger_seconds
-        while not self._connection.is_gone and self._unsent_bytes() and (left := deadline - self._now()) > 0:
+        now = asyncio.get_running_loop().time
+        seconds, deadline = _UNSENT_SECONDS, now() + self._connection.limits.linger_seconds
+        while not self._connection.is_gone and self._unsent_bytes() and (left := deadline - now()) > 0:
             await asyncio.sleep(min(seconds, left))
             seconds *= 2
         if not self._connection.is_gone:
@@ -331,9 +332,6 @@ class Wire:
             linger = struct.pack("ii", 1, 0)
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self._connection.abort()
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     def _unsent_bytes(self) -> int:
         """Bytes that the system has not sent: the client's window is full, or it gathers small pieces. Known on Linux only."""
