@@ -475,11 +475,7 @@ def profile(
 
 
 _PACES: Mapping[str, Change] = {"recorded": recorded, "none": immediate}
-_ARGUMENTS: Mapping[str, str] = {
-    "slower": "factor",
-    "ttft": "time_to_first_token",
-    "tps": "tokens_per_second",
-}
+_ARGUMENTS: Mapping[str, str] = {"slower": "factor", "ttft": "time_to_first_token", "tps": "tokens_per_second"}
 """How a text writes the arguments of `slower` and `profile`."""
 
 
