@@ -240,7 +240,7 @@ SLOW = {"stall=80@event=5", "drip=1@event=-2", "slow-head=10"}
 def test_what_a_caller_of_the_blocking_client_is_told(fault: str, error: type[APIError] | None) -> None:
     # A silence is waited for in real time, and a busy machine is silent, too.
     timeouts = Timeouts(silence=0.02 if error is SilenceTimeoutError else 10)
-    options = {"max_retries": 0, "timeouts": timeouts, "max_event_bytes": SMALLER_LIMIT}
+    options: dict[str, Any] = {"max_retries": 0, "timeouts": timeouts, "max_event_bytes": SMALLER_LIMIT}
     client = blocking_client(FakeNetwork(PLAIN, faults=[fault]), **options)
     if error is None:
         assert blocking_text(client).replace("\N{REPLACEMENT CHARACTER}", "") == EXPECTED
