@@ -258,7 +258,7 @@ def test_the_messages_of_real_streams_can_be_built_again() -> None:
         if b"message_start" not in data:
             continue
         streamed = fold(data, strict=False)
-        made = map(recording_of, (streamed, streamed.to_dict()))
+        made = [recording_of(message) for message in (streamed, streamed.to_dict())]
         for recording in {recording.body: recording for recording in made}.values():  # most are the same stream
             assert fold(recording.body) == streamed, path.name
             checker = Checker(max_searched_bytes=0)  # `test_check.py` looks for secrets in the streams themselves
