@@ -17,8 +17,8 @@ SDK then sends the whole history each time.
 `match` chooses among several recordings. A request that no recording answers is a miss: 404, with an error that names the
 nearest recording and where it differs.
 
-    turns       they take turns, for ever, whatever the request
-    sequence    each once, in their order, whatever the request; then a miss
+    turns       in turn, over and over, whatever the request
+    sequence    each once, in order, whatever the request; then a miss
     request     the one that was recorded for an equal request; else a miss
     name        the one that the base URL names at its end (`http://HOST/plain`): a file's name without its suffix; else a miss
     a function  of the body: the one for whose request it returns the same; else a miss
@@ -26,7 +26,7 @@ nearest recording and where it differs.
 Where several recordings fit, they are played in their order, and the last of them from then on: a recorded refusal, for
 example, and then the answer. Streams go to requests that ask for a stream, the others to the others.
 
-Two requests are equal if their canonical forms are. Made equal:
+Two requests are equal if their canonical forms are. Treated as equal:
 
     content, system     a string is one `text` block
     turns               consecutive turns of the same role are one, as the API merges them
@@ -63,7 +63,7 @@ BYTES_PER_TOKEN = 4
 """For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
 
 MAX_KEPT_MISSES = 100
-"""How many of the last misses a `RecordedAPI` remembers: the first one tells most, and a test ends there."""
+"""How many of the last misses a `RecordedAPI` remembers: the first one says the most, and a test ends there."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -101,7 +101,7 @@ IGNORED_FIELDS = (
 """Fields of a request's body that do not change what is asked."""
 
 MAX_SHOWN_DIFFERENCES = 5
-"""How many differences the message of a `Miss` has. With more, it is another request altogether."""
+"""How many differences the message of a `Miss` has. With more than that, it is simply another request."""
 
 MAX_SHOWN_CHARS = 80
 """How much of each of two values a `Difference` shows: a line of a terminal."""
@@ -127,7 +127,7 @@ _NO_RECORDING = "there is no recording of an answer to this kind of request"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place. `recorded` and `asked` are JSON, cut around the first character that differs; None if nothing stands there."""
+    """One place. `recorded` and `asked` are JSON, cut around the first character that differs; None if there is nothing."""
 
     path: str
     recorded: str | None
@@ -259,7 +259,7 @@ def _resource(path: str) -> str:
 
 
 def _is_other(resource: str) -> bool:
-    """It is not messages that are asked for, but their length or the models."""
+    """A request for a count of tokens or for models, not for a message."""
     return resource in (_COUNT, "models") or resource.startswith("models/")
 
 

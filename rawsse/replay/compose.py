@@ -9,7 +9,7 @@
     answer(thinking("Hm."), text("Yes.", citations=[citation("Yes, it is.")]), usage={"output_tokens": 7})
     answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
 
-Every part of an answer is a content block as plain JSON, and any other dict that is a block may be used, too. Fields that a
+Every part of an answer is a content block as plain JSON, and any other block may be given as a dict. Fields that a
 test does not set are filled in: ids, usage, stop reason. Ids are made from the content: the same answer has the same ids in
 every run. A client that must tell apart two answers with the same content needs an `id` in one of them.
 
@@ -269,12 +269,12 @@ class Break:
 
 
 def cut(after: int, at_byte: int = 0) -> Break:
-    """The connection breaks after so many events, and so many bytes of the next one."""
+    """The connection breaks after `after` events and `at_byte` bytes of the next one."""
     return Break(after, at_byte)
 
 
 def error(type: str, message: str | None = None, *, after: int = 0, details: Mapping[str, Any] | None = None) -> Break:
-    """An `error` event comes after so many events: instead of the first one by default. It ends the stream."""
+    """An `error` event after `after` events, by default in place of the first one. It ends the stream."""
     return Break(after, error=error_body(type, message, details))
 
 
@@ -317,8 +317,8 @@ def recording_of(
 ) -> Recording:
     """The stream of a message: a `Message`, or the JSON that the API returns without `stream`.
 
-    `pings` come after so many other events: by default after the first `content_block_start`. `headers` are added to those of
-    the answer. Raises `ConfigurationError` for a message that cannot be streamed.
+    `pings` says after how many other events each ping comes: by default after the first `content_block_start`. `headers` are
+    added to those of the answer. Raises `ConfigurationError` for a message that cannot be streamed.
     """
     whole = _message(message)
     events = list(_events(whole, fragments))

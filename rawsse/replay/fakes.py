@@ -177,7 +177,7 @@ class FakeLink:
             raise
 
     def abort(self) -> None:
-        """Drop the connection, also during `connect`."""
+        """Drop the connection, even during `connect`."""
         self._is_aborted = True
         if self._stream is not None:
             self._stream.abort()

@@ -8,11 +8,11 @@
     spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]
     PLACE = "head" / "head=" N / "byte=" N / "event=" N
 
-A value with a blank, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
-all), and `after=N` requests go well before.
+A value with a space, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
+all), after the first `after=N`, which go well.
 
 Places are counted from 0, or from the end if negative. `event=N` is before event N, or that event: an event is what
-`split="event"` cuts off, up to and with the next blank line; comments are events, too. `byte=N` is after N bytes of the body,
+`split="event"` cuts off, up to and with the next blank line; comments count as events. `byte=N` is after N bytes of the body,
 before it is compressed and cut into HTTP chunks. `head=N` is after N bytes of the response's head. A place that an answer does
 not have is an error.
 
@@ -263,13 +263,13 @@ def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
             answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
         elif fault.row.edit is not None:
             answer = _spliced(answer, fault.row.edit(fault, answer.body))
-            if fault.kind in ("error", "end"):  # the body then ends, also if the recording was cut, or went on
+            if fault.kind in ("error", "end"):  # the body then ends, even if the recording was cut, or went on
                 answer = replace(answer, end="clean", duration=0.0)
     return answer
 
 
 def offset_of(fault: Fault, body: bytes) -> int:
-    """The number of bytes (of a body or a head) before the place of a fault; its end is a place, too.
+    """The number of bytes (of a body or a head) before the place of a fault. The end is a place as well.
 
     Raises `ConfigurationError` if there is no such place.
     """

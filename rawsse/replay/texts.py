@@ -176,8 +176,8 @@ _CONTENT = ("thinking", "text", "partial_json")
 
 def joined_texts(body: Text) -> Iterator[tuple[str, Joined]]:
     """The texts that the events of a stream add up to, and their names: every string in their JSON, joined with those in the
-    same place of other events. So the deltas of each block are joined, also those of unknown types. Then come the text of all
-    blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
+    same place of other events. So the deltas of each block are joined, those of unknown types included. Then come the text of
+    all blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
 
     A delta continues what its block began with: `content_block.text` and `delta.text` are one. Strings called `type` are
     left out.

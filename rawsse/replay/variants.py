@@ -53,7 +53,7 @@ from rawsse.sse import Decoder
 Chunks: TypeAlias = tuple[bytes, ...]
 Split: TypeAlias = str | int | Iterable[int] | Callable[[bytes], Chunks]
 """How to cut: `"whole"`, `"event"`, `"bytes"`, `"line-ends"`, `"random:SEED"`, a chunk size in bytes, a list of sizes, or a
-function. A size, or sizes with commas between them, may be a string, too, as on a command line."""
+function. Sizes may also be a string, separated by commas, as on a command line."""
 
 CONTEXT_BYTES = 24
 """How much a `FailingCut` shows on each side of a cut: about one line."""
@@ -263,8 +263,8 @@ def smallest_failing_cut(
     that waits for a last line end (`rest = lines.pop()`) loses the end of data that lack one, cut or not.
 
     The uncut data come first (that finds results that do not equal themselves), then each single cut from the left, then all
-    cuts at once, from which cuts are left out until it fails with each of them and with none left out. `empty` cuts at both
-    ends, too. Raises `ConfigurationError` if `parse` fails on the uncut data and there is no `expected`, or if it is async and
+    cuts at once, from which cuts are left out until it fails with each of them and with none left out. `empty` also cuts at
+    both ends. Raises `ConfigurationError` if `parse` fails on the uncut data and there is no `expected`, or if it is async and
     an event loop runs here.
     """
     with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something

@@ -268,7 +268,7 @@ class Schedule:
 
 def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) -> None:
     streams, others = ([answer_of(recording, is_stream=each) for recording in recordings] for each in (True, False))
-    others += filter(None, [replacement(faults)])  # a fault of the head has a place there, too
+    others += filter(None, [replacement(faults)])  # it has a head, where a fault may be
     for fault in faults:
         of_events = fault.place is not None and fault.place.unit == "event"
         # Alone, or after the others: they may insert the event that it is about.
