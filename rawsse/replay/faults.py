@@ -85,8 +85,8 @@ class Kind:
     """A row: `form` is how the fault is written (brackets: optional), `doc` what it does; `default` is its value and `place`
     its place where they are left out.
 
-    One of these does it: `answer` replaces the recorded one, `edit` changes its body, `end` ends the bytes on the wire; faults
-    of framing and pace (`on_wire`) are done by `wire.script`. `cuts`: it leaves the client without a whole answer.
+    One of these does it: `answer` replaces the recorded one, `edit` changes its body, `end` ends the bytes on the wire. Faults
+    of framing and pace have none of them: `wire.script` does those. `cuts`: it leaves the client without a whole answer.
     """
 
     form: str
@@ -97,7 +97,6 @@ class Kind:
     answer: Callable[[Fault], Recording] | None = None
     edit: Callable[[Fault, bytes], Splice] | None = None
     end: End | None = None
-    on_wire: bool = False
     cuts: bool = False
 
     @property
@@ -154,7 +153,7 @@ class Fault:
     @property
     def needs_wire(self) -> bool:
         """It is one of framing or of the network: it needs the ASGI extension of `rawsse.server`."""
-        return self.row.on_wire or self.row.end is not None
+        return self.row.answer is None and self.row.edit is None
 
     @property
     def cuts(self) -> bool:
@@ -263,7 +262,7 @@ def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
             answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
         elif fault.row.edit is not None:
             answer = _spliced(answer, fault.row.edit(fault, answer.body))
-            if fault.kind in ("error", "end"):  # the body then ends, even if the recording was cut, or went on
+            if fault.cuts:  # the body then ends, even if the recording was cut, or went on
                 answer = replace(answer, end="clean", duration=0.0)
     return answer
 
@@ -378,8 +377,8 @@ _ROWS = (
     Kind("close@PLACE", "the connection is closed (FIN)", end=End.CLOSE),
     Kind("half-close@PLACE", "the server closes its side only, and goes on listening", end=End.HALF_CLOSE),
     Kind("stall[=SECONDS]@PLACE", "silence, at any speed; without SECONDS for ever", _ABOVE_0, end=End.HOLD),
-    Kind("drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _ABOVE_0, place=_BODY, on_wire=True),
-    Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _ABOVE_0, on_wire=True),
+    Kind("drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _ABOVE_0, place=_BODY),
+    Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _ABOVE_0),
     Kind("drop@event=N", "the event is missing", edit=_drop),
     Kind("duplicate@event=N", "the event comes twice", edit=_duplicate),
     Kind("swap@event=N", "the event comes after the next one", edit=_swap),
@@ -403,23 +402,11 @@ _ROWS = (
     ),
     Kind("end@PLACE", "the answer ends there, and its framing is whole", edit=_end, cuts=True),
     Kind(
-        "bad-chunk-size[=TEXT][@PLACE]",
-        "the next chunk's size is TEXT (default: zz)",
-        _ASCII,
-        "zz",
-        place=_BODY,
-        on_wire=True,
-        cuts=True,
+        "bad-chunk-size[=TEXT][@PLACE]", "the next chunk's size is TEXT (default: zz)", _ASCII, "zz", _BODY, cuts=True
     ),
-    Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", on_wire=True, cuts=True),
-    Kind(
-        "wrong-content-length=N",
-        "Content-Length is N more (+N) or less (-N) than the body",
-        _NOT_0,
-        on_wire=True,
-        cuts=True,
-    ),
-    Kind("gzip", "the body is compressed, whether the client asked for it or not", on_wire=True),
+    Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", cuts=True),
+    Kind("wrong-content-length=N", "Content-Length is N more (+N) or less (-N) than the body", _NOT_0, cuts=True),
+    Kind("gzip", "the body is compressed, whether the client asked for it or not"),
     Kind(
         "status=CODE[,type=TYPE][,message=TEXT][,HEADER=VALUE …]",
         "an error in the API's form instead of the answer",
