@@ -76,10 +76,9 @@ _ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
 # --- Blocks ----------------------------------------------------------------------------------------------------------
 
 
-def text(text: str, *, citations: Iterable[Mapping[str, Any]] | None = None, **fields: Any) -> Raw:
-    """Text. `citations` are made by `citation`; the API sends them one by one, before the text."""
-    cited = {} if citations is None else {"citations": [dict(each) for each in citations]}
-    return {**cited, "type": "text", "text": text, **fields}
+def text(text: str, **fields: Any) -> Raw:
+    """Text. Its `citations` are made by `citation`; the API sends them one by one, before the text."""
+    return {"type": "text", "text": text, **fields}
 
 
 def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> Raw:
@@ -152,19 +151,14 @@ def _call(type: str, name: str, tool_input: object, cut: bool, fields: Mapping[s
 # --- The message -----------------------------------------------------------------------------------------------------
 
 
-def answer(
-    *parts: Mapping[str, Any] | str,
-    stop_reason: str | None = None,
-    usage: Mapping[str, Any] | None = None,
-    model: str = MODEL,
-    **fields: Any,
-) -> Message:
+def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = None, **fields: Any) -> Message:
     """The parts as a message, as the API returns it without `stream`. A string stands for `text`.
 
-    `stop_reason` is `tool_use` if a tool of the client is called, else `end_turn`; `usage` is added to made-up counts;
-    `fields` are further fields of the message (`id`, `stop_sequence`, `stop_details`, `container` …).
+    `usage` is added to made-up counts. `fields` are the other fields of the message: `stop_reason` (`tool_use` if a tool of the
+    client is called, else `end_turn`), `stop_sequence`, `stop_details`, `model`, `id`, `container` …
     """
     given = [_block(part) for part in parts]
+    model = fields.pop("model", MODEL)
     identity = to_json([model, given])
     blocks = [_built(block) for block in _with_ids(given, identity)]
     content = [block.raw for block in blocks]
@@ -182,7 +176,7 @@ def answer(
         "type": "message",
         "role": "assistant",
         "content": content,
-        "stop_reason": stop_reason or ("tool_use" if calls else "end_turn"),
+        "stop_reason": "tool_use" if calls else "end_turn",
         "stop_sequence": None,
         **fields,
         "usage": {**counts, **(usage or {})},

@@ -50,15 +50,15 @@ class _JumpingSelector(selectors.DefaultSelector):
     """Polls the sockets, and moves the clock instead of waiting."""
 
     now = 1000.0  # not 0, to find code that confuses a time with a duration
-    is_busy: Callable[[], bool]  # a thread of the executor works: its result comes in real time
+    jobs: set[asyncio.Future[Any]]  # of threads of the executor: their results come in real time
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
         is_calling = any(thread.name == _CALL_THREAD for thread in threading.enumerate())
-        if timeout is None or self.is_busy():
-            ready = super().select(THREAD_DEADLOCK if is_calling or self.is_busy() else DEADLOCK)
+        if timeout is None or self.jobs:
+            ready = super().select(THREAD_DEADLOCK if is_calling or self.jobs else DEADLOCK)
             if not ready:
                 raise RuntimeError("the test hangs: there is no timer, and no data on any socket")
             return ready
@@ -75,8 +75,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._clock = _JumpingSelector()
-        self._clock.is_busy = lambda: self._jobs > 0
-        self._jobs = 0
+        self._jobs = self._clock.jobs = set[asyncio.Future[Any]]()
         super().__init__(self._clock)
 
     def time(self) -> float:
@@ -86,20 +85,17 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
-        self._jobs += 1
-        future.add_done_callback(self._job_done)
+        self._jobs.add(future)
+        future.add_done_callback(self._jobs.discard)
         return future
 
     async def shutdown_default_executor(self, *_: Any) -> None:
         """Wait for the executor's threads, which need real time: Python 3.13 gives them 300 seconds of the loop's clock."""
-        self._jobs += 1
+        self._jobs.add(ending := self.create_future())
         try:
             await super().shutdown_default_executor()
         finally:
-            self._jobs -= 1
-
-    def _job_done(self, _: asyncio.Future[Any]) -> None:
-        self._jobs -= 1
+            self._jobs.remove(ending)
 
 
 class VirtualClock:
