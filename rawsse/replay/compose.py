@@ -1,7 +1,7 @@
 """Compose answers that were not recorded: a message, written by hand, becomes the stream of the Messages API.
 
     recording_of(answer(text("Let me see."), tool_use("get_weather", {"place": "Bergen"})))
-    recording_of(message, fragments=1, pings=(), pace="ttft=0.5,tps=40")        # any message, as JSON or as `Message`
+    recording_of(message, fragments=1, pings=())                                # any message, as JSON or as `Message`
     recording_of(message, fragments=["Hel", "lo"], ending=cut(after=4, at_byte=10))
     recording_of(message, ending=error("overloaded_error"))                     # instead of the first event
     error_recording(429, headers={"retry-after": "3"})
@@ -15,7 +15,7 @@ every run. A client that must tell apart two answers with the same content needs
 
 The events add up to the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a last block
 that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each event is one
-read. `pace` sets their times; by default all come at once.
+read, and all come at once: `pace_by` gives them other times.
 
     ReplayServer(
         turns(
@@ -43,7 +43,6 @@ from rawsse.messages import Block, Message
 from rawsse.messages.content import BlockBuilder
 from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.replay.variants import Pace, pace_by
 from rawsse.sse import encode
 
 MODEL = "claude-sonnet-5"
@@ -305,7 +304,6 @@ def recording_of(
     *,
     fragments: Fragments = "words",
     pings: Collection[int] | None = None,
-    pace: Pace = "none",
     ending: Break | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Recording:
@@ -325,13 +323,12 @@ def recording_of(
     if ending is not None:
         frames = _broken(frames, ending)
     is_cut = ending.error is None if ending else whole.raw.get("stop_reason") is None
-    recording = Recording(
+    return Recording(
         headers={**_SSE, "request-id": _made_id("req", to_json(events)), **(headers or {})},
         reads=tuple(Read(0.0, frame) for frame in frames),
         end="cut" if is_cut else "clean",
         name="built",
     )
-    return pace_by(pace)(recording)
 
 
 def _message(given: object) -> Message:

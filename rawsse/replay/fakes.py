@@ -209,23 +209,20 @@ def stream_of(recording: Recording, *, faults: Faults = (), **options: Unpack[St
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
-    return _stream(recording, Schedule(faults).next(), **options)
+    return _stream(recording, Schedule(faults).next(), options)
 
 
-def _stream(
-    recording: Recording,
-    due: Sequence[Fault],
-    split: Split | None = None,
-    segments: Split | None = None,
-    speed: float = 0.0,
-) -> FakeStream:
+def _stream(recording: Recording, due: Sequence[Fault], options: StreamOptions) -> FakeStream:
+    split, segments = (
+        None if how is None else split_by(how) for how in (options.get("split"), options.get("segments"))
+    )
     answer = edited(replacement(due) or answer_of(recording), due)
     if split is not None:
-        answer = replace(answer, reads=recut(answer.reads, split_by(split)))
+        answer = replace(answer, reads=recut(answer.reads, split))
     # None: a server sends nothing before the request.
     chunks: list[bytes | float | None] = [None]
     end: bytes | BaseException | None = b""
-    for step in script(answer, due, segments=None if segments is None else split_by(segments), speed=speed):
+    for step in script(answer, due, segments=segments, speed=options.get("speed", 0.0)):
         if step is End.RESET:
             end = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
         elif step is End.HOLD:
@@ -263,7 +260,7 @@ class FakeNetwork:
         due = self._schedule.next()
         recording = self._recordings[self._turn % len(self._recordings)]
         try:
-            self.streams.append(_stream(recording, due, **self._options))
+            self.streams.append(_stream(recording, due, self._options))
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise

@@ -330,11 +330,9 @@ def assert_every_split(
     The arguments are those of `smallest_failing_cut`; `name` says in the message which stream it is.
     """
     __tracebackhide__ = True  # pytest shows the line that called this one
-    failing = smallest_failing_cut(data, parse, expected)
-    if failing is None:
-        return
-    cause = failing.got if isinstance(failing.got, Exception) else None
-    raise AssertionError(f"{name or 'the stream'}, {failing!r}") from cause
+    if (failing := smallest_failing_cut(data, parse, expected)) is not None:
+        cause = failing.got if isinstance(failing.got, Exception) else None
+        raise AssertionError(f"{name or 'the stream'}, {failing!r}") from cause
 
 
 # --- Rewrites --------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from rawsse.replay.compose import (
     web_search_result,
 )
 from rawsse.replay.recording import Recording
+from rawsse.replay.variants import pace_by
 from rawsse.sse import Decoder, Event
 
 FOLDER = Path(os.environ.get("RAWSSE_RECORDINGS") or Path(rawsse.__file__).parents[2] / "shared" / "recordings")
@@ -208,10 +209,11 @@ def test_the_recording_says_what_is_beside_the_stream() -> None:
     assert recording.headers["request-id"] == recording_of(answer("Hi")).headers["request-id"]
 
 
-def test_a_pace_says_when_the_events_come() -> None:
-    assert {read.t for read in recording_of(answer("a b")).reads} == {0.0}
-    recording = recording_of(answer("a b c"), pings=(), pace="ttft=1,tps=2")
-    assert [read.t for read in recording.reads] == [1, 1, 1, 1.5, 2, 2, 2, 2]
+def test_the_events_come_at_once_unless_a_pace_is_set() -> None:
+    recording = recording_of(answer("a b c"), pings=())
+    assert {read.t for read in recording.reads} == {0.0}
+    paced = pace_by("ttft=1,tps=2")(recording)
+    assert [read.t for read in paced.reads] == [1.0, 1.0, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0]
 
 
 # --- What it adds up to ---
