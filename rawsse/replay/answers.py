@@ -45,13 +45,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os.path
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
 from rawsse.errors import ConfigurationError, quote, stream_error
@@ -124,9 +125,10 @@ _BEFORE = 20  # how many characters are shown before the first that differs
 _NOTHING = object()
 _NO_RECORDING = "there is no recording of an answer to this kind of request"
 
+log = logging.getLogger("rawsse.replay")
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+
+class Difference(NamedTuple):
     """One place. `recorded` and `asked` are JSON, cut around the first character that differs; None if there is nothing."""
 
     path: str
@@ -139,8 +141,7 @@ class Difference:
         return f"{self.path or 'the whole'}: {recorded}, {asked}"
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(NamedTuple):
     """A request that no recording answers. `str` of each of the `differences` says where the nearest one differs."""
 
     request: RecordedRequest
@@ -159,18 +160,13 @@ class Miss:
 
 
 class RecordedAPI:
-    """Chooses among recordings (`match`) and answers. `on_miss` is called with each request that none answers.
+    """Chooses among recordings (`match`) and answers. A request that none answers is logged: a client may not show the error.
 
     Raises `ConfigurationError`.
     """
 
     def __init__(
-        self,
-        recordings: Sequence[Recording],
-        *,
-        match: Match = "turns",
-        on_miss: Callable[[Miss], object] = lambda _: None,
-        max_kept_misses: int = MAX_KEPT_MISSES,
+        self, recordings: Sequence[Recording], *, match: Match = "turns", max_kept_misses: int = MAX_KEPT_MISSES
     ) -> None:
         self.recordings = tuple(recordings)
         self.misses: list[Miss] = []
@@ -188,7 +184,6 @@ class RecordedAPI:
         """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
         self.repeats: list[Recording] = []
         """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
-        self._on_miss = on_miss
         self._max_kept_misses = max_kept_misses
 
     def answer(self, request: RecordedRequest) -> Recording:
@@ -216,10 +211,11 @@ class RecordedAPI:
             return error_answer(400, "invalid_request_error", "message threads are not supported here", details)
         found = self.find(request)
         if isinstance(found, Miss):
-            self._on_miss(found)
+            log.warning("%s", found.message)
             self.misses.append(found)
             del self.misses[: -self._max_kept_misses]
-            return _missed(found)
+            # Many clients retry after a 5xx, and not after this.
+            return error_answer(404, "not_found_error", found.message, {"error_code": "no_recording_matches"})
         if found in self.unplayed:
             self.unplayed.remove(found)
         elif found not in self.repeats:
@@ -277,11 +273,6 @@ def error_answer(
 ) -> Recording:
     """An error in the API's form."""
     return _json_answer(status, error_body(kind, message, details), {} if may_retry else {"x-should-retry": "false"})
-
-
-def _missed(miss: Miss) -> Recording:
-    """A 404: many clients retry after a 5xx, and not after this."""
-    return error_answer(404, "not_found_error", miss.message, {"error_code": "no_recording_matches"})
 
 
 def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> Recording | None:

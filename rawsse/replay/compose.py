@@ -35,8 +35,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, error_type, quote
 from rawsse.messages import Block, Message
@@ -251,8 +251,7 @@ def _opaque(of: str) -> str:
 # --- Errors, and streams that break off ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Break:
+class Break(NamedTuple):
     """The early end of a stream: after `after` events (pings count; below 0: from the end) comes the event `error`, or, without
     one, `at_byte` bytes of the next event and the end of the connection."""
 

@@ -25,7 +25,6 @@ them: `segment_seconds`, of which some milliseconds will do.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
@@ -79,8 +78,6 @@ Sources: TypeAlias = Source | Iterable[Source]
 """Recordings, files and folders, or one of them."""
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
-
-log = logging.getLogger("rawsse.replay")
 
 # A test may need any header field, except those that carry secrets. Secrets elsewhere are starred.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
@@ -150,8 +147,7 @@ class Player:
         played = _loaded(recordings)
         played = played if rewrite is None else list(map(rewrite_by(rewrite), played))
         played = played if pace is None else list(map(pace_by(pace), played))
-        # Logged, too: the client may not show the error's message.
-        self.api = RecordedAPI(played, match=match, on_miss=lambda miss: log.warning("%s", miss.message))
+        self.api = RecordedAPI(played, match=match)
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)

@@ -65,17 +65,12 @@ class Part(NamedTuple):
     end: int
     stands_for: str | None = None
 
-    @property
-    def characters(self) -> str:
-        """The text of the part."""
-        return self.text.text[self.start : self.end] if self.stands_for is None else self.stands_for
-
 
 class Joined:
     """Parts of texts, one after the other, as one text."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        pieces = [part.characters for part in parts]
+        pieces = [part.stands_for or part.text.text[part.start : part.end] for part in parts]
         self.text: str = "".join(pieces)
         self._parts = parts
         self._ends = list(accumulate(map(len, pieces)))

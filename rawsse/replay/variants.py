@@ -41,10 +41,10 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, combinations
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.recording import Read, Recording
@@ -228,8 +228,7 @@ def _cut(data: bytes, *cuts: int) -> Chunks:
 # --- The cut that breaks a parser ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FailingCut:
+class FailingCut(NamedTuple):
     """Cutting `data` at `cuts` gave `got` (an exception counts as a result) instead of `expected`."""
 
     data: bytes

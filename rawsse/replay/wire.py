@@ -72,19 +72,19 @@ def script(
     """
     is_cut = answer.end != "clean"
     placed = [fault for fault in faults if fault.needs_wire and fault.place is not None]
-    body = _placed(answer.reads, (fault for fault in placed if fault.place and fault.place.unit != "head"))
-    body = _gzipped(body, is_cut=is_cut) if _has(faults, "gzip") else body
+    body = list(_placed(answer.reads, [fault for fault in placed if fault.place and fault.place.unit != "head"]))
+    body = list(_gzipped(body, is_cut=is_cut)) if _has(faults, "gzip") else body
     # A peer that fails does not announce it. Node's fetch takes a cut body for a whole one if the head announced a close.
     is_announced = not is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
     head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
     if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
-        body = _chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk")))
+        body = list(_chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk"))))
     elif _has(faults, "bad-chunk-size", "no-last-chunk"):
         raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
     before = Read(answer.reads[0].t if answer.reads else 0.0, head)
-    in_head = _placed([before], (fault for fault in placed if fault.place and fault.place.unit == "head"))
+    in_head = list(_placed([before], [fault for fault in placed if fault.place and fault.place.unit == "head"]))
     rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
     dripped = list(_dripped(body))
     items = _joined(in_head, dripped) if rate is None else [*_dripped(in_head, rate), *dripped]
@@ -116,35 +116,37 @@ def _has(faults: Iterable[Fault], *kinds: str) -> bool:
     return any(fault.kind in kinds for fault in faults)
 
 
-def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> list[_Item]:
+def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> Iterator[_Item]:
     """The reads with the faults between them, cut where a fault stands within one."""
     body = b"".join(read.data for read in reads)
     marks = deque(sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0]))
-    items: list[_Item] = []
     at = 0
     for read in reads:
         data = read.data
         while marks and marks[0][0] < at + len(data):
             offset, fault = marks.popleft()
-            items += [Read(read.t, data[: offset - at]), fault]
+            if offset > at:
+                yield Read(read.t, data[: offset - at])
+            yield fault
             data, at = data[offset - at :], offset
-        items.append(Read(read.t, data))
+        if data:
+            yield Read(read.t, data)
         at += len(data)
-    items += [fault for _, fault in marks]
-    return [item for item in items if not isinstance(item, Read) or item.data]
+    yield from (fault for _, fault in marks)
 
 
-def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> list[_Item]:
+def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> Iterator[_Item]:
     """RFC 1952, each read flushed so that all of it can be decompressed as soon as it has come."""
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    compressed: list[_Item] = []
     last = 0.0
     for item in items:
         if isinstance(item, Read):
             last = item.t
-            item = Read(last, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))  # noqa: PLW2901
-        compressed.append(item)
-    return compressed if is_cut else [*compressed, Read(last, compressor.flush())]
+            yield Read(last, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
+        else:
+            yield item
+    if not is_cut:
+        yield Read(last, compressor.flush())
 
 
 def _headers(answer: Recording, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
@@ -174,23 +176,21 @@ def _head(answer: Recording, method: str, http_version: str, *, close: bool) -> 
     return http.send_response(answer.status, list(answer.headers.items()), close=close)
 
 
-def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> list[_Item]:
+def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> Iterator[_Item]:
     """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data."""
-    framed: list[_Item] = []
     wrong_size, last = None, 0.0
     for item in items:
         if isinstance(item, Read):
             size = f"{len(item.data):x}" if wrong_size is None else wrong_size
             wrong_size, last = None, item.t
-            framed.append(Read(last, b"%b\r\n%b\r\n" % (size.encode(), item.data)))
+            yield Read(last, b"%b\r\n%b\r\n" % (size.encode(), item.data))
         elif isinstance(item, Fault) and item.kind == "bad-chunk-size":
             wrong_size = str(item.value)
         else:
-            framed.append(item)
+            yield item
     if has_last:
         size = "0" if wrong_size is None else wrong_size
-        framed.append(Read(max(last, duration), b"%b\r\n\r\n" % size.encode()))
-    return framed
+        yield Read(max(last, duration), b"%b\r\n\r\n" % size.encode())
 
 
 def _dripped(items: Iterable[_Item], rate: float | None = None) -> Iterator[_Item]:
@@ -213,12 +213,10 @@ def _joined(head: list[_Item], body: list[_Item]) -> list[_Item]:
     return head + body
 
 
-def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> list[_Item]:
-    found: list[_Item] = []
+def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> Iterator[_Item]:
     for is_data, group in groupby(items, lambda item: isinstance(item, Read)):
         run = list(group)
-        found += recut([item for item in run if isinstance(item, Read)], cut) if is_data else run
-    return found
+        yield from recut([item for item in run if isinstance(item, Read)], cut) if is_data else run
 
 
 # --- Which faults a request has --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rawsse.replay import Match, Miss, Read, RecordedRequest, Recording, shipped_fixtures
+from rawsse.replay import Match, Read, RecordedRequest, Recording, shipped_fixtures
 from rawsse.replay.answers import RecordedAPI
 
 FIXTURES = shipped_fixtures()
@@ -252,14 +252,13 @@ def test_a_request_that_no_recording_answers_is_not_found_and_not_to_be_retried(
     assert json_of(answer)["error"]["details"] == {"error_code": "no_recording_matches"}
 
 
-def test_misses_are_remembered_and_reported_and_play_nothing() -> None:
-    reported: list[Miss] = []
-    recording = of(asking("a"))
-    api = matching("request", recording, on_miss=reported.append, max_kept_misses=2)
+def test_misses_are_remembered_and_logged_and_play_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    api = matching("request", of(asking("a")), max_kept_misses=2)
     for text in "bcad":
         api.answer(RecordedRequest("POST", "/v1/messages", {}, asking(text)))
-    assert [miss.request.body for miss in reported] == [asking(text) for text in "bcd"]
-    assert api.misses == reported[1:]
+    assert [miss.request.body for miss in api.misses] == [asking(text) for text in "cd"]
+    assert len(caplog.messages) == 3
+    assert caplog.messages[1:] == [miss.message for miss in api.misses]
     assert api.unplayed == []
 
 
