@@ -542,14 +542,14 @@ def _plain(value: Any) -> Any:
 def nearest(candidates: Sequence[Any], asked: Any) -> tuple[int, tuple[Difference, ...]]:
     """The index of the candidate with the fewest differences, and those; of several, the one whose values are most alike."""
     found = [tuple(differences(candidate, asked)) for candidate in candidates]
-    best = min(range(len(found)), key=lambda index: (len(found[index]), -_likeness(found[index])))
+
+    def distance(index: int) -> tuple[int, float]:
+        shown = found[index][:MAX_SHOWN_DIFFERENCES]
+        texts = ("".join(each.recorded or "" for each in shown), "".join(each.asked or "" for each in shown))
+        return len(found[index]), -difflib.SequenceMatcher(None, *texts, autojunk=False).ratio()
+
+    best = min(range(len(found)), key=distance)
     return best, found[best]
-
-
-def _likeness(different: Sequence[Difference]) -> float:
-    shown = different[:MAX_SHOWN_DIFFERENCES]
-    one, other = "".join(each.recorded or "" for each in shown), "".join(each.asked or "" for each in shown)
-    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 def differences(recorded: Any, asked: Any, path: str = "") -> Iterator[Difference]:

@@ -68,14 +68,12 @@ class FakeStream(PushSource):
 
     async def read(self, deadline: float) -> bytes:
         """The next chunk."""
-        while (data := self.read_ready()) is None:
-            if self._changed is None:
-                self._changed = self._network.signal()
-            if await self._changed.wait(min(deadline, self._until)):
-                self._changed = None
-            elif self._network.now() >= deadline:
+        while True:
+            changed = self._changed = self._network.signal()
+            if (data := self.read_ready()) is not None:
+                return data
+            if not await changed.wait(min(deadline, self._until)) and self._network.now() >= deadline:
                 raise Expired
-        return data
 
     def read_ready(self) -> bytes | None:
         """The next chunk if it is there already, else None."""
