@@ -1,4 +1,4 @@
-"""Answer requests as a Messages API made of recordings would: one request in, one recording out, without any I/O.
+"""Answer requests as a Messages API made of recordings would: one request in, one recording out, without any network.
 
     api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")], match="request")
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
