@@ -11,8 +11,8 @@ without `stream` becomes a stream for a client that asks for one. An error has `
 with another value: a client's retries would shift the turns.
 
 `…/count_tokens` and `…/models` are answered by a recording of the same request if there is one. Otherwise tokens are counted
-by the length of the request, and the models are those of the recorded messages. Message threads are refused, and the official
-SDK then sends the whole history each time.
+by the usage of a recorded answer to the same question, or by the length of the request, and the models are those of the
+recorded messages. Message threads are refused, and the official SDK then sends the whole history each time.
 
 `match` chooses among several recordings. A request that no recording answers is a miss: 404, with an error that names the
 nearest recording and where it differs.
@@ -51,11 +51,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
 from rawsse.errors import ConfigurationError, quote, stream_error
+from rawsse.messages.content import Usage
 from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.scrub import scrub
@@ -83,6 +85,8 @@ HOP_BY_HOP = frozenset(
 
 _NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
 _COUNT = "messages/count_tokens"
+# The fields that count as input. The limit of the answer does not.
+_COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
 # Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
 _NO_VERSION = f"{_NOT_FOUND}. This client needs a base URL that ends in /v1"
@@ -226,8 +230,10 @@ class RecordedAPI:
         if (recorded := self._others.get(_other_key(request))) is not None:
             return _recorded(recorded)
         if resource == _COUNT:
-            wrong = _what_is_wrong(request, {"model": str, "messages": list})
-            return wrong or _json_answer(200, {"input_tokens": _estimated(request.body)})
+            if (wrong := _what_is_wrong(request, {"model": str, "messages": list})) is not None:
+                return wrong
+            tokens = self._charged.get(_count_key(request.body))
+            return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
         if request.method != "GET":
             return _wrong_method(request, "GET")
         messages = [recording.message() or {} for recording in self._answers]
@@ -241,6 +247,15 @@ class RecordedAPI:
         if model not in models:
             return error_answer(404, "not_found_error", f"no recording has the model {quote(model)}")
         return _json_answer(200, models[model])
+
+    @cached_property
+    def _charged(self) -> dict[str, int]:
+        """Question -> the input tokens of the recorded answer. Made for the first client that counts: few do."""
+        return {
+            _count_key(request.body): Usage(message["usage"]).total_input_tokens
+            for request, message in ((answer.request, answer.message()) for answer in self._answers)
+            if request and isinstance(request.body, dict) and message and isinstance(message.get("usage"), dict)
+        }
 
 
 def answer_of(recording: Recording, *, is_stream: bool = True) -> Recording:
@@ -338,6 +353,10 @@ def _played_headers(recording: Recording) -> dict[str, str]:
 
 
 # --- Other answers ---------------------------------------------------------------------------------------------------
+
+
+def _count_key(body: dict[str, Any]) -> str:
+    return asked_key({name: body[name] for name in _COUNTED if name in body})
 
 
 def _estimated(body: dict[str, Any]) -> int:

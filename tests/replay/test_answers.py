@@ -288,6 +288,22 @@ def test_a_recorded_count_is_played_for_its_question() -> None:
     assert json_of(answers[1])["input_tokens"] < 77
 
 
+def test_else_a_question_counts_what_its_answer_was_charged() -> None:
+    def count(api: RecordedAPI, body: Any) -> int:
+        tokens: int = json_of(api.answer(RecordedRequest("POST", COUNT, {}, body)))["input_tokens"]
+        return tokens
+
+    reply = FIXTURES["tools"].message()
+    request = FIXTURES["tools"].request
+    assert reply is not None
+    assert request is not None
+    asked = {name: request.body[name] for name in ("model", "tools", "messages")}
+    assert reply["usage"]["input_tokens"] == 412
+    api = matching("turns", *FIXTURES.values())
+    assert [count(api, asked), count(api, asked | {"max_tokens": 1})] == [412, 412]
+    assert count(api, asked | {"system": "Be brief."}) != 412
+
+
 def test_a_recorded_count_takes_no_turn_and_answers_no_message() -> None:
     api = matching("turns", of(BODY, COUNT))
     status, _, message = error_of(api.answer(RecordedRequest("POST", "/v1/messages", {}, BODY)))
