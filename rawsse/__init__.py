@@ -34,56 +34,6 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rawsse.errors import (
-    AnthropicError,
-    APIConnectionError,
-    APIError,
-    APIResponseValidationError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    BodyTooLargeError,
-    CertificateError,
-    ClientClosedRequestError,
-    ConfigurationError,
-    ConflictError,
-    ConnectTimeoutError,
-    ContentTimeoutError,
-    ContentTooLargeError,
-    Ending,
-    EventDataError,
-    EventOrderError,
-    EventTooLargeError,
-    GatewayTimeoutError,
-    HeadTimeoutError,
-    HTTPNotImplementedError,
-    HTTPProtocolError,
-    InternalServerError,
-    LimitExceededError,
-    MessageTooLargeError,
-    NotFoundError,
-    OutputFormatError,
-    OverloadedError,
-    PaymentRequiredError,
-    PermissionDeniedError,
-    PreconditionFailedError,
-    ProtocolError,
-    ProxyError,
-    RateLimitError,
-    RawsseError,
-    RequestHeaderFieldsTooLargeError,
-    RequestTimeoutError,
-    ServiceUnavailableError,
-    SilenceTimeoutError,
-    StreamCancelledError,
-    StreamTruncatedError,
-    TotalTimeoutError,
-    TurnLimitError,
-    UnprocessableEntityError,
-    UsageError,
-)
-
 if TYPE_CHECKING:
     from rawsse import types
     from rawsse.client.blocking import Client
@@ -91,13 +41,16 @@ if TYPE_CHECKING:
     from rawsse.client.network.pool import PoolLimits
     from rawsse.client.retry import NOT_GIVEN, RateLimits, RetryPolicy, Timeouts
     from rawsse.client.stream import EventStream, MessageStream
-    from rawsse.client.tools import Conversation, Tool, ToolError, ToolRunner, beta_async_tool, beta_tool, tool
+    from rawsse.client.tools.conversation import Conversation
+    from rawsse.client.tools.runner import ToolRunner
+    from rawsse.client.tools.tool import Tool, ToolError, beta_async_tool, beta_tool, tool
+    from rawsse.errors import *
     from rawsse.messages.content import Message, ParsedMessage
 
     Anthropic = Client
     AsyncAnthropic = AsyncClient
 
-_ROOMS = ("http1", "messages", "relay", "replay", "server", "sse", "types")
+_ROOMS = ("errors", "http1", "messages", "relay", "replay", "server", "sse", "types")
 _ALIASES: Mapping[str, str] = {"Anthropic": "Client", "AsyncAnthropic": "AsyncClient"}
 _MODULES: Mapping[str, str] = {
     "Client": "rawsse.client.blocking",
@@ -105,94 +58,43 @@ _MODULES: Mapping[str, str] = {
     "PoolLimits": "rawsse.client.network.pool",
     **dict.fromkeys(("NOT_GIVEN", "RateLimits", "RetryPolicy", "Timeouts"), "rawsse.client.retry"),
     **dict.fromkeys(("EventStream", "MessageStream"), "rawsse.client.stream"),
-    **dict.fromkeys(("Conversation", "Tool", "ToolError", "ToolRunner"), "rawsse.client.tools"),
-    **dict.fromkeys(("beta_async_tool", "beta_tool", "tool"), "rawsse.client.tools"),
+    "Conversation": "rawsse.client.tools.conversation",
+    "ToolRunner": "rawsse.client.tools.runner",
+    **dict.fromkeys(("Tool", "ToolError", "beta_async_tool", "beta_tool", "tool"), "rawsse.client.tools.tool"),
     **dict.fromkeys(("Message", "ParsedMessage"), "rawsse.messages.content"),
 }
-"""The modules of names that are loaded when they are first used (PEP 562): a program pays only for the rooms that it uses.
-`rawsse.sse` alone takes a sixth of the time of `AsyncClient`, which needs asyncio and ssl."""
+"""The modules of the names that are not errors. A name is loaded when it is first used (PEP 562): a program pays only for the
+rooms that it uses. `rawsse.sse` alone takes a sixth of the time of `AsyncClient`, which needs asyncio and ssl."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"rawsse.{name}")
-    name = _ALIASES.get(name, name)
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module 'rawsse' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    name = _ALIASES.get(name, name)
+    return getattr(importlib.import_module(_MODULES.get(name, "rawsse.errors")), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-__all__ = [
-    "NOT_GIVEN",
-    "APIConnectionError",
-    "APIError",
-    "APIResponseValidationError",
-    "APIStatusError",
-    "APITimeoutError",
-    "Anthropic",
-    "AnthropicError",
-    "AsyncAnthropic",
-    "AsyncClient",
-    "AuthenticationError",
-    "BadRequestError",
-    "BodyTooLargeError",
-    "CertificateError",
-    "Client",
-    "ClientClosedRequestError",
-    "ConfigurationError",
-    "ConflictError",
-    "ConnectTimeoutError",
-    "ContentTimeoutError",
-    "ContentTooLargeError",
-    "Conversation",
-    "Ending",
-    "EventDataError",
-    "EventOrderError",
-    "EventStream",
-    "EventTooLargeError",
-    "GatewayTimeoutError",
-    "HTTPNotImplementedError",
-    "HTTPProtocolError",
-    "HeadTimeoutError",
-    "InternalServerError",
-    "LimitExceededError",
-    "Message",
-    "MessageStream",
-    "MessageTooLargeError",
-    "NotFoundError",
-    "OutputFormatError",
-    "OverloadedError",
-    "ParsedMessage",
-    "PaymentRequiredError",
-    "PermissionDeniedError",
-    "PoolLimits",
-    "PreconditionFailedError",
-    "ProtocolError",
-    "ProxyError",
-    "RateLimitError",
-    "RateLimits",
-    "RawsseError",
-    "RequestHeaderFieldsTooLargeError",
-    "RequestTimeoutError",
-    "RetryPolicy",
-    "ServiceUnavailableError",
-    "SilenceTimeoutError",
-    "StreamCancelledError",
-    "StreamTruncatedError",
-    "Timeouts",
-    "Tool",
-    "ToolError",
-    "ToolRunner",
-    "TotalTimeoutError",
-    "TurnLimitError",
-    "UnprocessableEntityError",
-    "UsageError",
-    "beta_async_tool",
-    "beta_tool",
-    "tool",
-    "types",
-]
+# The client, and what is given to it.
+__all__ = ["NOT_GIVEN", "Anthropic", "AsyncAnthropic", "AsyncClient", "Client", "PoolLimits", "RetryPolicy", "Timeouts"]
+__all__ += ["Conversation", "Tool", "ToolError", "ToolRunner", "beta_async_tool", "beta_tool", "tool", "types"]
+# The answer.
+__all__ += ["Ending", "EventStream", "Message", "MessageStream", "ParsedMessage", "RateLimits"]
+# Errors.
+__all__ += ["APIError", "AnthropicError", "ConfigurationError", "RawsseError", "UsageError"]
+__all__ += ["APIStatusError", "AuthenticationError", "BadRequestError", "ClientClosedRequestError", "ConflictError"]
+__all__ += ["ContentTooLargeError", "GatewayTimeoutError", "HTTPNotImplementedError", "InternalServerError"]
+__all__ += ["NotFoundError", "OverloadedError", "PaymentRequiredError", "PermissionDeniedError"]
+__all__ += ["PreconditionFailedError", "RateLimitError", "RequestHeaderFieldsTooLargeError", "RequestTimeoutError"]
+__all__ += ["ServiceUnavailableError", "UnprocessableEntityError"]
+__all__ += ["APIConnectionError", "CertificateError", "ProxyError", "StreamCancelledError", "StreamTruncatedError"]
+__all__ += ["APITimeoutError", "ConnectTimeoutError", "ContentTimeoutError", "HeadTimeoutError", "SilenceTimeoutError"]
+__all__ += ["TotalTimeoutError"]
+__all__ += ["APIResponseValidationError", "EventDataError", "EventOrderError", "HTTPProtocolError"]
+__all__ += ["OutputFormatError", "ProtocolError"]
+__all__ += ["BodyTooLargeError", "EventTooLargeError", "LimitExceededError", "MessageTooLargeError", "TurnLimitError"]

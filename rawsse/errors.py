@@ -44,7 +44,7 @@ Pure data: this file imports nothing else of rawsse, so that every other file ca
     │       ├── BodyTooLargeError
     │       ├── EventTooLargeError
     │       ├── MessageTooLargeError
-    │       └── TurnLimitError           a tool loop has not come to its end
+    │       └── TurnLimitError           a tool loop reached its limit
     └── UsageError                       the caller misused the library (also a ValueError)
         ├── InvalidFieldError            an SSE field that would break the frame
         ├── HTTPUsageError               an HTTP message that cannot be sent now, or not in this form
@@ -73,7 +73,7 @@ MAX_SAID_CHARS = 1000
 """How much of a server's message an error's message has; `body` has all of it."""
 
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
-"""How far an exchange came: connecting, sending the request, waiting for the response head, open (no content yet),
+"""How far an exchange got: connecting, sending the request, waiting for the response head, open (no content yet),
 content (some reached the caller), tail (the stop reason is known, `message_stop` is not), done."""
 
 EndingKind: TypeAlias = Literal["complete", "truncated", "error", "timeout", "cancelled", "limit"]
@@ -82,7 +82,7 @@ EndingKind: TypeAlias = Literal["complete", "truncated", "error", "timeout", "ca
 class Ending(NamedTuple):
     """How a stream ended: the same object in the client, in the relay's log, and (as `to_dict`) in the browser.
 
-    `tail_missing`: the ending is `complete`, but `message_stop` never came; the stop reason had.
+    `tail_missing`: the ending is `complete`, but `message_stop` never arrived; the stop reason had.
     """
 
     kind: EndingKind
@@ -108,7 +108,7 @@ class PartialMessage(Protocol):
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the model stopped; None if that had not come."""
+        """Why the model stopped; None if that had not arrived."""
 
     @property
     def content(self) -> Sequence[Any]:
@@ -167,9 +167,9 @@ class APIError(RawsseError):
     """
 
     partial: PartialMessage | None = None
-    """The message so far, or None if `message_start` had not come. `partial.replayable()` may be sent back to the API."""
+    """The message so far, or None if `message_start` had not arrived. `partial.replayable()` may be sent back to the API."""
     phase: Phase | None = None
-    """How far the exchange had come."""
+    """How far the exchange had got."""
     bytes_received: int = 0
     """Bytes of the response body, before any content decoding."""
     request_id: str | None = None
@@ -179,7 +179,7 @@ class APIError(RawsseError):
     safe_to_retry: bool = False
     """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
     response: Any | None = None
-    """The response's head, if one came: a `rawsse.http1.Response`, with `status_code` and `headers`."""
+    """The response's head, if one arrived: a `rawsse.http1.Response`, with `status_code` and `headers`."""
     ending: Ending | None = None
     """The stream's one ending, as the relay logs it and the browser gets it."""
     retries_taken: int = 0
@@ -213,7 +213,7 @@ class APIStatusError(APIError):
     """The rate limits of the response's header, a `rawsse.RateLimits`; None before a stream filled it in."""
 
     def __init_subclass__(cls, *, status: int = 0, type: str = "") -> None:
-        """A subclass says which status leads to it, and which `error.type`s come with that status."""
+        """A subclass says which status leads to it, and the `error.type`s that belong to that status."""
         super().__init_subclass__()
         if status:
             cls._class_by_status[status] = cls
@@ -295,7 +295,7 @@ class UnprocessableEntityError(APIStatusError, status=422):
 
 
 class RateLimitError(APIStatusError, status=429, type="rate_limit_error"):
-    """429: `headers` may say when to come back (`retry-after`, `anthropic-ratelimit-*`)."""
+    """429: `headers` may say when to retry (`retry-after`, `anthropic-ratelimit-*`)."""
 
 
 class RequestHeaderFieldsTooLargeError(APIStatusError, status=431):
@@ -336,7 +336,7 @@ class APIConnectionError(APIError):
 
 
 class StreamTruncatedError(APIConnectionError):
-    """The stream ended before `message_stop`: what has come is not the whole answer."""
+    """The stream ended before `message_stop`: what arrived is not the whole answer."""
 
 
 class StreamCancelledError(APIConnectionError):
@@ -380,15 +380,15 @@ class ConnectTimeoutError(APITimeoutError):
 
 
 class HeadTimeoutError(APITimeoutError):
-    """The request was sent, and no response head came within `head` seconds."""
+    """The request was sent, and no response head arrived within `head` seconds."""
 
 
 class SilenceTimeoutError(APITimeoutError):
-    """Not a single byte came for `silence` seconds, not even a ping: the connection is dead."""
+    """Not a single byte arrived for `silence` seconds, not even a ping: the connection is dead."""
 
 
 class ContentTimeoutError(APITimeoutError):
-    """Bytes (pings) came, but no content for `content` seconds: the connection lives, the answer does not."""
+    """Bytes (pings) arrived, but no content for `content` seconds: the connection lives, the answer does not."""
 
 
 class TotalTimeoutError(APITimeoutError):
@@ -424,7 +424,7 @@ class EventDataError(ProtocolError):
 
 
 class EventOrderError(ProtocolError):
-    """An event came where the Messages API does not allow it. `rule` names the rule that it broke."""
+    """An event arrived where the Messages API does not allow it. `rule` names the rule that it broke."""
 
     def __init__(self, message: str, *, rule: str) -> None:
         super().__init__(message)
@@ -432,7 +432,7 @@ class EventOrderError(ProtocolError):
 
 
 class OutputFormatError(ProtocolError):
-    """The text of the answer does not fit the `output_format` that was asked for. `text` is that text, `partial` the message.
+    """The text of the answer does not fit the `output_format` of the request. `text` is that text, `partial` the message.
 
     `__cause__` is the error that the type raised, if it did.
     """
@@ -471,7 +471,7 @@ class MessageTooLargeError(LimitExceededError):
 
 
 class TurnLimitError(LimitExceededError):
-    """A tool loop has asked for `limit` answers, and the model is not done. `messages` is the history: whole turns."""
+    """A tool loop has requested `limit` answers, and the model is not done. `messages` is the history: whole turns."""
 
     def __init__(self, message: str, *, limit: int, messages: Sequence[Any] = ()) -> None:
         super().__init__(message, limit=limit)
@@ -494,11 +494,7 @@ class HTTPUsageError(UsageError):
 
 
 class PartialJSONError(UsageError):
-    """The text is not a prefix of a JSON text. `position` counts characters from 0."""
-
-    def __init__(self, message: str, *, position: int) -> None:
-        super().__init__(message)
-        self.position = position
+    """The text is not a prefix of a JSON text. The message has the position, in characters from 0."""
 
 
 class ConfigurationError(UsageError):
@@ -594,7 +590,7 @@ def words_of(body: object, depth: int = _MAX_DEPTH) -> str | None:
         words = [said for item in body[:_MAX_ITEMS] if (said := words_of(item, depth - 1))]
         return _bounded("; ".join(words)) or None
     if isinstance(body, dict) and depth:
-        # The API's `error` is an object, and comes first. A text there is often only the name of the status.
+        # The API's `error` is an object, and is read first. A text there is often only the name of the status.
         names = _SAID_IN if isinstance(body.get("error"), str) else ("error", *_SAID_IN)
         return next((said for name in names if (said := words_of(body.get(name), depth - 1))), None)
     return None

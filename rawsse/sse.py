@@ -79,7 +79,7 @@ class Decoder:
         self.is_between_events = False
         self._max_event_bytes = max_event_bytes
         self._room = max_event_bytes  # what is left of the limit after the data so far
-        self._skippable = _BOM  # dropped if it comes next: the BOM, or the LF of a CRLF; see `_skip`
+        self._skippable = _BOM  # dropped if it is next: the BOM, or the LF of a CRLF; see `_skip`
         self._head = b""  # the first bytes of `_skippable`, kept until the next byte decides
         self._line = bytearray()  # the unfinished line; extended in place, so that many small chunks take linear time
         self._data: list[str] = []
@@ -246,7 +246,7 @@ class Decoder:
 
 
 async def aiter_events(chunks: AsyncIterable[bytes], decoder: Decoder | None = None) -> AsyncGenerator[Event, None]:
-    """The events of a stream whose bytes come from an async iterator, split anywhere.
+    """The events of a stream whose bytes an async iterator yields, split anywhere.
 
     As the standard says, an event without its blank line at the end of the stream is discarded. Give a new `decoder` to know of
     it, to set the limit, or to reconnect:
@@ -256,8 +256,8 @@ async def aiter_events(chunks: AsyncIterable[bytes], decoder: Decoder | None = N
         unfinished = decoder.close()            # not empty: the stream ended within an event
         decoder.last_event_id, decoder.retry    # for the next request
 
-    Raises what `chunks` raises, `TypeError` for a chunk that is not bytes, and `EventTooLargeError`; the events before come
-    first. However it ends, it closes `chunks` if that has an `aclose`. The caller closes the response; to leave the loop early,
+    Raises what `chunks` raises, `TypeError` for a chunk that is not bytes, and `EventTooLargeError`, after the events before
+    it. However it ends, it closes `chunks` if that has an `aclose`. The caller closes the response; to leave the loop early,
     use `contextlib.aclosing`, as for every async generator.
     """
     decoder = Decoder() if decoder is None else decoder

@@ -27,7 +27,6 @@ from rawsse.errors import (
     InternalServerError,
     LimitExceededError,
     OverloadedError,
-    PartialJSONError,
     ProtocolError,
     ProxyError,
     RateLimitError,
@@ -133,7 +132,6 @@ def test_each_further_attribute_is_kept() -> None:
     assert EventOrderError("a", rule="r").rule == "r"
     assert LimitExceededError("a", limit=5).limit == 5
     assert EventTooLargeError("a", limit=5, events=["e"]).events == ["e"]
-    assert PartialJSONError("a", position=3).position == 3
     assert (ProxyError("a").status_code, ProxyError("a").may_heal) == (None, True)
     assert (ProxyError("a", status_code=407, may_heal=False).status_code) == 407
 

@@ -146,7 +146,7 @@ def test_no_module_keeps_state() -> None:
 @pytest.mark.parametrize(
     ("statement", "rooms"),
     [
-        ("import rawsse", {"errors"}),
+        ("import rawsse", set()),
         ("import rawsse.sse", {"errors", "sse"}),
         ("from rawsse import AsyncClient", {"client", "errors", "http1", "messages", "sse"}),
     ],

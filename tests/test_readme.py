@@ -117,8 +117,18 @@ def test_the_tests_in_the_readme_are_green(tmp_path: Path) -> None:
     assert "2 passed" in done.stdout, done.stdout
 
 
-def test_the_first_code_stands_before_line_30() -> None:
-    assert TEXT[: TEXT.index("asyncio.run")].count("\n") < 30
+def test_the_first_code_ends_before_line_30() -> None:
+    assert TEXT[: TEXT.index(BLOCKS[0][0]) + len(BLOCKS[0][0])].count("\n") < 30
+
+
+def test_every_link_in_the_readme_leads_somewhere() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", line[3:]).lower().replace(" ", "-") for line in TEXT.splitlines() if line[:3] == "## "
+    }
+    links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", TEXT)
+    assert len(links) > 10
+    for link in (file or picture for file, picture in links):
+        assert link[1:] in headings if link[0] == "#" else (README.parent / link).is_file(), link
 
 
 def test_every_exported_name_is_in_the_readme() -> None:

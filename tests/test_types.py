@@ -72,6 +72,12 @@ def test_a_tool_of_yours_and_one_of_anthropic_s_go_into_one_list() -> None:
     assert [tool["name"] for tool in tools] == ["f", "web_search"]
 
 
+def test_a_param_can_be_called_as_the_typed_dict_of_the_sdk() -> None:
+    unions = ("ContentBlockParam", "ModelParam", "ToolUnionParam")
+    for name in {name for name in rawsse.types.__all__ if name.endswith("Param")}.difference(unions):
+        assert getattr(rawsse.types, name)(type="x") == {"type": "x"}, name
+
+
 def test_a_block_is_narrowed_by_its_class_under_either_name() -> None:
     block: Any = TextBlock({"type": "text", "text": "hi"})
     assert text_of(block) == "hi"

@@ -2,10 +2,8 @@
 
     terminal.py    text to and from a person; an error in one line, and what helps
     options.py     options that several commands have, the `.env` file, the client with its key
-    ask.py         `rawsse ask`: one question, one answer
-    chat.py        `rawsse chat`: questions and answers in turn
-    inspect.py     `rawsse check`, `explain` and `doctor`: is this stream right, and does it arrive as sent?
-    conform.py     `rawsse conform`: what a gateway or a client makes of streams, cuts and faults
+    ask.py         `rawsse ask` and `chat`: one question, or several in turn
+    inspect.py     `rawsse check`, `explain`, `doctor` and `conform`: is this stream right, and what becomes of it on its way?
     servers.py     `rawsse demo`, `serve`, `record` and `replay`
     usage.py       `rawsse usage`: the tokens of each user, and their cost
 
@@ -20,11 +18,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rawsse.cli.ask import add_ask
-from rawsse.cli.chat import add_chat
-from rawsse.cli.conform import add_conform
-from rawsse.cli.inspect import add_check, add_doctor, add_explain
-from rawsse.cli.options import asked_of, load_env_file
+from rawsse.cli.ask import add_ask, add_chat
+from rawsse.cli.inspect import add_check, add_conform, add_doctor, add_explain
+from rawsse.cli.options import Parser, asked_of, load_env_file
 from rawsse.cli.servers import add_demo, add_record, add_replay, add_serve
 from rawsse.cli.terminal import complain, drop_output, prepare_streams, show, write
 from rawsse.cli.usage import add_usage
@@ -67,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="rawsse",
         description="Stream Claude's answers over raw HTTP and server-sent events.",
         epilog="To begin: `rawsse demo`, and open the address that it prints; it needs no key. "
@@ -77,9 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None, parser=parser)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (add_demo, add_serve, add_usage, add_ask, add_chat, add_record, add_replay):
-        add(commands)
-    for add in (add_check, add_explain, add_doctor, add_conform):
+    to_talk = (add_demo, add_serve, add_usage, add_ask, add_chat)
+    for add in (*to_talk, add_record, add_replay, add_check, add_explain, add_doctor, add_conform):
         add(commands)
     return parser
 

@@ -1,7 +1,8 @@
-"""`rawsse ask`: one question, one answer, in a terminal or a pipe.
+"""`rawsse ask`: one question, one answer. `rawsse chat`: questions and answers in turn. In a terminal or a pipe.
 
-await print_text(stream.text_stream)     # to standard output, as it arrives
-say(usage_line(message))                 # "[claude-sonnet-4-5, 28 tokens in, 217 out, end_turn]"
+In a chat a line is a question, or a command that begins with `/`. The chat goes on to the end of standard input (Ctrl-D), or
+`/quit`. Lines are read while no event loop runs, so that Ctrl-C there is Python's own; during an answer it is asyncio's, and
+cancels only that answer.
 """
 
 from __future__ import annotations
@@ -10,14 +11,30 @@ import argparse
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import add_command, add_upstream, new_client
-from rawsse.cli.terminal import is_typed, must_be_text, read_all, say, show
-from rawsse.errors import ConfigurationError
+from rawsse.cli.options import add_command, asked_of, new_client
+from rawsse.cli.terminal import Asked, begin_editing, complain, is_typed, must_be_text, read_all, read_line, say, show
+from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 
 if TYPE_CHECKING:
+    from rawsse.client.tools.conversation import Conversation, Reply
     from rawsse.messages import Message
+
+WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest"
+
+HELP = """\
+/help           this list
+/retry          ask the last question again, in place of its answer
+/model [NAME]   the model for the next questions; alone: show it
+/system [TEXT]  the system prompt; alone: show it; - removes it
+/usage          the cost of the conversation so far
+/quit           leave, as Ctrl-D does"""
+"""The commands of a chat."""
+
+
+# --- ask -----------------------------------------------------------------------------------------------------------
 
 
 def add_ask(commands: Any) -> None:
@@ -26,19 +43,17 @@ def add_ask(commands: Any) -> None:
     parser = add_command(commands, _ask, "ask", "stream one answer to the terminal", more)
     prompt = "the prompt; standard input replaces -, or else follows it, unless it is a terminal"
     parser.add_argument("prompt", nargs="*", metavar="PROMPT", help=prompt)
-    parser.add_argument("-s", "--system", help="the system prompt")
     parser.add_argument("--json", action="store_true", help="print the whole message as JSON instead of its text")
-    add_upstream(parser)
+    parser.add_upstream()
 
 
 def _ask(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
     # Before asyncio runs: it would take the first Ctrl-C for itself, and reading would go on.
     messages = [{"role": "user", "content": read_prompt(arguments.prompt)}]
-    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
 
     async def run() -> Message:
-        async with client, client.messages.stream(messages=messages, **options) as stream:
+        async with client, client.messages.stream(messages=messages, **_fields(arguments)) as stream:
             if not arguments.json:
                 await print_text(stream.text_stream)
             return await stream.get_final_message()
@@ -48,6 +63,10 @@ def _ask(arguments: argparse.Namespace) -> bool:
         show(message.to_json(indent=None))
     say(usage_line(message))
     return True
+
+
+def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("model", "max_tokens", "system")}
 
 
 def read_prompt(words: Sequence[str]) -> str:
@@ -87,3 +106,132 @@ def usage_line(message: Message) -> str:
     counts = f"{usage.total_input_tokens} tokens in, {usage.get('output_tokens', 0)} out"
     more = ": more room by --max-tokens" if message.stop_reason == "max_tokens" else ""
     return f"[{message.model}, {counts}, {message.stop_reason}{more}]"
+
+
+# --- chat ----------------------------------------------------------------------------------------------------------
+
+
+def add_chat(commands: Any) -> None:
+    """The arguments of `rawsse chat`."""
+    more = "From a pipe, each line is a question. Nothing is saved."
+    parser = add_command(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
+    parser.add_upstream()
+
+
+def _chat(arguments: argparse.Namespace) -> bool:
+    client = new_client(arguments.base_url)
+    with asyncio.Runner() as runner:
+        chat = Chat(runner, client.conversation(**_fields(arguments)), asked_of(arguments))
+        try:
+            chat.run()
+        finally:
+            runner.run(client.aclose())
+    # A person has seen what failed, and has asked again or not. A script has not.
+    return not chat.has_failed or is_typed()
+
+
+@dataclass
+class Chat:
+    """Reads lines and does what they ask for."""
+
+    runner: asyncio.Runner
+    conversation: Conversation
+    asked: Asked
+    has_failed: bool = False
+    """An answer did not arrive whole, or a command failed."""
+
+    def run(self) -> None:
+        """Read lines to their end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
+        lines are not typed by a person, at the first."""
+        if is_typed():
+            begin_editing()
+            say(f"chat with {self.conversation.fields['model']}: {WELCOME}")
+        try:
+            while (line := self._next_line()) is not None and line != "/quit":
+                self._take(line)
+        finally:
+            if self.conversation.usage.turns:
+                say(self._total())
+
+    def _next_line(self) -> str | None:
+        """The next line, without the spaces around it; None at the end. Ctrl-C drops what was typed."""
+        while True:
+            try:
+                return read_line("you> ").strip()
+            except EOFError:
+                self._end_line()
+                return None
+            except KeyboardInterrupt:
+                if not is_typed():
+                    raise
+                say("\n(Ctrl-D leaves)")
+
+    def _end_line(self) -> None:
+        if is_typed():
+            say("")
+
+    def _take(self, line: str) -> None:
+        """Do what a line asks for. A question that begins with `/` is written with `//`."""
+        try:
+            if line.startswith("/") and not line.startswith("//"):
+                self._do(line)
+            elif line:
+                self._answer(self.conversation.stream(line.removeprefix("/")))
+        except BrokenPipeError:
+            raise
+        except (RawsseError, OSError) as exc:
+            self._complain(exc)
+
+    def _complain(self, problem: Exception) -> None:
+        self.has_failed = True
+        model = str(self.conversation.fields["model"])
+        complain(problem, self.asked._replace(model=model, model_option="/model"))
+        if is_typed() and isinstance(problem, APIError) and problem.may_heal:
+            say("[/retry asks again]")
+        self._end_line()
+
+    def _do(self, command: str) -> None:
+        name, _, argument = command.partition(" ")
+        match name, argument.strip():
+            case "/help", "":
+                say(HELP)
+            case "/usage", "":
+                say(self._total())
+            case "/retry", "":
+                if not self.conversation.turns:
+                    raise ConfigurationError("there is no question to ask again")
+                self._answer(self.conversation.retry())
+            case "/model" | "/system", value:
+                fields, field = self.conversation.fields, name[1:]
+                if value:
+                    fields[field] = None if (field, value) == ("system", "-") else value
+                say(f"[{field}: {fields.get(field) or 'none'}]")
+            case _:
+                known = "/help lists the commands; a question that begins with / is written with //"
+                raise ConfigurationError(f"there is no command {quote(command)}: {known}")
+
+    def _answer(self, reply: Reply) -> None:
+        """Show the answer as it arrives, and its cost. Raises `APIError`."""
+        message = self.runner.run(_show(reply))
+        if message is None and not is_typed():
+            raise KeyboardInterrupt
+        say("[stopped]" if message is None else usage_line(message), over=message is None)
+        if message is not None and self.conversation.turns[-1].state == "refused":
+            say("[the model refuses to answer: the question is not kept]")
+        self._end_line()
+
+    def _total(self) -> str:
+        usage = self.conversation.usage
+        tokens = f"{usage.total_input_tokens} tokens in, {usage.output_tokens} out"
+        count = len(usage.turns)
+        return f"[{count} question{'' if count == 1 else 's'}, {'' if usage.exact else 'at least '}{tokens}]"
+
+
+async def _show(reply: Reply) -> Message | None:
+    """Show the answer as it arrives; None if Ctrl-C has stopped it."""
+    try:
+        async with reply:
+            await print_text(reply.text_stream)
+            return await reply.get_final_message()
+    except asyncio.CancelledError:
+        return None

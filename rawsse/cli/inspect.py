@@ -1,4 +1,5 @@
-"""The commands that look at streams: `check` and `explain` at recordings, standard input and APIs, `doctor` at a relay.
+"""The commands that look at streams: `check` and `explain` at recordings, standard input and APIs, `doctor` at a relay, and
+`conform` at a gateway or a client.
 
 `rawsse.replay` and `rawsse.relay.doctor` decide what is wrong with a stream; each command loads what it needs of them.
 """
@@ -8,24 +9,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import itertools
 import json
+import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rawsse.cli.options import DEFAULT_MODEL, ListTable, add_command, add_paths, add_scrub
-from rawsse.cli.terminal import complain, show, write
-from rawsse.errors import APIConnectionError, APIError, ConfigurationError, RawsseError
+from rawsse.cli.options import DEFAULT_MODEL, SECONDS, ListTable, add_command, at_least_one
+from rawsse.cli.terminal import complain, progress, show, write
+from rawsse.errors import APIError, RawsseError
 
 if TYPE_CHECKING:
     from io import BufferedReader
 
+    from rawsse.client.client import AsyncClient
     from rawsse.relay.doctor import Plan, Trace
     from rawsse.replay import Finding, Recording, ScrubPolicy
+    from rawsse.replay.conform import OnRow, Row
 
 READ_BYTES = 65536
 """How much is read from standard input at a time, at most. Less is checked as soon as it arrives."""
@@ -33,13 +38,15 @@ READ_BYTES = 65536
 ASKED_TOKENS = 256
 """`max_tokens` of the question to an API that is checked: room for every event of a text."""
 
+MAX_FINDINGS = 10_000
+"""An answer of an API with so many is not read any further."""
+
 PATIENCE_SECONDS = 10.0
 """How long connecting to a relay may take, and how much later than planned its last event may arrive."""
 
 MAX_KEPT_BYTES = 64 * 1024
 """The largest event of a relay; and how much is kept of an answer that is not its stream."""
 
-STDIN = "-"
 _PATH = "/v1/messages"
 
 T = TypeVar("T")
@@ -50,13 +57,13 @@ T = TypeVar("T")
 
 def add_check(commands: Any) -> None:
     """The arguments of `rawsse check`."""
-    more = "Names each broken rule and its place, for a live stream at once. Exit code 1 if a rule is broken."
+    more = "Names each broken rule and its place, in standard input at once. Exit code 1 if a rule is broken."
     parser = add_command(commands, _check, "check", "is this a correct stream?", more)
     option = parser.add_argument
     sources = "a recording (*.sse.jsonl), a bare *.sse, a folder, - for standard input, or the base URL of an API"
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="a line of JSON for each finding and each stream")
-    add_scrub(parser, "report")
+    parser.add_scrub("report")
     option("--rules", action=ListTable, nargs=0, const="rawsse.replay.check.RULES", help="list the rules, and exit")
     option("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask of an API (default: {DEFAULT_MODEL})")
     option("--prompt", default="Count from one to five.", help="the question to an API (default: %(default)s)")
@@ -65,108 +72,83 @@ def add_check(commands: Any) -> None:
 def _check(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import ScrubPolicy, check
 
-    is_good, policy, as_json = True, ScrubPolicy(patterns=tuple(arguments.scrub)), arguments.json
+    is_good, policy = True, ScrubPolicy(patterns=tuple(arguments.scrub))
     for source in arguments.sources:
-        report = _Report(source, policy, as_json=as_json)
-        if source == STDIN:
-            is_good &= _check_stdin(report)
+        if source == "-":
+            is_good &= _report(source, _findings_in_stdin(policy), policy, as_json=arguments.json)
         elif source.startswith(("http://", "https://")):
-            base_url = source.rstrip("/").removesuffix(_PATH)
-            is_good &= asyncio.run(_check_api(report, base_url, arguments.model, arguments.prompt))
+            findings, policy_of_api = asyncio.run(_findings_of_api(source, arguments.model, arguments.prompt, policy))
+            is_good &= _report(source, findings, policy_of_api, as_json=arguments.json)
         else:
-            for recording in _load_all(Path(source)):
-                if recording is not None:
-                    report = _Report(recording.name, policy, as_json=as_json)
-                    lines = report.add(check(recording, policy))
-                    _show_all([*lines, report.summary()] if as_json else [report.summary(), *lines])
-                is_good &= recording is not None and report.is_good
+            for it in _load_all(Path(source)):
+                is_good &= it is not None and _report(it.name, check(it, policy), policy, as_json=arguments.json)
     return is_good
 
 
-class _Report:
-    """The findings in one stream, as lines, and a line for the whole."""
+def _report(name: str, findings: Iterable[Finding], policy: ScrubPolicy, *, as_json: bool) -> bool:
+    """Show each finding as it comes, and then their number. False if a rule is broken."""
+    from rawsse.replay.scrub import scrub_line
 
-    def __init__(self, name: str, policy: ScrubPolicy, *, as_json: bool) -> None:
-        self.policy = policy
-        self._name = name
-        self._as_json = as_json
-        self._counts = {"error": 0, "warning": 0, "note": 0}
-
-    @property
-    def is_good(self) -> bool:
-        """No rule is broken."""
-        return not self._counts["error"]
-
-    def add(self, findings: Iterable[Finding]) -> list[str]:
-        """Count the findings; a line for each."""
-        from rawsse.replay.scrub import scrub_line
-
-        lines = []
-        for found in findings:
-            finding = replace(found, text=scrub_line(found.text, self.policy))  # it quotes the stream
-            self._counts[finding.severity] += 1
-            place = {"byte": finding.where.byte, "event": finding.where.event}
-            fields = {"severity": finding.severity, "rule": finding.rule, **place, "text": finding.text}
-            lines.append(self._json(fields) if self._as_json else f"  {finding}")
-        return lines
-
-    def summary(self) -> str:
-        """How many rules are broken."""
-        if self._as_json:
-            return self._json({f"{severity}s": count for severity, count in self._counts.items()})
-        broken = self._counts["error"]
-        return f"{self._name}: " + (f"{broken} broken rule{'' if broken == 1 else 's'}" if broken else "ok")
-
-    def _json(self, fields: Mapping[str, object]) -> str:
-        return json.dumps({"stream": self._name, **fields})
+    counts = {"error": 0, "warning": 0, "note": 0}
+    for finding in findings:
+        counts[finding.severity] += 1
+        place = {"byte": finding.where.byte, "event": finding.where.event}
+        text = scrub_line(finding.text if as_json else str(finding), policy)  # it quotes the stream
+        fields = {"stream": name, "severity": finding.severity, "rule": finding.rule, **place, "text": text}
+        show(json.dumps(fields) if as_json else f"{name}: {text}")
+    if as_json:
+        show(json.dumps({"stream": name, **{f"{severity}s": count for severity, count in counts.items()}}))
+    else:
+        broken = counts["error"]
+        show(f"{name}: " + (f"{broken} broken rule{'' if broken == 1 else 's'}" if broken else "ok"))
+    return not counts["error"]
 
 
-def _show_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        show(line)
-
-
-def _check_stdin(report: _Report) -> bool:
+def _findings_in_stdin(policy: ScrubPolicy) -> Iterator[Finding]:
     from rawsse.replay import Checker
 
-    checker = Checker(policy=report.policy)
+    checker = Checker(policy=policy)
     if sys.stdin is None:
         raise OSError(errno.EBADF, "standard input is closed")
     stream = cast("BufferedReader", sys.stdin.buffer)
     while not checker.is_over and (data := stream.read1(READ_BYTES)):
-        _show_all(report.add(checker.feed(data)))
-    _show_all([*report.add(checker.close()), report.summary()])
-    return report.is_good
+        yield from checker.feed(data)
+    yield from checker.close()
 
 
-async def _check_api(report: _Report, base_url: str, model: str, prompt: str) -> bool:
-    from rawsse.client.client import AsyncClient
+async def _findings_of_api(url: str, model: str, prompt: str, policy: ScrubPolicy) -> tuple[list[Finding], ScrubPolicy]:
+    """What is wrong with an answer of the API; and the policy with the request's secrets, which the API may quote."""
     from rawsse.client.request import Secrets
     from rawsse.replay import Checker
     from rawsse.replay.proxy import BodyAnswer
 
     messages = [{"role": "user", "content": prompt}]
     body = {"model": model, "max_tokens": ASKED_TOKENS, "messages": messages, "stream": True}
-    client = AsyncClient(base_url=base_url)
-    async with client if client.has_credential else AsyncClient(base_url=base_url, api_key="none") as client:
+    async with _client_of(url) as client:
         call = client.call("POST", _PATH, kind=BodyAnswer, body=body, max_retries=0)
-        # The API may quote the request's header.
-        report.policy = replace(report.policy, secrets=tuple(Secrets(call.settings.request.headers).values))
+        policy = replace(policy, secrets=tuple(Secrets(call.settings.request.headers).values))
+        findings: list[Finding] = []
         answer = await call.open()
         content_type = answer.response.headers.get("content-type") or ""
-        checker = Checker(answer.response.status, content_type, wants_stream=True, policy=report.policy)
+        checker = Checker(answer.response.status, content_type, wants_stream=True, policy=policy)
         while True:
             for piece in answer.take():
-                _show_all(report.add(checker.feed(piece)))
-            if answer.is_over or checker.is_over:
+                findings += checker.feed(piece)
+            if answer.is_over or checker.is_over or len(findings) >= MAX_FINDINGS:
                 break
             await call.more()
-        if isinstance(answer.error, APIConnectionError):
+        if answer.error is not None:
             complain(answer.error)
-        elif answer.error is not None:
-            raise answer.error
-    _show_all([*report.add(checker.close("clean" if answer.error is None else "cut")), report.summary()])
-    return report.is_good
+    return findings + checker.close("clean" if answer.error is None else "cut"), policy
+
+
+def _client_of(url: str) -> AsyncClient:
+    """For an API or a gateway; where there is no key, with one that is made up."""
+    from rawsse.client.client import AsyncClient
+
+    base_url = url.rstrip("/").removesuffix(_PATH)
+    client = AsyncClient(base_url=base_url)
+    return client if client.has_credential else AsyncClient(base_url=base_url, api_key="none")
 
 
 # --- explain -------------------------------------------------------------------------------------------------------
@@ -175,12 +157,11 @@ async def _check_api(report: _Report, base_url: str, model: str, prompt: str) ->
 def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
     parser = add_command(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message")
-    add_paths(parser)
+    parser.add_paths()
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
-    form = parser.add_mutually_exclusive_group().add_argument
-    form("--event", type=int, metavar="N", help="follow one event: read, HTTP chunk, lines, JSON, message")
-    form("--html", type=Path, metavar="OUT", help="write a page with the timeline, or several into the folder OUT")
+    option("--event", type=int, metavar="N", help="follow one event: read, HTTP chunk, lines, JSON, message")
+    option("--html", type=Path, metavar="OUT", help="write a page (of the event N), or several into the folder OUT")
 
 
 def _explain(arguments: argparse.Namespace) -> bool:
@@ -189,7 +170,7 @@ def _explain(arguments: argparse.Namespace) -> bool:
 
     recordings = (recording for path in arguments.paths for recording in _load_all(path))
     if arguments.html is not None:
-        return _write_pages(list(recordings), arguments.html)
+        return _write_pages(list(recordings), arguments.html, arguments.event)
     # NO_COLOR: https://no-color.org. An option counts for more.
     is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     color, is_good = is_wanted if arguments.color == "auto" else arguments.color == "always", True
@@ -205,20 +186,18 @@ def _explain(arguments: argparse.Namespace) -> bool:
     return is_good
 
 
-def _write_pages(recordings: Sequence[Recording | None], out: Path) -> bool:
+def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int | None) -> bool:
     """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
     from rawsse.replay.explain_page import explain_html
     from rawsse.replay.recording import write_whole
     from rawsse.replay.scrub import to_show
 
     is_folder = out.is_dir() or len(recordings) > 1
-    if is_folder and out.exists() and not out.is_dir():
-        raise ConfigurationError(f"--html: {out} is not a folder, and there are {len(recordings)} recordings")
     for recording in filter(None, recordings):
         name = Path(recording.name).name.removesuffix(".jsonl").removesuffix(".sse")
         page = out / f"{name}.html" if is_folder else out
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, explain_html(to_show(recording)))
+        write_whole(page, explain_html(to_show(recording), event=event))
         show(f"{page}")
     return None not in recordings
 
@@ -286,9 +265,9 @@ async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) ->
     `ConfigurationError` for a URL, a token or a proxy that cannot be used.
     """
     from rawsse.client.network.asyncio_network import AsyncioNetwork
-    from rawsse.client.network.certificates import TLSContext
     from rawsse.client.network.link import Expired
     from rawsse.client.network.route import Proxies
+    from rawsse.client.network.tls import TLSContext
     from rawsse.client.request import Endpoint, credential, query_string
     from rawsse.http1 import ClientConnection, ContentDecoder, EndOfMessage, Response
     from rawsse.relay.doctor import Trace
@@ -317,9 +296,78 @@ async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) ->
                 data, now = coding.decode(event.data), network.now()
                 trace.body += data[: MAX_KEPT_BYTES - len(trace.body)]
                 trace.events += [(now, each) for each in decoder.feed(data)]
+                progress(f"{len(trace.events)} of {len(plan.pauses())} events")
     except (Expired, OSError, APIError) as exc:
         trace.error = str(exc) or "nothing more came in time"
     finally:
+        progress("")
         connector.abort()
     trace.ended = network.now()
     return trace
+
+
+# --- conform -------------------------------------------------------------------------------------------------------
+
+
+def add_conform(commands: Any) -> None:
+    """The arguments of `rawsse conform`."""
+    summary = "try a gateway, or a client, with recordings, cuts and faults"
+    parser = add_command(commands, _try_server, "conform", summary, "Exit code 1 if anything is wrong.")
+    kinds = parser.add_subparsers(title="what to try", metavar="server|client", required=True)
+    more = "The key is ANTHROPIC_API_KEY in the environment."
+    server = add_command(
+        kinds, _try_server, "server", "what a gateway that speaks the Messages API does to streams", more
+    )
+    server.add_argument("url", metavar="URL", help="its base URL, without /v1/messages")
+    port = "play recordings and faults on this port, which is the gateway's upstream, and compare"
+    server.add_argument("--upstream", type=at_least_one, metavar="PORT", help=port)
+    server.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask for (default: {DEFAULT_MODEL})")
+    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, prints the text, and exits with another code than 0 on an error."
+    client = add_command(kinds, _try_client, "client", "which cuts and faults a client takes for a whole answer", more)
+    client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")
+    jobs = "how many at a time (default: %(default)s)"
+    client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
+    for each in (server, client):
+        form = each.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="the rows as JSON, one a line")
+        form.add_argument("--markdown", action="store_true", help="the table in Markdown")
+        each.add_argument("--limit", **SECONDS, default=30.0, help="for one answer (default: %(default)g)")
+
+
+def _try_server(arguments: argparse.Namespace) -> bool:
+    from rawsse.replay.conform import try_server
+
+    async def run() -> list[Row]:
+        options = {"model": arguments.model, "upstream_port": arguments.upstream, "limit": arguments.limit}
+        async with _client_of(arguments.url) as client:
+            return await try_server(client, on_row=_progress(), **options)
+
+    return _show_rows(asyncio.run(run()), arguments)
+
+
+def _try_client(arguments: argparse.Namespace) -> bool:
+    from rawsse.replay.conform import try_client
+
+    options = {"limit": arguments.limit, "jobs": arguments.jobs}
+    rows = asyncio.run(try_client(arguments.line, on_row=_progress(), **options))
+    if len(rows) == 1:
+        complain("the command fails with a whole answer, so that its other endings say nothing")
+    return _show_rows(rows, arguments)
+
+
+def _progress() -> OnRow:
+    """Counts the rows. Faults are meant: what the servers here log of them is not shown."""
+    logging.getLogger("rawsse").addHandler(logging.NullHandler())
+    count = itertools.count(1)
+    return lambda row, total: progress(f"{next(count)} of {total}: {row.name}")
+
+
+def _show_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> bool:
+    from rawsse.replay.conform import as_markdown, as_text, is_good
+
+    progress("")
+    if arguments.json:
+        show("\n".join(json.dumps(row._asdict()) for row in rows))
+    else:
+        show(as_markdown(rows).rstrip() if arguments.markdown else as_text(rows))
+    return is_good(rows)

@@ -1,7 +1,7 @@
 """Options that several commands have, the `.env` file, and the client with its key.
 
 parser = add_command(commands, run, "ask", "stream one answer to the terminal")
-add_upstream(parser)                # --base-url, --model, --max-tokens, --env-file
+parser.add_upstream()               # --base-url, --model, --max-tokens, --system, --env-file
 load_env_file(None)                 # .env in this folder, if there is one
 load_env_file(Path("prod.env"))     # a file that the user named
 """
@@ -37,14 +37,6 @@ Command = Callable[[argparse.Namespace], bool]
 # --- Arguments -----------------------------------------------------------------------------------------------------
 
 
-def add_command(commands: Any, run: Command, name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
-    """A parser for one command."""
-    description = f"{summary[0].upper()}{summary[1:]}{'' if summary.endswith('?') else '.'} {more}"
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
-    parser.set_defaults(command=run, parser=parser)
-    return parser
-
-
 def at_least_one(text: str) -> int:
     """A type of arguments: a whole number, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
@@ -63,42 +55,55 @@ def seconds(text: str) -> float:
     return value
 
 
+def system_prompt(text: str) -> str:
+    """A type of arguments: a text, or the one in a file, as @FILE. Raises `OSError`."""
+    return Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+
+
 FILE: Mapping[str, Any] = {"type": Path, "metavar": "FILE"}
 SECONDS: Mapping[str, Any] = {"type": seconds, "metavar": "SECONDS"}
 REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
 
 
-def add_paths(parser: argparse.ArgumentParser) -> None:
-    """Recordings."""
-    paths = "a recording (*.sse.jsonl), a bare *.sse, or a folder"
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=paths)
+class Parser(argparse.ArgumentParser):
+    """The arguments of a command; its methods add those that several commands have."""
+
+    def add_paths(self) -> None:
+        """Recordings."""
+        paths = "a recording (*.sse.jsonl), a bare *.sse, or a folder"
+        self.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=paths)
+
+    def add_scrub(self, verb: str) -> None:
+        """More patterns of secrets."""
+        more = f"also {verb} what this finds as a secret: its group, or all of it (repeatable)"
+        self.add_argument("--scrub", **REPEATED, metavar="REGEX", help=more)
+
+    def add_speed(self) -> None:
+        """How fast recordings are played."""
+        speed = "1: the recorded pace (default), 2: twice as fast, 0: no waiting"
+        self.add_argument("--speed", type=float, default=1.0, help=speed)
+
+    def add_base_url(self) -> None:
+        """Where the API is."""
+        self.add_argument("--base-url", metavar="URL", help="the API (default: ANTHROPIC_BASE_URL, or Anthropic's)")
+
+    def add_upstream(self) -> None:
+        """Where the API is, and what a request asks of it."""
+        self.add_base_url()
+        option = self.add_argument
+        option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
+        most = f"the longest answer (default: {DEFAULT_MAX_TOKENS})"
+        option("--max-tokens", type=at_least_one, default=DEFAULT_MAX_TOKENS, metavar="N", help=most)
+        option("-s", "--system", type=system_prompt, metavar="TEXT", help="the system prompt, or @FILE")
+        option("--env-file", **FILE, help="read this instead of .env")
 
 
-def add_scrub(parser: argparse.ArgumentParser, verb: str) -> None:
-    """More patterns of secrets."""
-    more = f"also {verb} what this finds as a secret: its group, or all of it (repeatable)"
-    parser.add_argument("--scrub", **REPEATED, metavar="REGEX", help=more)
-
-
-def add_speed(parser: argparse.ArgumentParser) -> None:
-    """How fast recordings are played."""
-    speed = "1: the recorded pace (default), 2: twice as fast, 0: no waiting"
-    parser.add_argument("--speed", type=float, default=1.0, help=speed)
-
-
-def add_base_url(parser: argparse.ArgumentParser) -> None:
-    """Where the API is."""
-    parser.add_argument("--base-url", metavar="URL", help="the API (default: ANTHROPIC_BASE_URL, or Anthropic's)")
-
-
-def add_upstream(parser: argparse.ArgumentParser) -> None:
-    """Where the API is, and what a request asks of it."""
-    add_base_url(parser)
-    option = parser.add_argument
-    option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
-    most = f"the longest answer (default: {DEFAULT_MAX_TOKENS})"
-    option("--max-tokens", type=at_least_one, default=DEFAULT_MAX_TOKENS, metavar="N", help=most)
-    option("--env-file", **FILE, help="read this instead of .env")
+def add_command(commands: Any, run: Command, name: str, summary: str, more: str = "") -> Parser:
+    """A parser for one command."""
+    description = f"{summary[0].upper()}{summary[1:]}{'' if summary.endswith('?') else '.'} {more}"
+    parser: Parser = commands.add_parser(name, help=summary, description=description)
+    parser.set_defaults(command=run, parser=parser)
+    return parser
 
 
 def asked_of(arguments: argparse.Namespace) -> Asked:
@@ -137,22 +142,23 @@ TAKEN_UNASKED = (*CREDENTIALS, ADDRESS, "RAWSSE_TOKEN")
 """The variables that are read from a `.env` that the user did not name: the folder may be another person's, and its PATH and
 proxies are not trusted."""
 
-_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_LINE = re.compile(
+    r"""(?:export\s+)? ([A-Za-z_][A-Za-z0-9_]*) \s*=\s* (?: (['"])(.*?)\2.* | \#.* | (.*?)(?:\s\#.*)? )""", re.VERBOSE
+)
+"""NAME=value: what follows a value in quotes is dropped; without quotes, a comment begins at a `#` after a space."""
 
 
 def load_env_file(named: Path | None) -> None:
     """Put a file's variables into the environment; those that are set already stay. None: `.env` in this folder, if it exists.
 
-    Raises `ConfigurationError` if the file cannot be used, and if a `.env` that the user did not name would send the key of
-    the environment to another address.
+    Raises `OSError` if the file cannot be read. Raises `ConfigurationError` if it cannot be used, and if a `.env` that the user
+    did not name would send the key of the environment to another address.
     """
     path = named or Path(".env")
     if named is None and not path.is_file():
         return
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors leave a byte order mark
-    except OSError as exc:
-        raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"cannot read {path}: it is not UTF-8 text") from None
     variables = read_env_file(text, str(path))
@@ -178,17 +184,8 @@ def read_env_file(text: str, name: str = ".env") -> Mapping[str, str]:
         line = raw_line.strip()
         if not line or line.startswith("#"):
             continue
-        key, equals, value = re.sub(r"^export\s+", "", line).partition("=")
-        key, value = key.strip(), _unquoted(value.strip())
-        if not equals or not _NAME.fullmatch(key) or "\0" in value:
+        found = _LINE.fullmatch(line)
+        if found is None or "\0" in line:
             raise ConfigurationError(f"{name}, line {number}: not NAME=value")
-        variables[key] = value
+        variables[found[1]] = found[3] or found[4] or ""
     return variables
-
-
-def _unquoted(text: str) -> str:
-    """The value without its quotes; without quotes, a comment begins at a `#` after a space."""
-    quote = text[:1]
-    if quote in ("'", '"') and quote in text[1:]:
-        return text[1:].partition(quote)[0]
-    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].rstrip()

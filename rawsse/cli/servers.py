@@ -16,20 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import (
-    FILE,
-    REPEATED,
-    SECONDS,
-    ListTable,
-    add_base_url,
-    add_command,
-    add_paths,
-    add_scrub,
-    add_speed,
-    add_upstream,
-    new_client,
-    seconds,
-)
+from rawsse.cli.options import FILE, REPEATED, SECONDS, ListTable, Parser, add_command, new_client
 from rawsse.cli.terminal import say
 from rawsse.errors import ConfigurationError, quote
 
@@ -57,10 +44,10 @@ def add_demo(commands: Any) -> None:
     """The arguments of `rawsse demo`."""
     parser = add_command(commands, _demo, "demo", "the page and the relay with recorded answers: needs no key")
     _add_service(parser)
-    add_speed(parser)
+    parser.add_speed()
 
 
-def _add_service(parser: argparse.ArgumentParser) -> None:
+def _add_service(parser: Parser) -> None:
     option = parser.add_argument
     option("--host", help=f"the address to listen on (default: RAWSSE_HOST in the environment, or {_HOST})")
     option("--port", type=int, help=f"the port, 0 for any free one (default: PORT in the environment, or {_PORT})")
@@ -72,7 +59,7 @@ def add_serve(commands: Any) -> None:
     more = "The key is ANTHROPIC_API_KEY in the environment or .env; defaults in capitals are environment variables."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_service(parser)
-    add_upstream(parser)
+    parser.add_upstream()
     parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser may ask for less than a program
     option = parser.add_argument
     option("--token", **REPEATED, help="a user's token (repeatable; default: RAWSSE_TOKEN, but not with --users)")
@@ -80,12 +67,11 @@ def add_serve(commands: Any) -> None:
     option("--allow-host", **REPEATED, metavar="NAME", help="a name of the relay (repeatable)")
     option("--allow-origin", **REPEATED, metavar="ORIGIN", help="a page's origin, as https://example.org (repeatable)")
     option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model that may be chosen (repeatable)")
-    option("--system", metavar="TEXT", help="the system prompt of browsers' requests, or @FILE; they cannot set one")
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
     option("--grace", **SECONDS, default=10.0, help="how long open streams may take to end after SIGTERM (default 10)")
     option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for its reader (default 10)")
-    drain = f"an answer without a reader: cancel it (default), drain it for {DRAIN_SECONDS:.0f} s, or drain=SECONDS"
-    option("--on-disconnect", type=_drain_seconds, default=0.0, metavar="cancel|drain", help=drain)
+    drain = f"an answer without a reader: cancel it (default), or let it go on for {DRAIN_SECONDS:.0f} s"
+    option("--on-disconnect", choices=("cancel", "drain"), default="cancel", help=drain)
     option("--ledger", **FILE, help="a row for each run, for `rawsse usage` and quotas (default: RAWSSE_LEDGER)")
     option("--store", metavar="URL", help="a Redis that several relays share, redis://HOST (default: RAWSSE_STORE)")
     option("--proxy-headers", metavar="ADDRESSES", help="reverse proxies that are trusted, as 127.0.0.1,10.0.0.0/8")
@@ -93,16 +79,7 @@ def add_serve(commands: Any) -> None:
     option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream's answers that fail")
 
 
-def _drain_seconds(text: str) -> float:
-    word, _, number = text.partition("=")
-    if word == "cancel" and not number:
-        return 0.0
-    if word != "drain":
-        raise argparse.ArgumentTypeError(f"must be cancel, drain or drain=SECONDS, not {quote(text)}")
-    return seconds(number) if number else DRAIN_SECONDS
-
-
-def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
+def _add_address(parser: Parser, port: int) -> None:
     parser.add_argument("--host", default=_HOST, help=f"the address to listen on (default {_HOST})")
     parser.add_argument("--port", type=int, default=port, help=f"the port (default {port}; 0: any free one)")
 
@@ -113,18 +90,18 @@ def add_record(commands: Any) -> None:
     parser = add_command(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the recordings")
     parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
-    add_scrub(parser, "hide")
+    parser.add_scrub("hide")
     _add_address(parser, 8002)
-    add_base_url(parser)
+    parser.add_base_url()
 
 
 def add_replay(commands: Any) -> None:
     """The arguments of `rawsse replay`."""
     more = "Point any client at it. Several recordings are played in turn (see --match). It needs no key."
     parser = add_command(commands, _replay, "replay", "a Messages API made of recordings", more)
-    add_paths(parser)
+    parser.add_paths()
     _add_address(parser, 8001)
-    add_speed(parser)
+    parser.add_speed()
     option = parser.add_argument
     match = "turns (default), sequence (each once), request (the one that asks the same), name (base URL with /NAME)"
     option("--match", default="turns", metavar="HOW", help=match)
@@ -159,13 +136,9 @@ def _run(server: Coroutine[Any, Any, None]) -> None:
         new_loop = importlib.import_module("uvloop").new_event_loop
     except ImportError:
         new_loop = None
-    before = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
-    try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(server)
-    finally:
-        gc.set_threshold(*before)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(server)
 
 
 def raise_descriptor_limit() -> None:
@@ -210,7 +183,7 @@ def _prepare(log_format: str = "text") -> None:
 
 def _address(arguments: argparse.Namespace) -> tuple[str, int]:
     """Where to listen, from the arguments or else the environment. Raises `ConfigurationError`."""
-    host = (os.environ.get("RAWSSE_HOST") or _HOST) if arguments.host is None else arguments.host
+    host = arguments.host or os.environ.get("RAWSSE_HOST") or _HOST
     if arguments.port is not None:
         return host, arguments.port
     text = os.environ.get("PORT") or str(_PORT)
@@ -252,26 +225,22 @@ def _serve(arguments: argparse.Namespace) -> bool:
     given = arguments.token
     if not given and arguments.users is None:  # with a file it would be one more user, without limits
         given = list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
-    users = UserFile(arguments.users, given) if arguments.users is not None else None
-    check_bind(host, given if users is None else users)
+    users = Tokens(given) if arguments.users is None else UserFile(arguments.users, given)
+    check_bind(host, users)
     if arguments.static is not None and not arguments.static.is_dir():
         raise ConfigurationError(f"--static: {arguments.static} is not a folder")
-    path = arguments.ledger or os.environ.get("RAWSSE_LEDGER")
-    ledger = Ledger(path) if path else None
-    url = arguments.store or os.environ.get("RAWSSE_STORE")
-    store = RedisStore(url) if url else None
-    tokens = Tokens(given) if users is None else users
-    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=tokens)
-    everyone = users.everyone if users is not None else None
-    relay = _relay(arguments, guard=guard, ledger=ledger, store=store, all_limits=everyone)
-    proxies = arguments.proxy_headers
-    app = relay if proxies is None else Forwarded(relay, proxies.split(","))
+    ledger = Ledger(path) if (path := arguments.ledger or os.environ.get("RAWSSE_LEDGER")) else None
+    store = RedisStore(url) if (url := arguments.store or os.environ.get("RAWSSE_STORE")) else None
+    guard = Guard(bind_host=host, hosts=arguments.allow_host, origins=arguments.allow_origin, tokens=users)
+    file = users if isinstance(users, UserFile) else None
+    relay = _relay(arguments, guard=guard, ledger=ledger, store=store, all_limits=file and file.everyone)
+    app = relay if (proxies := arguments.proxy_headers) is None else Forwarded(relay, proxies.split(","))
 
     async def run() -> None:
         hung_up = asyncio.Event()
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
-        reading = asyncio.create_task(_read_users_again(users, relay, hung_up))
+        reading = asyncio.create_task(_read_users_again(file, relay, hung_up))
         try:
             async with relay.client:
                 await relay.home.start()
@@ -320,14 +289,11 @@ def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
     # One for each run that there may be: a run that waits for another to end would look like a slow API.
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
-    system = arguments.system
-    if system is not None and system.startswith("@"):
-        system = Path(system[1:]).read_text(encoding="utf-8")
-    if arguments.metrics_token is None:
-        arguments.metrics_token = os.environ.get("RAWSSE_METRICS_TOKEN") or None
-    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "static", "metrics_token")}
-    run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=arguments.on_disconnect)
-    return Relay(client, system=system, limits=run_limits, **options, **parts)
+    options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "system", "static")}
+    options["metrics_token"] = arguments.metrics_token or os.environ.get("RAWSSE_METRICS_TOKEN") or None
+    drain_seconds = DRAIN_SECONDS if arguments.on_disconnect == "drain" else 0.0
+    run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=drain_seconds)
+    return Relay(client, limits=run_limits, **options, **parts)
 
 
 def _record(arguments: argparse.Namespace) -> bool:

@@ -25,11 +25,8 @@ from rawsse.errors import (
     AuthenticationError,
     CertificateError,
     ConfigurationError,
-    InternalServerError,
     NotFoundError,
-    OverloadedError,
     ProxyError,
-    RateLimitError,
     quote,
 )
 
@@ -77,6 +74,12 @@ def say(text: str, *, over: bool = False) -> None:
         _write(sys.stderr, ("\r" if over else "") + text.translate(_UNWANTED) + "\n")
 
 
+def progress(text: str) -> None:
+    """Show on a terminal what a long wait is for, in place of what was shown before; empty: nothing more."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        _write(sys.stderr, f"\r\x1b[K{text.translate(_UNWANTED)}")
+
+
 def drop_output() -> None:
     """Discard what standard output cannot take: Python would fail at exit when it tries to write it again."""
     try:
@@ -99,16 +102,7 @@ MAX_ADVICE_CHARS = 600
 MIN_SECRET_CHARS = 8
 """A shorter key is a word such as "any" or "demo", which also occurs in texts that do not quote it."""
 
-_FIELDS: Mapping[str, str] = {"x-api-key": "ANTHROPIC_API_KEY", "authorization": "ANTHROPIC_AUTH_TOKEN"}
-_SECRETS = (*_FIELDS.values(), "RAWSSE_TOKEN")
-
-_REMEDIES: Mapping[type[APIStatusError], str] = {
-    AuthenticationError: "the API does not accept the key: set {key} to one that it does",
-    RateLimitError: "the rate limit is reached{tried}: try again {when}",
-    OverloadedError: "the API is overloaded{tried}: try again {when}",
-    InternalServerError: "the API has failed{tried}: try again {when}",
-}
-"""For each status error the advice; the first class that fits counts."""
+_SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "RAWSSE_TOKEN")
 
 
 class Asked(NamedTuple):
@@ -134,8 +128,6 @@ def advise(error: Exception, asked: Asked | None = None) -> str:
 
 def one_line(text: str, environ: Mapping[str, str]) -> str:
     """`text` without line ends and without the keys of the environment, and not too long."""
-    for field, name in _FIELDS.items():  # the client has replaced the key by the name of its header field
-        text = text.replace(f"[{field}]", f"[{name}]") if environ.get(name, "").strip() else text
     for name in _SECRETS:
         secret = environ.get(name, "").strip()
         text = text.replace(secret, f"[{name}]") if len(secret) >= MIN_SECRET_CHARS else text
@@ -155,17 +147,19 @@ def _words(error: Exception, asked: Asked) -> str:
 
 
 def _refusal(error: APIStatusError, asked: Asked, tried: str) -> str:
-    if isinstance(error, NotFoundError):
+    message, advice = error.message, ""
+    if isinstance(error, AuthenticationError):
+        names = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")  # the first that is set counts
+        key = next((name for name in names if asked.environ.get(name, "").strip()), names[0])
+        advice = f"the API does not accept the key: set {key} to one that it does"
+    elif isinstance(error, NotFoundError):
         advice = _not_found(error, asked)
-    else:
-        key = _first_set(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), asked.environ) or "ANTHROPIC_API_KEY"
+    elif error.may_heal:
         when = f"in {error.retry_after:.0f} s" if error.retry_after and error.retry_after >= 1 else "later"
-        advice = next((words for kind, words in _REMEDIES.items() if isinstance(error, kind)), "")
-        advice = advice.format(key=key, tried=tried, when=when)
-    request = f"request {error.request_id}" if error.request_id else ""
-    if advice:
-        return f"{advice} [{', '.join(filter(None, [error.message, request]))}]"
-    return f"{error.message} [{request}]" if request else error.message
+        message += f"{tried}: try again {when}"
+    request = [f"request {error.request_id}"] if error.request_id else []
+    said = ", ".join([message, *request] if advice else request)
+    return f"{advice or message} [{said}]" if said else message
 
 
 def _not_found(error: NotFoundError, asked: Asked) -> str:
@@ -177,23 +171,14 @@ def _not_found(error: NotFoundError, asked: Asked) -> str:
 
 
 def _failure(error: APIError, asked: Asked, tried: str) -> str:
-    cause, words = error.__cause__, f"{error.message}{tried}"
-    if isinstance(cause, OSError) and cause.errno is not None and cause.errno < 0:
-        words = words.replace(f"[Errno {cause.errno}] ", "")  # the resolver's number, which cannot be looked up
+    words = f"{error.message}{tried}"
     if isinstance(error, ProxyError):
-        scheme = "http" if asked.base_url.lower().startswith("http:") else "https"
-        names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-        return f"{words}; the proxy is named by {_first_set(names, asked.environ) or 'the environment'}"
+        return f"{words}; the environment names the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
     if isinstance(error, APIConnectionError) and error.phase == "connect" and not isinstance(error, CertificateError):
         if asked.base_url:
             return f"{words}; check that address (--base-url, ANTHROPIC_BASE_URL), and the network"
         return f"{words}; check the network, and HTTPS_PROXY if there is no way but through a proxy"
     return words
-
-
-def _first_set(names: tuple[str, ...], environ: Mapping[str, str]) -> str:
-    """The first variable that is set and not blank, as the client chooses it; empty if there is none."""
-    return next((name for name in names if environ.get(name, "").strip()), "")
 
 
 # --- Reading -------------------------------------------------------------------------------------------------------
@@ -212,12 +197,6 @@ def begin_editing() -> None:
         if "libedit" not in (readline.__doc__ or ""):
             # Text of several lines that is pasted is then one question, and not one for each line.
             readline.parse_and_bind("set enable-bracketed-paste on")
-
-
-def has_typed() -> bool:
-    """There is something in the line that Ctrl-C has just ended."""
-    readline = sys.modules.get("readline")
-    return bool(readline and readline.get_line_buffer())
 
 
 def read_line(prompt: str) -> str:

@@ -56,9 +56,8 @@ def add_usage(commands: Any) -> None:
     more = "Counts with >= are a lower bound: an answer is not finished, or was cut before the API sent its length."
     parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", more)
     option = parser.add_argument
-    option(
-        "ledgers", nargs="*", type=Path, metavar="LEDGER", help="of `rawsse serve --ledger` (default: RAWSSE_LEDGER)"
-    )
+    ledgers = "a ledger of `rawsse serve` (default: RAWSSE_LEDGER)"
+    option("ledgers", nargs="*", type=Path, metavar="LEDGER", help=ledgers)
     option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
     option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, as 2026-11-30 (UTC)")
     option("--until", type=_day, default=date.max, metavar="DAY", help="to the end of this day (UTC)")
@@ -95,9 +94,7 @@ def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except RecursionError:
-        raise ConfigurationError(f"cannot read the prices in {path}: they are nested too deeply") from None
-    except ValueError as exc:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as exc:  # not TOML, not UTF-8, or nested too deeply
         raise ConfigurationError(f"cannot read the prices in {path}: {exc}") from None
     currency = tables.pop("currency", "USD")
     if not isinstance(currency, str):

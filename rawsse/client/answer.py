@@ -8,9 +8,9 @@
     answer.is_over, answer.error, answer.ending()
 
 Events are read, applied to the message and given out one at a time, so that the message so far is always what the caller has
-seen, and a failure comes after the events that came before it.
+seen, and a failure is reported after the events that preceded it.
 
-While another attempt may follow (`holds`), `message_start` is held back until content comes, so that no caller sees two
+While another attempt may follow (`holds`), `message_start` is held back until content arrives, so that no caller sees two
 beginnings. Pings are not held.
 """
 
@@ -49,7 +49,7 @@ from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
 MAX_FILLER_BYTES = 4 * 1024 * 1024
-"""How much may come without an event, beyond the largest event: comments, blank lines, ids. More than that ends the stream."""
+"""How much may arrive without an event, beyond the largest event: comments, blank lines, ids. More ends the stream."""
 
 MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
@@ -68,7 +68,7 @@ class Answer(Exchange):
         self._pending: list[Event] = []  # decoded, not yet applied; the next one last
         self._room = self._max_filler = settings.max_event_bytes + MAX_FILLER_BYTES  # until there is an event
         self._held: list[StreamEvent] = []
-        self._has_ended = False  # the body: events that came before may still have to be given out
+        self._has_ended = False  # the body: earlier events may still have to be given out
         self._begins = b""  # the body: its first byte after blanks. With "{" it may be a message or an error
         self._other_kind = ""  # the content type of a response that claims not to be an event stream
 
@@ -170,7 +170,7 @@ class Answer(Exchange):
 
     @property
     def is_open(self) -> bool:
-        """The response's head has come, and its body is an event stream, or may be one."""
+        """The response's head has arrived, and its body is an event stream, or may be one."""
         return super().is_open and not self._other_kind
 
     def _receive_head(self, response: Response, now: float) -> None:
@@ -205,7 +205,7 @@ class Answer(Exchange):
     # The end -------------------------------------------------------------------------------------------------------
 
     def end(self, cause: APIError | None = None) -> None:
-        """The body has come to its end, or `cause` ended it: it is over when the events that came before are given out."""
+        """The body has ended, or `cause` ended it: the answer is over when the events before that are given out."""
         if self._has_ended or self.is_over:
             return
         self._has_ended, self._cause = True, cause

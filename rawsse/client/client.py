@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import copy
 import os
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Connector, Network, OnStart
+from rawsse.client.network.connect import Connector, Network, OnStart
 from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import NOT_GIVEN, NotGiven, RetryPolicy, Timeouts
@@ -35,22 +33,29 @@ from rawsse.sse import MAX_EVENT_BYTES
 if TYPE_CHECKING:
     import ssl
 
-    from rawsse.client.tools import Conversation
+    from rawsse.client.tools.conversation import Conversation
 
 T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
 
+def _random() -> float:
+    """A number from 0 up to, but not including, 1."""
+    import random  # takes a millisecond to load, and retries are rare
+
+    return random.random()  # noqa: S311 - it spreads retries
+
+
 class AsyncClient:
     """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
-    Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
+    Arguments left out are read from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
     Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
     them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
-    content has come; `retry_policy` has the waits as well.
+    content has arrived; `retry_policy` has the waits as well.
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
@@ -60,7 +65,7 @@ class AsyncClient:
     `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
     is closed.
 
-    `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
+    `strict=False` reads streams whose events arrive in an order that the API does not allow, as some gateways send them. The
     `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `async with AsyncClient() as client`, or call `aclose()`. One client is enough for a program: its connections are
@@ -92,7 +97,7 @@ class AsyncClient:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_json_bytes: int = MAX_JSON_BYTES,
         now: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = _random,
     ) -> None:
         if api_key is None and auth_token is None:
             api_key = os.environ.get("ANTHROPIC_API_KEY") or None
@@ -116,6 +121,7 @@ class AsyncClient:
         proxy = _typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
         self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
         limits = _typed("limits", limits, PoolLimits) or PoolLimits()
+        limits.check()
         tls = TLSContext(ssl_context, trust_env=trust_env)
         self._pools = Pools(partial(Pool, tls=tls, limits=limits, connect=connect), self._network)
         self._calls: set[weakref.ref[Call[Any]]] = set()
@@ -196,7 +202,7 @@ class AsyncClient:
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
         """A conversation, whose history can be sent at any time. Arguments as for `Conversation`."""
-        from rawsse.client.tools import Conversation  # a program without conversations does not load it
+        from rawsse.client.tools.conversation import Conversation  # a program without conversations does not load it
 
         return Conversation(self, model=model, max_tokens=max_tokens, **options)
 
@@ -215,9 +221,9 @@ class AsyncClient:
     ) -> Call[Any]:
         """A call of any path of the API: `answer = await call.open()`, then `answer.value`.
 
-        `path` begins with `/v1/`. `kind` is `Answer` for a stream of events, `BodyAnswer` for the body as it comes; the caller
-        must read both to their end, or `close()` the call. `options` are `timeouts`, `timeout`, `max_retries` and `strict`, in
-        place of the client's.
+        `path` begins with `/v1/`. `kind` is `Answer` for a stream of events, `BodyAnswer` for the body as it arrives; the
+        caller must read both to their end, or `close()` the call. `options` are `timeouts`, `timeout`, `max_retries` and
+        `strict`, in place of the client's.
         """
         if self.is_closed():
             raise RuntimeError("the client is closed")
@@ -246,12 +252,13 @@ def _changed(
         if timeouts is not None:
             raise ConfigurationError("give timeouts or timeout, not both")
         timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts.of(timeout)
+    timeouts = _typed("timeouts", timeouts, Timeouts) or old.timeouts
     policy = _typed("retry_policy", policy, RetryPolicy) or old.policy
-    return old._replace(
-        timeouts=_typed("timeouts", timeouts, Timeouts) or old.timeouts,
-        policy=policy if max_retries is None else replace(policy, max_retries=max_retries),
-        strict=old.strict if strict is None else strict,
-    )
+    if max_retries is not None:
+        policy = policy._replace(max_retries=max_retries)
+    timeouts.check()
+    policy.check()
+    return old._replace(timeouts=timeouts, policy=policy, strict=old.strict if strict is None else strict)
 
 
 def _typed(name: str, value: T, wanted: type) -> T:

@@ -11,7 +11,7 @@
     exchange.error or exchange.value
 
 Nothing raises for a fault of the peer: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
-`bytes_received`, `request_id` and `response`. `Answer` (answer.py) is the exchange that gives events.
+`bytes_received`, `request_id` and `response`. `Answer` (answer.py) is the exchange that yields events.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -79,17 +78,15 @@ _CLOCKS: Mapping[Clock, tuple[str, str]] = {
     ContentTimeoutError: ("content", "the connection lives, but no content came for {seconds:g} s"),
     TotalTimeoutError: ("total", "the whole call took longer than {seconds:g} s"),
 }
+_QUEUED = "head", "no connection was free within {seconds:g} s: all that max_connections allows are in use"
 
 
-@dataclass(eq=False)
 class Timing:
     """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
     `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
     """
 
-    clock: Callable[[], float] = field(default=float, repr=False)  # the network's time; 0 before the call begins
-    started: float = field(default=0.0, repr=False)
     connected: float | None = None
     head: float | None = None
     first_event: float | None = None
@@ -99,9 +96,17 @@ class Timing:
     ended: float | None = None
     is_reused: bool = False
 
+    def __init__(self, clock: Callable[[], float] = float, started: float = 0.0) -> None:
+        """`clock` returns the network's time: 0 before the call begins."""
+        self.clock = clock
+        self.started = started
+
     def forget_attempt(self) -> None:
         """Another attempt begins: the times of the last one no longer apply."""
-        vars(self).update(vars(Timing(self.clock, self.started)))
+        self.__dict__ = {"clock": self.clock, "started": self.started}
+
+    def __repr__(self) -> str:
+        return f"Timing({', '.join(f'{name}={getattr(self, name)}' for name in Timing.__annotations__)})"
 
     def elapsed(self) -> float:
         """Seconds since the call began; 0 before."""
@@ -110,8 +115,7 @@ class Timing:
     @property
     def last_ping_age(self) -> float | None:
         """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
-        end = self.ended or self.elapsed()
-        return None if self.last_ping is None else end - self.last_ping
+        return None if self.last_ping is None else (self.ended or self.elapsed()) - self.last_ping
 
 
 # --- Observers -----------------------------------------------------------------------------------------------------
@@ -124,13 +128,13 @@ class ExchangeObserver(Protocol):
         """The request was sent, as far as the peer takes it."""
 
     def head(self, response: Response) -> None:
-        """The response's head has come."""
+        """The response's head has arrived."""
 
     def read(self, data: bytes) -> None:
-        """Bytes of the body have come: what one read of the network brought. Content codings are not undone."""
+        """Bytes of the body have arrived, in one read of the network. Content codings are not undone."""
 
     def end(self, error: APIError | None) -> None:
-        """It is over. None: the body is whole, or all that the caller wanted of it has come. Called once, at any phase."""
+        """It is over. None: the body is whole, or the caller has all that it wanted of it. Called once, at any phase."""
 
 
 class Observer(Protocol):
@@ -148,7 +152,7 @@ class Observer(Protocol):
 
 
 class CallSettings(NamedTuple):
-    """The settings that all attempts of a call share. `now` gives POSIX time, `chance` a number in [0, 1)."""
+    """The settings that all attempts of a call share. `now` returns POSIX time, `chance` a number in [0, 1)."""
 
     request: RequestData
     route: Route
@@ -209,7 +213,7 @@ class Exchange:
 
     @property
     def is_open(self) -> bool:
-        """The response's head has come, and it is what was asked for."""
+        """The response's head has arrived, and the response is what was requested."""
         return self.response is not None and not self._is_refusal
 
     @property
@@ -277,8 +281,7 @@ class Exchange:
             return
         if data:
             self._received_at = now
-        if self.response is not None:
-            self._note_wait(now)
+        self._note_wait(now)
         try:
             if (body := self.http.take_chunk(data)) is not None:  # nearly all reads of a paced stream
                 self._receive_body(body)
@@ -296,14 +299,8 @@ class Exchange:
 
     def expire(self, clock: Clock, now: float) -> None:
         """The clock has run out."""
-        if self.response is not None:
-            self._note_wait(now)
-        name, text = _CLOCKS[clock]
-        if self.is_queued and clock is ConnectTimeoutError:
-            name, text = (
-                "head",
-                "no connection was free within {seconds:g} s: all that max_connections allows are in use",
-            )
+        self._note_wait(now)
+        name, text = _QUEUED if self.is_queued and clock is ConnectTimeoutError else _CLOCKS[clock]
         # Every clock may be off, but the body of a refusal is not waited for longer.
         seconds = REFUSAL_SECONDS if self._give_up_at < math.inf else getattr(self.settings.timeouts, name)
         text = text.format(seconds=seconds, host=self._peer, through=self.settings.route.through)
@@ -313,7 +310,7 @@ class Exchange:
         """The connection is lost."""
         words = exc.strerror or str(exc) or type(exc).__name__
         error = self._loss("lost", f"the connection to {self._peer} was lost before an answer", f": {words}")
-        # Without the frames through which it came: they hold this exchange, and the cycle would wait for the collector.
+        # Without the frames that raised it: they hold this exchange, and the cycle would wait for the collector.
         error.__cause__ = exc.with_traceback(None)
         self.end(error)
 
@@ -322,7 +319,7 @@ class Exchange:
         self._stop(StreamCancelledError("the stream was closed before its end"))
 
     def end(self, cause: APIError | None = None) -> None:
-        """The body has come to its end, or all that the caller wanted of it has come; or `cause` ended the exchange."""
+        """The body has ended, or the caller has all that it wanted of it; or `cause` ended the exchange."""
         self._stop(cause)
 
     # For subclasses ------------------------------------------------------------------------------------------------
@@ -339,7 +336,7 @@ class Exchange:
     # The response --------------------------------------------------------------------------------------------------
 
     def _receive_head(self, response: Response, now: float) -> None:
-        self.sent(now, is_whole=False)  # unless it was: the answer came while the request was being sent
+        self.sent(now, is_whole=False)  # unless it was: the answer arrived while the request was being sent
         response = self.response = response if self._is_raw else self._without_secrets(response)
         self.waiting_since = now
         self.phase = "open"
@@ -370,6 +367,8 @@ class Exchange:
             raise BodyTooLargeError(f"the answer is larger than max_json_bytes ({limit})", limit=limit)
 
     def _note_wait(self, now: float) -> None:
+        if self.response is None:
+            return
         gap = now - self.waiting_since
         self.waiting_since = now
         self._waited_for_content += gap
@@ -447,7 +446,7 @@ class Exchange:
         return stream_error(as_error(body), headers) if isinstance(body, dict) and is_error(body) else None
 
     def _body_of_error(self) -> Any:
-        """The body that came instead of an answer: JSON, or text, without the secrets of the request."""
+        """The body that arrived instead of an answer: JSON, or text, without the secrets of the request."""
         body = self._gathered.replace(b"\0", b"")  # of UTF-16, what is left is ASCII
         return json_or_itself(self._secrets.removed(body.decode("utf-8-sig", "replace")))
 

@@ -50,27 +50,25 @@ class OutputFormat(Generic[T]):
         return value
 
 
-def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any] | None) -> dict[str, Any]:
+def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any]) -> dict[str, Any]:
     """The fields of a request's body, with the format in `output_config`. Raises `ConfigurationError` if one is there."""
-    if wanted is None:
-        return dict(fields)
     config = fields.get("output_config") or {}
     if config.get("format") is not None:
         raise ConfigurationError("give output_format or output_config['format'], not both")
     return {**fields, "output_config": {**config, "format": wanted.param()}}
 
 
-# --- The part of JSON Schema that the API takes ----------------------------------------------------------------------
+# --- The subset of JSON Schema that the API accepts ------------------------------------------------------------------
 
 _PRIMITIVE = str | int | float | None
 _STRING_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema in the part of JSON Schema that the API takes, as the official SDK writes it.
+    """A schema in the subset of JSON Schema that the API accepts, as the official SDK writes it.
 
-    Objects take no properties but their own. A keyword that the API does not take goes into the description, where the model
-    may read it: `{minimum: 1, maximum: 10}`. Raises `ConfigurationError` for a schema that allows every type.
+    Objects allow no additional properties. A keyword that the API does not accept goes into the description, where the model
+    can read it: `{minimum: 1, maximum: 10}`. Raises `ConfigurationError` for a schema that allows every type.
     """
     rest = dict(schema)
     definitions = rest.pop("$defs", None)
@@ -96,7 +94,7 @@ def _each_strict(schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _literals(rest: dict[str, Any]) -> dict[str, Any]:
-    """`enum` and `const`, taken out of `rest`. The type adds nothing to them."""
+    """`enum` and `const`, taken out of `rest`. They need no type."""
     found = {"enum": rest.get("enum"), "const": [rest["const"]] if "const" in rest else None}
     lists = {name: values for name, values in found.items() if isinstance(values, list) and values}
     names = [name for name, values in lists.items() if all(isinstance(each, _PRIMITIVE) for each in values)]
@@ -113,7 +111,7 @@ def _alternatives(rest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
-    """The keywords that the API takes beside this type, taken out of `rest`."""
+    """The keywords that the API accepts with this type, taken out of `rest`."""
     if kind == "object":
         properties = _each_strict(rest.pop("properties", {}))
         rest.pop("additionalProperties", None)
@@ -131,32 +129,29 @@ def _beside_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
 class Outputs(Generic[T]):
     """The values of the text blocks of one stream. Each block is parsed once, when it is whole.
 
-    A text that does not fit does not fail the stream: `parsed_output` raises when it is read.
+    A text that does not fit the format does not fail the stream: reading `parsed_output` raises.
     """
 
     def __init__(self, wanted: OutputFormat[T] | None = None) -> None:
         self._wanted = wanted
+        self.has_format = wanted is not None
+        """There is a format to read text as."""
         self._parsed: dict[int, T | OutputFormatError] = {}  # by the block's place in the content
         self._readers: dict[int, _Reader] = {}  # by the block's index on the wire
 
-    @property
-    def has_format(self) -> bool:
-        """There is a format to read text as."""
-        return self._wanted is not None
-
     def message(self, message: Message) -> ParsedMessage[T]:
-        """The message with the values of its text so far. As live as the message is."""
+        """The message with the values of its text so far. It grows with the message."""
         parsed = ParsedMessage(message, self._parsed)
-        if self._wanted is not None:
+        if (wanted := self._wanted) is not None:
             for index, block in enumerate(parsed.content):
                 if isinstance(block, TextBlock) and (block.complete or message.stop_reason is not None):
-                    self._parse(index, block.text, parsed)
+                    self._parse(wanted, index, block.text, parsed)
         return parsed
 
     def event(self, event: MessageStreamEvent, message: Callable[[], Message | None]) -> MessageStreamEvent:
-        """The event as a `MessageStream` gives it; `message` is the message so far."""
+        """The event as a `MessageStream` yields it; `message` returns the message so far."""
         if isinstance(event, TextEvent):
-            return event if self._wanted is None else self._readers.setdefault(event.index, _Reader()).lent_to(event)
+            return event if self._wanted is None else self._readers.setdefault(event.index, _Reader()).with_value(event)
         if isinstance(event, ContentBlockStop) and isinstance(event.content_block, TextBlock):
             event.content_block = self._block(event.content_block, message())
         elif isinstance(event, MessageStop) and event.message is not None:
@@ -168,16 +163,15 @@ class Outputs(Generic[T]):
         found = (each for each in blocks if isinstance(each, ParsedTextBlock) and each.raw is block.raw)
         return next(found, ParsedTextBlock(block))
 
-    def _parse(self, index: int, text: str, message: ParsedMessage[T]) -> None:
-        assert self._wanted is not None  # noqa: S101 - looked at by the caller
+    def _parse(self, wanted: OutputFormat[T], index: int, text: str, message: ParsedMessage[T]) -> None:
         if index not in self._parsed:
             try:
-                self._parsed[index] = self._wanted.read(text)
+                self._parsed[index] = wanted.read(text)
             except OutputFormatError as exc:
                 exc.partial, exc.request_id, exc.phase = message, message.request_id, "done"
                 self._parsed[index] = exc
         error = self._parsed[index]
-        # Most texts that do not fit were cut, and the stop reason comes after the text.
+        # Most texts that do not fit are truncated. The stop reason arrives after the text.
         cause = f" (stop_reason: {message.stop_reason})"
         if isinstance(error, OutputFormatError) and message.stop_reason is not None and cause not in error.message:
             error.message += cause
@@ -185,13 +179,13 @@ class Outputs(Generic[T]):
 
 
 class _Reader:
-    """Reads one text block as JSON while it grows; every character once."""
+    """Parses one text block as JSON while it grows, each character once."""
 
     def __init__(self) -> None:
         self._reading = PartialJSON(keep_strings=True)
         self._read = 0
 
-    def lent_to(self, event: TextEvent) -> TextEvent:
+    def with_value(self, event: TextEvent) -> TextEvent:
         return TextEvent(event.index, event.text, event._snapshot, _parsed=lambda: self._value(event.snapshot))
 
     def _value(self, snapshot: str) -> Any:
@@ -199,4 +193,4 @@ class _Reader:
             return read_partial(snapshot, keep_strings=True)
         unread, self._read = snapshot[self._read :], len(snapshot)
         self._reading.feed(unread)
-        return json.loads(json.dumps(self._reading.value))  # a copy: the reader goes on with its own
+        return json.loads(json.dumps(self._reading.value))  # a copy: the reader keeps changing its own

@@ -16,11 +16,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import suppress
-from datetime import date
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import quote as percent_encoded
-from urllib.parse import urlsplit
 
 from rawsse.client.network.route import PORTS, Origin, Route
 from rawsse.errors import ConfigurationError, Hidden, quote
@@ -65,7 +62,7 @@ class RequestData(NamedTuple):
 # --- Secrets that a server may quote -------------------------------------------------------------------------------
 
 MIN_SECRET_CHARS = 8
-"""A shorter value, or one of letters alone below twice this length, is a word: it occurs in messages that reveal nothing."""
+"""Shorter values, and values of letters only below twice this length, are words: they occur in texts that reveal nothing."""
 
 MIN_CUT_CHARS = 4
 """How much of a secret may be left where `quote` cut a text: less reveals nothing."""
@@ -224,6 +221,8 @@ class Endpoint:
 
     def __init__(self, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> None:
         """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
+        from urllib.parse import urlsplit  # takes two milliseconds to load, and not every program makes a client
+
         if "@" in base_url.partition("//")[2].partition("/")[0] or "?" in base_url or "#" in base_url:
             # Checked first, and not quoted: it may be a password.
             raise ConfigurationError("the base URL may not have a user name (@), a query (?) or a fragment (#)")
@@ -241,11 +240,11 @@ class Endpoint:
         self.base_url = base_url
         self.origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
         self.prefix = parts.path.rstrip("/")
-        """The path of the base URL, which stands before every path of the API."""
+        """The path of the base URL: the beginning of every path."""
         self.headers = header_fields(headers)
         self.credential = credential
         self.secrets = Secrets((*self.headers.items(), *([credential] if credential else ())))
-        """Those in the fields and the credential, made once: to look for them for each request would double its cost."""
+        """The secrets in the fields and the credential, collected once: doing it for each request would double its cost."""
 
     def request(
         self,
@@ -259,7 +258,7 @@ class Endpoint:
     ) -> RequestData:
         """The request; `path` begins with `/v1/`.
 
-        Raises `ConfigurationError` for what cannot be written, and if there is no key.
+        Raises `ConfigurationError` if the request cannot be written, or has no key.
         """
         queried = query_string(query or {})
         target = f"{self.prefix}{path}?{queried}" if queried else self.prefix + path
@@ -292,7 +291,7 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
     """The header field for a key or a token; None for neither. Raises `ConfigurationError` for both."""
     if api_key is not None and auth_token is not None:
         raise ConfigurationError("give api_key or auth_token, not both")
-    # A key that was read from a file often ends with a newline. A blank one counts as absent.
+    # A key read from a file often ends with a newline. A blank key counts as absent.
     key, token = (api_key or "").strip(), (auth_token or "").strip()
     if key:
         return ("x-api-key", Hidden(key))
@@ -300,9 +299,9 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
-    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1). Of two the last one wins.
+    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1). The last of several values wins.
 
-    Raises `ConfigurationError` for what may not be a header field. A value is never quoted: it may be the key.
+    Raises `ConfigurationError` for an invalid header field. Errors never quote a value: it may be the key.
     """
     fields = {name.lower(): Hidden.of(value) for name, value in headers.items()}
     for name, value in fields.items():
@@ -342,6 +341,8 @@ def query_string(params: Query) -> str:
 
 def encoded(name: str, value: object) -> str:
     """A value as it is written in a URL. Raises `ConfigurationError` for other types, and for lone surrogates."""
+    from urllib.parse import quote as percent_encoded  # as above
+
     if not isinstance(value, str | int | float):
         raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
     text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -360,6 +361,8 @@ def _encode(body: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: object) -> object:
+    from datetime import date  # takes a millisecond to load, and most requests are plain JSON
+
     if isinstance(value, Lens):  # an answer's content may be sent back as it is
         return sendable_json(value.raw)
     if isinstance(value, Mapping):
@@ -368,9 +371,7 @@ def _plain(value: object) -> object:
         return value.isoformat()
     if isinstance(value, Iterator | ValuesView | KeysView):
         return list(value)
-    if isinstance(
-        value, os.PathLike
-    ):  # the file's content: the `data` of an image or a document, as with the official SDK
+    if isinstance(value, os.PathLike):  # the `data` of an image or a document, as with the official SDK
         with open(value, "rb") as file:
             return base64.b64encode(file.read()).decode()
     raise TypeError(f"{quote(repr(value))} is not a JSON value")

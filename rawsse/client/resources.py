@@ -1,19 +1,19 @@
 """The calls of the API: `client.messages`, `client.models`, `client.beta`.
 
-Every call takes the fields of the request's body as arguments, known (`MessageFields`) or not; None leaves a field out.
-Beside them:
+Every call takes the fields of the request body as arguments, also those that `MessageFields` does not list. None leaves a
+field out. Further arguments:
 
     extra_headers   header fields
     extra_query     parameters of the URL
-    extra_body      fields of the body that are named like an argument of ours, or are to be null
+    extra_body      body fields that have the name of an argument here, or must be null
     betas           the values of `anthropic-beta`
     workspace_id    the value of `anthropic-workspace-id`; likewise `user_profile_id`
-    timeouts        the five clocks (`timeout`: one number for them, as the official SDK has it)
-    max_retries     how often a failure that may heal is retried before any content has come
-    strict          whether an order of events that the API does not allow is an error; None: as in the client
-    output_format   the type of the value that the text of the answer is read as (`output.py`)
+    timeouts        the five clocks (`timeout`: one number for all of them, as in the official SDK)
+    max_retries     how many times a transient failure is retried before any content has arrived
+    strict          raise an error if the events have an order that the API does not allow; None: as the client does
+    output_format   the type that the text of the answer is parsed as (`output.py`)
 
-With the response beside the answer:
+To get the response together with the answer:
 
     raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
     raw.status_code, raw.headers["x-…"], raw.request_id, raw.retries_taken, raw.rate_limits.requests.remaining
@@ -25,16 +25,15 @@ With the response beside the answer:
 The models, from the first page to the last:
 
     models = client.models.list(limit=100)           # `Pages`; the request is not sent yet
-    async for model in models: ...                   # all of them, each page fetched when it is needed
+    async for model in models: ...                   # all models; a page is fetched when it is needed
     page = await models                              # the first page
     page.data, page.has_next_page(), await page.get_next_page()
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from inspect import isawaitable
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
@@ -97,8 +96,8 @@ class CountFields(CallOptions, total=False):
 
 
 class MessageFields(CountFields, total=False):
-    """The fields of a request for an answer beside `model`, `max_tokens` and `messages` that this version knows. Others are
-    sent as well; for a type checker they go into `extra_body`."""
+    """The fields of a request for an answer that this version knows, except `model`, `max_tokens` and `messages`. Others are
+    sent as well; type checkers accept them in `extra_body`."""
 
     stop_sequences: Sequence[str] | None
     metadata: Mapping[str, Any] | None
@@ -125,7 +124,7 @@ class AskFields(MessageFields):
 # --- Lists that come in pages --------------------------------------------------------------------------------------
 
 Fetch: TypeAlias = Callable[[Query], Awaitable[dict[str, Any]]]
-"""Sends a query and gives the JSON object of the answer. Raises `APIError`."""
+"""Sends a query and returns the JSON object of the answer. Raises `APIError`."""
 
 
 class ModelInfo(Lens):
@@ -149,12 +148,9 @@ class ModelInfo(Lens):
 
 
 class AsyncPage(Lens):
-    """One page of a list. `async for model in page` goes on through all pages after it, and `data` is this page alone.
+    """One page of a list. `async for model in page` continues through all pages after it; `data` is only this page."""
 
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page.
-    """
-
-    __slots__ = ("_asked", "_fetch", "_next")
+    __slots__ = ("_rest",)
     data: list[ModelInfo]
     first_id: str | None
     last_id: str | None
@@ -162,87 +158,74 @@ class AsyncPage(Lens):
 
     FIELDS: ClassVar[Mapping[str, Any]] = {"data": ModelInfo}
 
-    def __init__(self, raw: dict[str, Any], fetch: Fetch, query: Query, *, asked: frozenset[str] = frozenset()) -> None:
-        data = raw.get("data")
-        if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
-            raise EventDataError(f"the page has no 'data' that is a list of objects: {quote(repr(raw))}")
+    def __init__(self, raw: dict[str, Any], rest: Pages | None) -> None:
         super().__init__(raw)
-        name, end = ("before_id", "first_id") if query.get("before_id") else ("after_id", "last_id")
-        cursor = raw.get(end)
-        # Without `has_more` there may be a next page, as for the official SDKs.
-        if raw.get("has_more") is False or not data or not isinstance(cursor, str):
-            cursor = ""
-        if cursor in asked:
-            raise EventDataError(f"the list goes in a circle: it was asked for {name} {quote(cursor)} before")
-        self._fetch = fetch
-        self._next: Query | None = {**query, name: cursor} if cursor else None
-        self._asked = asked | {cursor}  # on the way to the next page
+        self._rest = rest
 
     def has_next_page(self) -> bool:
         """There is a page after this one."""
-        return self._next is not None
+        return self._rest is not None
 
     async def get_next_page(self) -> AsyncPage:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
-        to an earlier one: the list would never end."""
-        if self._next is None:
+        to an earlier one, so that the list would never end."""
+        if self._rest is None:
             raise RuntimeError("no next page: call has_next_page() first")
-        return AsyncPage(await self._fetch(self._next), self._fetch, self._next, asked=self._asked)
-
-    async def _itself(self) -> AsyncPage:
-        return self
-
-    def iter_pages(self) -> AsyncIterator[AsyncPage]:
-        """This page and all after it, each fetched when it is needed."""
-        return _Pages(self._itself)
+        return await self._rest
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(_Pages(self._itself))
+        return _Models(self._rest, self.data)
 
 
 class Pages:
-    """A list that has not been fetched yet: `await` it for its first page, or iterate over all its models."""
+    """A list, from a page that has not been fetched yet: `await` it for that page, or iterate over all its models.
 
-    def __init__(self, fetch: Fetch, query: Query) -> None:
+    It pages forwards, or backwards if the query has `before_id`. `asked` are the cursors that led to it.
+    """
+
+    def __init__(self, fetch: Fetch, query: Query, asked: frozenset[str] = frozenset()) -> None:
         self._fetch = fetch
         self._query = query
+        self._asked = asked
 
-    async def _first(self) -> AsyncPage:
-        return AsyncPage(await self._fetch(self._query), self._fetch, self._query)
+    async def _page(self) -> AsyncPage:
+        raw = await self._fetch(self._query)
+        data = raw.get("data")
+        if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+            raise EventDataError(f"the page has no 'data' that is a list of objects: {quote(repr(raw))}")
+        name, end = ("before_id", "first_id") if self._query.get("before_id") else ("after_id", "last_id")
+        cursor = raw.get(end)
+        # Without `has_more` there may be a next page, as for the official SDKs.
+        if raw.get("has_more") is False or not data or not isinstance(cursor, str) or not cursor:
+            return AsyncPage(raw, None)
+        if cursor in self._asked:
+            raise EventDataError(f"the list goes in a circle: it was asked for {name} {quote(cursor)} before")
+        return AsyncPage(raw, Pages(self._fetch, {**self._query, name: cursor}, self._asked | {cursor}))
 
     def __await__(self) -> Generator[Any, None, AsyncPage]:
-        return self._first().__await__()
+        return self._page().__await__()
 
     def __aiter__(self) -> AsyncIterator[ModelInfo]:
-        return _Items(_Pages(self._first))
+        return _Models(self, ())
 
 
-class _Pages(AsyncIterator[AsyncPage]):
-    """Pages; a fetch that failed is repeated by the next step. Not a generator: one that is dropped half-read would be closed
-    later, by the event loop."""
+class _Models(AsyncIterator[ModelInfo]):
+    """Models, and then those of the pages after them. If fetching a page fails, the next step tries again.
 
-    def __init__(self, fetch: Callable[[], Awaitable[AsyncPage]]) -> None:
-        self._fetch: Callable[[], Awaitable[AsyncPage]] | None = fetch  # the next page
+    Not a generator: the event loop closes an abandoned generator only later.
+    """
 
-    async def __anext__(self) -> AsyncPage:
-        if self._fetch is None:
-            raise StopAsyncIteration
-        page = await self._fetch()
-        self._fetch = page.get_next_page if page.has_next_page() else None
-        return page
-
-
-class _Items(AsyncIterator[ModelInfo]):
-    """The models on the pages."""
-
-    def __init__(self, pages: _Pages) -> None:
-        self._pages = pages
-        self._items: Iterator[ModelInfo] = iter(())
+    def __init__(self, rest: Pages | None, models: Iterable[ModelInfo]) -> None:
+        self._rest = rest
+        self._models = iter(models)
 
     async def __anext__(self) -> ModelInfo:
-        while (item := next(self._items, None)) is None:
-            self._items = iter((await anext(self._pages)).data)
-        return item
+        while (model := next(self._models, None)) is None:
+            if self._rest is None:
+                raise StopAsyncIteration
+            page = await self._rest
+            self._rest, self._models = page._rest, iter(page.data)
+        return model
 
 
 # --- Answers together with their responses -------------------------------------------------------------------------
@@ -254,13 +237,18 @@ class RawResponse(CallInfo, Generic[T]):
 
     parsed: T
 
-    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None:
-        self._calls = calls  # made by the method that gave `given`
-        self._given = given
+    def __init__(self, client: Any, ask: Callable[[RawResponse[T]], Awaitable[T] | T]) -> None:
+        """`ask` makes the call with this object in the place of the client, and gives its result."""
+        self._client = client
+        self._given = ask(self)
+
+    def call(self, *arguments: Any, **options: Any) -> Call[Any]:
+        """`AsyncClient.call`; this object is then about that call."""
+        self._call = self._client.call(*arguments, **options)
+        return self._call
 
     async def _open(self) -> Self:
         self.parsed = await self._given if isawaitable(self._given) else self._given
-        super().__init__(self._calls[-1])
         return self
 
     def __await__(self) -> Generator[Any, Any, Self]:
@@ -279,6 +267,9 @@ class RawResponse(CallInfo, Generic[T]):
         return self if hasattr(self, "parsed") else await self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if isinstance(self.parsed, EventStream):
             self.parsed._close()
 
@@ -299,14 +290,8 @@ class WithRawResponse:
         method = getattr(kind, name)
 
         def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
-            calls: list[Call[Any]] = []
-
-            def remember(*arguments: Any, **options: Any) -> Call[Any]:
-                calls.append(client.call(*arguments, **options))
-                return calls[-1]
-
             # Called here, and not when it is awaited: the traceback of a wrong argument shows the caller's line.
-            return RawResponse(calls, method(kind(SimpleNamespace(call=remember)), *arguments, **options))
+            return RawResponse(client, lambda raw: method(kind(raw), *arguments, **options))
 
         return call
 
@@ -318,35 +303,23 @@ class _Resource:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        kind: type[Exchange] = JSONAnswer,
-        *,
-        query: Query | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        betas: Sequence[str] | None = None,
-        workspace_id: str | None = None,
-        user_profile_id: str | None = None,
-        output_format: OutputFormat[Any] | type[Any] | None = None,
-        **fields: Any,
-    ) -> Call[Any]:
-        """The call. `fields` are those of the body, and the options in `_OF_THE_CALL`."""
-        headers = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
-        headers["anthropic-beta"] = ",".join(betas or ())
-        options = {name: fields.pop(name) for name in _OF_THE_CALL if name in fields}
-        options["headers"] = {name: value for name, value in headers.items() if value} | dict(extra_headers or {})
-        options["query"] = {**(extra_query or {}), **(query or {})}
+    def _call(self, method: str, path: str, kind: type[Exchange] = JSONAnswer, **given: Any) -> Call[Any]:
+        """The call. `given` are `CallOptions`, a `query`, an `output_format`, and the fields of the body."""
+        options = {name: given.pop(name) for name in _OF_THE_CALL if name in given}
+        extra = {name: dict(given.pop(f"extra_{name}", None) or {}) for name in ("headers", "query", "body")}
+        headers = {
+            "anthropic-beta": ",".join(given.pop("betas", None) or ()),
+            "anthropic-workspace-id": given.pop("workspace_id", None),
+            "anthropic-user-profile-id": given.pop("user_profile_id", None),
+        }
+        options["headers"] = {name: value for name, value in headers.items() if value} | extra["headers"]
+        options["query"] = extra["query"] | given.pop("query", {})
+        if (wanted := given.pop("output_format", None)) is not None:
+            given = with_output_format(given, wanted if isinstance(wanted, OutputFormat) else OutputFormat(wanted))
         if method == "POST":
-            if output_format is not None:
-                wanted = output_format if isinstance(output_format, OutputFormat) else OutputFormat(output_format)
-                fields = with_output_format(fields, wanted)
-            given = {name: field for name, field in fields.items() if field is not None and field is not NOT_GIVEN}
+            fields = {name: field for name, field in given.items() if field is not None and field is not NOT_GIVEN}
             streamed = {"stream": True} if issubclass(kind, Answer) else {}
-            options["body"] = given | dict(extra_body or {}) | streamed
+            options["body"] = fields | extra["body"] | streamed
         call: Call[Any] = self._client.call(method, path, kind=kind, **options)
         return call
 
@@ -368,7 +341,7 @@ class AsyncMessages(_Resource):
         max_tokens: int,
         messages: Turns,
         output_format: type[Any] | None = None,
-        **arguments: Unpack[MessageFields],
+        **fields: Unpack[MessageFields],
     ) -> MessageStream:
         """A stream of the answer. The request is sent by `async with`, which raises `APIError` if it is refused.
 
@@ -376,46 +349,40 @@ class AsyncMessages(_Resource):
         or `close()` the stream.
         """
         wanted = None if output_format is None else OutputFormat(output_format)
-        call = self._ask(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **arguments)
+        call = self._ask(model=model, max_tokens=max_tokens, messages=messages, output_format=wanted, **fields)
         return MessageStream(call, Outputs(wanted))
 
     @overload
-    async def create(self, *, stream: Literal[False] = False, **arguments: Unpack[AskFields]) -> Message: ...
+    async def create(self, *, stream: Literal[False] = False, **fields: Unpack[AskFields]) -> Message: ...
 
     @overload
-    async def create(self, *, stream: Literal[True], **arguments: Unpack[AskFields]) -> EventStream: ...
+    async def create(self, *, stream: Literal[True], **fields: Unpack[AskFields]) -> EventStream: ...
 
     @overload
-    async def create(self, *, stream: bool, **arguments: Unpack[AskFields]) -> Message | EventStream: ...
+    async def create(self, *, stream: bool, **fields: Unpack[AskFields]) -> Message | EventStream: ...
 
     async def create(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: bool = False, **arguments: Unpack[MessageFields]
+        self, *, model: str, max_tokens: int, messages: Turns, stream: bool = False, **fields: Unpack[MessageFields]
     ) -> Message | EventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed.
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream.
         """
-        events = EventStream(self._ask(model=model, max_tokens=max_tokens, messages=messages, **arguments))
+        events = EventStream(self._ask(model=model, max_tokens=max_tokens, messages=messages, **fields))
         if not stream:
             return await events._read_whole()
         await events._open()
         return events
 
     async def parse(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Turns,
-        output_format: type[T],
-        **arguments: Unpack[MessageFields],
+        self, *, model: str, max_tokens: int, messages: Turns, output_format: type[T], **fields: Unpack[MessageFields]
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
         Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
         """
-        asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **arguments}
+        asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **fields}
         async with self.stream(output_format=output_format, **asked) as stream:
             message = await stream.get_final_message()
         _ = message.parsed_output
@@ -432,7 +399,7 @@ class AsyncMessages(_Resource):
     ) -> ToolRunner[MessageStream]: ...
 
     def tool_runner(self, *, model: str, max_tokens: int, messages: Turns, **arguments: Any) -> ToolRunner[Any]:
-        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `ToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `ToolRunner`."""
         from rawsse.client.tools.runner import ToolRunner  # a program without tools does not load it
 
         return ToolRunner[Any](self, model=model, max_tokens=max_tokens, messages=messages, **arguments)
@@ -445,15 +412,15 @@ class AsyncMessages(_Resource):
         kind: type[Answer] = Answer,
         **options: Unpack[CallOptions],
     ) -> EventStream:
-        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
-        `stream`, the request is sent by `async with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for programs that forward requests. As with
+        `stream`, `async with` sends the request. `kind` may be an `Answer` that keeps less."""
         return EventStream(self._ask(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(
-        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
+        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **fields: Unpack[CountFields]
     ) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
-        asked: dict[str, Any] = {"model": model, "messages": messages, "output_format": output_format, **arguments}
+        asked: dict[str, Any] = {"model": model, "messages": messages, "output_format": output_format, **fields}
         return TokenCount((await self._call("POST", "/v1/messages/count_tokens", **asked).open()).value)
 
     def _ask(self, kind: type[Answer] = Answer, **arguments: Any) -> Call[Answer]:
@@ -470,7 +437,7 @@ class AsyncMessages(_Resource):
 
 
 class AsyncModels(_Resource):
-    """`client.models`: the models that there are."""
+    """`client.models`: the available models."""
 
     def list(
         self,
@@ -502,7 +469,7 @@ class AsyncModels(_Resource):
 
 
 class AsyncBeta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
+    """`client.beta`: the same calls, for code written for the official SDK. `betas` turns beta features on."""
 
     def __init__(self, messages: AsyncMessages, models: AsyncModels) -> None:
         self.messages = messages

@@ -31,12 +31,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from rawsse.errors import APIError, APIStatusError, ConfigurationError, ContentTimeoutError, TotalTimeoutError
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 ABOVE_ZERO = math.ulp(0.0)
 """The smallest number above 0, as a bound for `check_number`."""
@@ -48,9 +49,15 @@ def check_number(value: Any, rule: str, *, least: float = 0, most: float = math.
         raise ConfigurationError(f"{rule}, not {value!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """The five clocks, in seconds; None turns one off.
+def check_seconds(what: str, **seconds: Any) -> None:
+    """Raises `ConfigurationError` unless each is a number above 0, or None."""
+    for name, value in seconds.items():
+        if value is not None:
+            check_number(value, f"{what}: {name} must be a number of seconds above 0, or None", least=ABOVE_ZERO)
+
+
+class Timeouts(NamedTuple):
+    """The five clocks, in seconds; None turns one off. The client checks them when it is given them.
 
     `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head; for each 256 KiB of the request
     to be sent; and for a connection to be free, where the pool allows no more. `silence`: no byte at all (a ping is a byte).
@@ -69,7 +76,7 @@ class Timeouts:
     @classmethod
     def of(cls, seconds: Any) -> Self:
         """The clocks for a caller with one number: the server may not be silent for longer. As with the official SDK's
-        `timeout`, an answer that keeps coming may take as long as it likes; `content` and `total` stay as they are.
+        `timeout`, an answer may take any time while its bytes keep arriving; `content` and `total` stay as they are.
 
         `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`; or
         None, which turns all clocks off.
@@ -81,10 +88,9 @@ class Timeouts:
         check_number(seconds, "timeout must be a number of seconds above 0", least=ABOVE_ZERO)
         return cls(connect=min(seconds, cls().connect or seconds), head=seconds, silence=seconds)
 
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if (value := getattr(self, name)) is not None:
-                check_number(value, f"timeouts: {name} must be a number of seconds above 0, or None", least=ABOVE_ZERO)
+    def check(self) -> None:
+        """Raises `ConfigurationError` for a clock that cannot run."""
+        check_seconds("timeouts", **self._asdict())
 
 
 class NotGiven:
@@ -106,9 +112,8 @@ JITTER = 0.25
 """The share of the client's own wait that is random: clients that failed together should not retry together."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often to try again, and how long to wait. All but `max_retries` are seconds.
+class RetryPolicy(NamedTuple):
+    """How often to try again, and how long to wait. All but `max_retries` are seconds. The client checks them.
 
     `first_delay` is the wait before the first retry; it doubles up to `max_delay`. A server that asks for more than
     `max_retry_after` is not waited for: the call fails at once. `math.inf` takes that ceiling away.
@@ -119,7 +124,8 @@ class RetryPolicy:
     max_delay: float = 8.0
     max_retry_after: float = 60.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises `ConfigurationError` for a value that is not a number, or too small."""
         check_number(self.max_retries, "retries: max_retries must be a whole number of 0 or more", kind=int)
         for name in ("first_delay", "max_delay", "max_retry_after"):
             # The client's own waits must be finite; how long to wait for a server that names a time is the caller's choice.
@@ -185,7 +191,8 @@ def _seconds(text: str, now: float | None) -> float:
         return float(text)
     if now is None or not text:
         return 0.0
-    from email.utils import parsedate_to_datetime  # it takes milliseconds to load, and dates are rare
+    from datetime import UTC  # takes a millisecond to load, the next one several, and dates are rare
+    from email.utils import parsedate_to_datetime
 
     try:
         moment = parsedate_to_datetime(text)
@@ -258,6 +265,8 @@ def _count(text: str) -> int | None:
 
 def _moment(text: str) -> datetime | None:
     """RFC 3339, 5.6: a date, "T", a time and an offset, the letters in any case."""
+    from datetime import datetime  # as above
+
     try:
         moment = datetime.fromisoformat(text.strip().upper())
     except ValueError:

@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from rawsse.errors import ConfigurationError, quote
 
 MAX_REASONS = 5
-"""How many of pydantic's reasons an error names: one wrong list of objects has as many as it has members."""
+"""How many of pydantic's reasons an error names: a wrong list of objects may have one for each object."""
 
 _SCALARS: Mapping[type, str] = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
 _TYPES: Mapping[type, str] = {**_SCALARS, dict: "object", list: "array"}
@@ -127,24 +127,20 @@ def _union(hints: tuple[Any, ...]) -> Form | None:
     return Form({"anyOf": [form.schema for _, form in forms]}, read)
 
 
-def _container(origin: type, arguments: tuple[Any, ...]) -> Form | None:
+def _container(origin: type[Any], arguments: tuple[Any, ...]) -> Form | None:
     items = _plain_form(arguments[-1]) if arguments else _ANYTHING
     if items is None or (origin is dict and arguments and arguments[0] is not str):
         return None
+    name, keyword = _TYPES[origin], "items" if origin is list else "additionalProperties"
 
-    def read_array(value: Any, path: str) -> list[Any]:
-        if not isinstance(value, list):
-            raise _mismatch("array", value, path)
-        return [items.read(item, f"{path}[{index}]") for index, item in enumerate(value)]
-
-    def read_object(value: Any, path: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise _mismatch("object", value, path)
+    def read(value: Any, path: str) -> Any:
+        if not isinstance(value, origin):
+            raise _mismatch(name, value, path)
+        if isinstance(value, list):
+            return [items.read(item, f"{path}[{index}]") for index, item in enumerate(value)]
         return {key: items.read(item, f"{path}.{key}") for key, item in value.items()}
 
-    if origin is list:
-        return Form({"type": "array", **({"items": items.schema} if arguments else {})}, read_array)
-    return Form({"type": "object", **({"additionalProperties": items.schema} if arguments else {})}, read_object)
+    return Form({"type": name, **({keyword: items.schema} if arguments else {})}, read)
 
 
 def _read_scalar(name: str, value: Any, path: str) -> Any:
@@ -192,7 +188,7 @@ def _pydantic_form(hint: Any, where: str) -> Form:
         problem = f"the type {name} needs pydantic, which is not installed: pip install 'rawsse[schema]'"
         raise ConfigurationError(f"{where}: {problem}") from None
     try:
-        adapter = pydantic.TypeAdapter(_in_pydantic_words(hint, pydantic.Field))
+        adapter = pydantic.TypeAdapter(_with_fields(hint, pydantic.Field))
         schema = adapter.json_schema()
     except Exception as exc:  # pydantic has an error for each kind of type
         reason = str(exc).partition("\n")[0]
@@ -200,7 +196,7 @@ def _pydantic_form(hint: Any, where: str) -> Form:
 
     def read(value: Any, path: str) -> Any:
         try:
-            return adapter.validate_json(json.dumps(value))  # from JSON: there a strict model takes a text as a date
+            return adapter.validate_json(json.dumps(value))  # strict models take a string as a date in JSON text only
         except pydantic.ValidationError as exc:
             raise MismatchError(_reasons(exc.errors(), path)) from exc
         except Exception as exc:  # from the type's own code
@@ -209,15 +205,15 @@ def _pydantic_form(hint: Any, where: str) -> Form:
     return Form(schema, read, adapter)
 
 
-def _in_pydantic_words(hint: Any, field: Callable[..., Any]) -> Any:
-    """The type with our texts and dicts in `Annotated` as pydantic's `Field`s."""
+def _with_fields(hint: Any, field: Callable[..., Any]) -> Any:
+    """The type, with the texts and dicts of `Annotated` turned into pydantic's `Field`s."""
 
-    def word(item: Any) -> Any:
+    def as_field(item: Any) -> Any:
         if isinstance(item, str):
             return field(description=inspect.cleandoc(item))
         return field(json_schema_extra=dict(item)) if isinstance(item, Mapping) else item
 
-    return Annotated[(hint.__origin__, *map(word, hint.__metadata__))] if get_origin(hint) is Annotated else hint
+    return Annotated[(hint.__origin__, *map(as_field, hint.__metadata__))] if get_origin(hint) is Annotated else hint
 
 
 def _reasons(faults: list[Any], path: str) -> str:
@@ -232,38 +228,28 @@ def _reasons(faults: list[Any], path: str) -> str:
 class Signature:
     """A function that is called with a JSON object: its `name`, its `description`, and its parameters.
 
-    A parameter's description is that of its `Annotated` type, or else the docstring's. A parameter without an annotation
-    takes anything, and `**kwargs` take the rest. Raises `ConfigurationError` for `*args` and positional-only parameters,
-    which cannot be given by name, for types without a JSON Schema, and for a signature that cannot be read; each of them
-    takes anything if `is_lenient`.
+    A parameter is described by its `Annotated` type, or else by the docstring. A parameter without an annotation takes
+    anything, and `**kwargs` take the rest. Raises `ConfigurationError` for `*args` and positional-only parameters, which
+    cannot be given by name, for types without a JSON Schema, and for a signature that cannot be read.
+
+    With `is_open` the parameters are not read, and the function gets any object as it is.
     """
 
-    def __init__(self, function: Callable[..., Any], *, is_lenient: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], *, is_open: bool = False) -> None:
         inner = function.func if isinstance(function, partial) else function
         self.name = str(getattr(inner, "__name__", None) or type(inner).__name__)
         self.description, self._descriptions = read_docstring(getattr(function, "__doc__", None))
         self._forms: dict[str, Form] = {}
-        self._rest: Form | None = None  # of `**kwargs`
-        self._parameters: Mapping[str, inspect.Parameter] = {}
-        try:
-            self._parameters, hints = _parameters_of(function, self.name)
-        except ConfigurationError:
-            if not is_lenient:
-                raise
-            self._rest = _ANYTHING
+        self._rest = _ANYTHING if is_open else None  # of `**kwargs`
+        self._parameters, hints = ({}, {}) if is_open else _parameters_of(function, self.name)
         for name, parameter in self._parameters.items():
-            try:
-                if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-                    problem = "cannot be given by name, as a tool's input is"
-                    raise ConfigurationError(f"{self.name}: {str(parameter)!r} {problem}")
-                form = form_of(hints.get(name, Any), f"{self.name}, parameter {name!r}")
-            except ConfigurationError:
-                if not is_lenient:
-                    raise
-                form = _ANYTHING
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                problem = "cannot be given by name, as a tool's input is"
+                raise ConfigurationError(f"{self.name}: {str(parameter)!r} {problem}")
+            form = form_of(hints.get(name, Any), f"{self.name}, parameter {name!r}")
             if parameter.kind is parameter.VAR_KEYWORD:
                 self._rest = form
-            elif parameter.kind is not parameter.VAR_POSITIONAL:
+            else:
                 self._forms[name] = form
         self._required = [name for name in self._forms if self._parameters[name].default is inspect.Parameter.empty]
 
@@ -273,7 +259,7 @@ class Signature:
         schemas = {name: form.schema for name, form in forms.items()}
         definitions: dict[str, Any] = {}
         if adapters := [(name, "validation", form.adapter) for name, form in forms.items() if form.adapter]:
-            # All at once: pydantic puts the classes that they need into one `$defs`, each under a name that no other has.
+            # All at once: pydantic collects their classes in one `$defs`, each under a unique name.
             made, definitions = adapters[0][2].json_schemas(adapters)
             schemas |= {name: schema for (name, _), schema in made.items()}
         rest = schemas.pop("**") or True
@@ -293,7 +279,7 @@ class Signature:
         default = default.value if isinstance(default, Enum) else default
         try:
             json.dumps(default, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):  # there is no default, or JSON cannot hold it
+        except (TypeError, ValueError, RecursionError):  # there is no default, or JSON cannot express it
             return schema
         return {**schema, "default": default}
 
@@ -310,17 +296,13 @@ class Signature:
         return {name: self._forms.get(name, rest).read(item, f"input.{name}") for name, item in value.items()}
 
 
-def _parameters_of(
-    function: Callable[..., Any], name: str
-) -> tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]:
+def _parameters_of(function: Callable[..., Any], name: str) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
     """The parameters, and their types. The type of the result is not resolved: it may exist for a type checker only."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as exc:
         raise ConfigurationError(f"{name} has no signature that can be read: {exc}") from None
-    inner: Any = function
-    while isinstance(inner, partial):
-        inner = inner.func
+    inner: Any = function.func if isinstance(function, partial) else function
     if not inspect.isroutine(inner):
         inner = inner.__init__ if inspect.isclass(inner) else type(inner).__call__
     inner = inspect.unwrap(inner)

@@ -1,30 +1,29 @@
-"""A request, tried until an answer begins, and the answer as it comes: its events, its text, the message so far.
+"""Streams of the Messages API: a request is sent until an answer begins, and the answer is read as events, text or a message.
 
     async with client.messages.stream(...) as stream:      # the request is sent here
         async for event in stream: ...                     # or: async for text in stream.text_stream
         message = await stream.get_final_message()
 
     events = await client.messages.create(stream=True, ...)
-    async for event in events: ...                          # the events of the wire, typed, and nothing else
+    async for event in events: ...                          # only the events that the API sent, typed
 
-A stream has exactly one ending (`stream.ending`). It is complete only with `message_stop`, or when the stop reason had come
-and only the tail is missing (`ending.tail_missing`); every other ending raises, and the error carries the message so far.
-A failure before any content is retried first, as the policy says; no event that the caller has seen is taken back or repeated.
+A stream has exactly one ending (`stream.ending`). It is complete after `message_stop`, or if the stop reason has arrived and
+only the tail is missing (`ending.tail_missing`). Every other ending raises an error, which carries the message so far. A
+failure before any content is retried as the policy allows. An event that the caller has seen is never repeated.
 
-`close()` may be called by any task, at any phase, any number of times; leaving the `async with` block calls it. Iterators here
-are classes, not generators: a generator that is dropped half-read is closed later, by the event loop.
+`close()` may be called from any task, in any phase, any number of times. Leaving the `async with` block calls it. The
+iterators here are classes because the event loop closes an abandoned generator only later.
 
-Under a stream is a `Call`, which drives an exchange over a network, and waits for nothing else:
+A stream reads from a `Call`, which drives an exchange over the network and awaits nothing else:
 
     call = Call(pools.here, CallSettings(request, route), Answer)
-    await call.open()                 # attempts, as the policy allows, until the exchange of one is open
-    await call.more()                 # one read for `call.exchange`
-    await call.open(error)            # the exchange failed: the next attempt; or raises `error`
-    call.release()                    # the exchange is over: its connection is kept, or dropped
-    call.close()                      # at any phase, from any task; from any thread where the network allows it
+    await call.open()                 # make attempts, as the policy allows, until one of them has a response
+    await call.more()                 # read once for `call.exchange`
+    await call.open(error)            # the exchange failed: make the next attempt, or raise `error`
+    call.release()                    # the exchange is over: keep or drop its connection
+    call.close()                      # in any phase, from any task; from any thread if the network allows it
 
-One retry costs nothing and is not counted: when a reused connection turns out to be dead before the first byte of a response,
-the request is sent once more on a new one.
+One kind of failure is retried without being counted: a reused connection that is dead before the first byte of the response.
 """
 
 from __future__ import annotations
@@ -56,36 +55,36 @@ E_co = TypeVar("E_co", bound=Exchange, covariant=True)
 
 
 class Call(Generic[E_co]):
-    """A request, and its attempts. `exchange` is the current attempt, or the last one."""
+    """A request and its attempts. `exchange` is the current attempt, or the last one."""
 
     def __init__(self, pool: Callable[[], Pool], settings: CallSettings, kind: type[E_co]) -> None:
-        """`pool` gives the pool of the loop, or process, that runs the call; `kind` is the class of the exchange."""
+        """`pool` returns the pool of the current event loop or process; `kind` is the class of the exchange."""
         self.timing = Timing()
         self.retries_taken = 0
         self.is_closed = False
         self.response: Response | None = None
-        """Of the last exchange that was open."""
+        """The response of the last exchange that was open."""
         self.settings = settings
         self._get_pool = pool
         self._kind = kind
         self._pool: Pool | None = None
         self._lease: Lease | None = None
         self._link: Link | None = None
-        self._signal: Signal | None = None  # of the wait for the next attempt
-        self._thread: int | None = None  # the one that drives the exchange now
-        self._waits = False  # it waits for the network
+        self._signal: Signal | None = None  # wakes the wait for the next attempt
+        self._thread: int | None = None  # the thread that drives the exchange now
+        self._waits = False  # that thread waits for the network
         self._renew()
 
     @property
     def is_mine(self) -> bool:
-        """The exchange may be ended here: no other thread drives it, and this one only waits (a signal handler asks)."""
+        """This thread may end the exchange: no other thread drives it. A signal handler may end it while its thread waits."""
         return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
     async def open(self, error: APIError | None = None) -> E_co:
-        """The exchange of the first attempt that opens. `error`: the last attempt failed with it, and the policy decides
-        whether there is another.
+        """Make attempts until one has a response, and return its exchange. `error` is the failure of the previous attempt:
+        the policy decides whether another one follows.
 
-        Raises the last attempt's `APIError` when no attempt is left; `StreamCancelledError` if the call is closed.
+        Raises the `APIError` of the last attempt, or `StreamCancelledError` if the call is closed.
         """
         before, self._thread = self._thread, threading.get_ident()
         try:
@@ -101,8 +100,8 @@ class Call(Generic[E_co]):
             self._thread = before
 
     async def more(self) -> None:
-        """Read once, and pass to the exchange the bytes that came, the expired clock, or the loss of the connection."""
-        link = self._link  # None: another thread closed the call in this moment, and released it
+        """Read once. The exchange receives the bytes, the timeout or the loss of the connection."""
+        link = self._link  # None if another thread has just closed the call
         before, self._thread = self._thread, threading.get_ident()
         try:
             if link is not None and (data := await self._wait(link.read)) is not None:
@@ -111,15 +110,15 @@ class Call(Generic[E_co]):
             self._thread = before
 
     def release(self) -> None:
-        """The exchange is over: keep its connection, or drop it."""
+        """The exchange is over: keep its connection, or drop it if it cannot be reused."""
         lease, self._lease, self._link = self._lease, None, None
         if lease is not None:
             lease.give_back(self.exchange.http if self.exchange.is_reusable else None)
 
     def close(self) -> None:
-        """End the call and drop its connection. A caller that waits for it wakes.
+        """End the call, drop its connection, and wake the task or thread that waits for it.
 
-        The exchange is ended by the thread that drives it: here, or when that thread wakes.
+        If another thread drives the exchange, that thread ends it when it wakes.
         """
         self.is_closed = True
         if (signal := self._signal) is not None:
@@ -139,7 +138,7 @@ class Call(Generic[E_co]):
     # One attempt ---------------------------------------------------------------------------------------------------
 
     async def _attempt(self) -> APIError | None:
-        """Make an attempt until its exchange is open. The error, if it ended before that."""
+        """Make one attempt. Returns its error if it failed before the exchange was open."""
         await self._try()
         if self.exchange.failed_before_response and not self.is_closed:
             logger.info("an idle connection turned out to be dead; the request is sent once more on a new one")
@@ -149,7 +148,7 @@ class Call(Generic[E_co]):
         return None if self.exchange.is_open else self.exchange.error
 
     async def _await_next(self, error: APIError) -> None:
-        """The attempt failed: wait as long as the policy says, and prepare the next one. Raises `error` if none follows."""
+        """Wait as long as the policy says, and prepare the next attempt. Raises `error` if the policy allows none."""
         settings, total = self.settings, self.settings.timeouts.total
         error.retries_taken = self.retries_taken
         decision = decide(error, self.retries_taken, settings.policy, now=settings.now(), chance=settings.chance())
@@ -209,12 +208,12 @@ class Call(Generic[E_co]):
             await self.more()
 
     async def _send(self, link: Link, pieces: list[bytes]) -> bool:
-        """Write the request. False if the peer takes no more of it: it may have answered already (413)."""
+        """Write the request. False if the peer stopped reading it: it may have answered early, with a 413 for example."""
         exchange = self.exchange
         for number, piece in enumerate(pieces, 1):
             early = await self._wait(partial(_write, link, piece, is_last=number == len(pieces)))
             if early is None:
-                return False  # if the connection is lost, the next read raises the reason
+                return False  # the connection may be lost: the next read reports why
             if early:
                 exchange.receive(early, self.timing.clock())
             if exchange.response is not None or exchange.is_over:
@@ -222,18 +221,17 @@ class Call(Generic[E_co]):
         return True
 
     async def _wait(self, wait: Callable[[float], Coroutine[Any, Any, T]], at: float | None = None) -> T | None:
-        """The result of `wait(deadline)`; None if the exchange is over because of it. The deadline is `at`, or the time when a
-        clock of the exchange runs out."""
+        """The result of `wait(deadline)`; None if the wait ended the exchange. By default the exchange sets the deadline."""
         exchange, now = self.exchange, self.timing.clock
         deadline, clock = exchange.deadline(now())
         result: T | None = None
         self._waits = True
         try:
-            if at is None and deadline <= now():  # a link that always has bytes to read does not check it
+            if at is None and deadline <= now():  # a link that always has bytes to read ignores it
                 raise Expired
-            if not self.is_closed:  # checked here: another thread may close the call at any moment
+            if not self.is_closed:  # checked last: another thread may close the call at any moment
                 result = await wait(deadline if at is None else at)
-                if result is False and at is None:  # of a signal that was not set in time
+                if result is False and at is None:  # a signal was not set in time
                     raise Expired
         except Expired:
             exchange.expire(clock, now())
@@ -248,7 +246,7 @@ class Call(Generic[E_co]):
             raise
         finally:
             self._waits = False
-        if self.is_closed:  # perhaps in the moment in which the wait ended
+        if self.is_closed:  # perhaps just as the wait ended
             self.close()
             exchange.cancel()
             return None
@@ -256,8 +254,8 @@ class Call(Generic[E_co]):
 
 
 async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) -> bytes | None:
-    """Write a piece of a request. Returns the bytes that came before the last piece, those of an early answer; None if the
-    connection is lost or closed. Raises `Expired` if the peer takes no more and has not answered."""
+    """Write a piece of a request. Returns the bytes of an early answer, which can arrive before the last piece is written; None
+    if the connection is lost or closed. Raises `Expired` if the peer neither reads nor answers."""
     try:
         try:
             await link.write(piece, deadline)
@@ -274,26 +272,28 @@ async def _write(link: Link, piece: bytes, deadline: float, *, is_last: bool) ->
 
 
 class OpenResponse(Response):
-    """The head of a response that may have more to come: `close()` is that of the stream."""
+    """The head of a response whose body may not have been read: `close()` closes the stream."""
 
     close: Callable[[], None]
 
     async def aclose(self) -> None:
-        """The same: the name that `httpx` has for it."""
+        """The same, by httpx's name."""
         self.close()
 
 
 class CallInfo:
-    """A call and its response, as its caller sees them."""
+    """The public facts about a call and its response."""
 
-    def __init__(self, call: Call[Exchange]) -> None:
-        self._call = call
-        self.timing: Timing = call.timing
+    _call: Call[Exchange]
+
+    @property
+    def timing(self) -> Timing:
         """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        return self._call.timing
 
     @property
     def response(self) -> OpenResponse:
-        """The response's head. Raises `RuntimeError` before there is one."""
+        """The response's head. Raises `RuntimeError` before it has arrived."""
         if self._call.response is None:
             raise RuntimeError("the stream is not open: enter its `with` block first")
         response = OpenResponse(*self._call.response)
@@ -322,6 +322,7 @@ class CallInfo:
 
     def _close(self) -> None:
         """Drop what has not been read."""
+        raise NotImplementedError
 
 
 class BaseStream(CallInfo):
@@ -330,21 +331,21 @@ class BaseStream(CallInfo):
     _call: Call[Answer]
 
     def __init__(self, call: Call[Answer]) -> None:
-        super().__init__(call)
+        self._call = call
         self._is_unseen = False  # no event reaches the caller, so any failure may be retried
         self.ending: Ending | None = None
-        """How the stream ended; None while it has not."""
-        # The exchange has one, too, but a signal handler may close the stream while the exchange ends whole.
+        """How the stream ended; None while it is open."""
+        # Not always the error of the exchange: a signal handler may close the stream just as the exchange completes.
         self._error: APIError | None = None
 
     @property
     def error_event(self) -> ErrorEvent | None:
-        """The `error` event that ended the stream, as it came."""
+        """The `error` event that ended the stream, as received."""
         return self._call.exchange.builder.error
 
     @property
     def current_message_snapshot(self) -> Message:
-        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
         message = self._call.exchange.builder.message
         if message is None:
             raise RuntimeError("message_start has not come yet")
@@ -376,7 +377,7 @@ class BaseStream(CallInfo):
         if self.ending is not None:
             return
         self._call.close()
-        if self._call.is_mine:  # else the thread that reads ends the stream when it wakes
+        if self._call.is_mine:  # otherwise the reading thread ends the stream when it wakes
             self._failed(StreamCancelledError("the stream was closed before its end"))
 
     def __del__(self) -> None:
@@ -391,9 +392,9 @@ class BaseStream(CallInfo):
     # Reading -------------------------------------------------------------------------------------------------------
 
     def _take_event(self) -> StreamEvent | None:
-        """The next event of the wire, applied, without waiting. None: wait (`_more`), and call again.
+        """The next event that the API sent, applied to the message. None: await `_more()` and call again.
 
-        Raises `StopAsyncIteration` when the answer is whole, and `APIError` for every other ending.
+        Raises `StopAsyncIteration` after a complete answer, and `APIError` for every other ending.
         """
         call = self._call
         if self.ending is None and call.response is not None:
@@ -405,14 +406,14 @@ class BaseStream(CallInfo):
                 self.ending = self.ending or ending
             if event is not None or self.ending is None:
                 return event
-        # Checked last: another thread, or a signal handler, may close the stream at any moment.
+        # Checked last: another thread or a signal handler may close the stream at any moment.
         if self._error is not None:
-            raise self._error  # by every later read: a cut answer never looks whole
-        _ = self.response  # raises, if the stream is not open
+            raise self._error  # again at every later read, so that a cut answer never looks complete
+        _ = self.response  # raises if the stream is not open
         raise StopAsyncIteration
 
     async def _more(self) -> None:
-        """Wait for the response, for bytes, or for another attempt. Raises `APIError` if none comes."""
+        """Wait for the response, for more bytes, or for another attempt. Raises `APIError` if the stream has failed."""
         call, answer = self._call, self._call.exchange
         if call._pool is not None and call._pool.is_elsewhere:
             raise RuntimeError("the stream belongs to another event loop: read it in the one in which it was opened")
@@ -427,13 +428,13 @@ class BaseStream(CallInfo):
         except APIError as exc:
             if exc is not error or answer.is_committed:
                 raise self._failed(exc) from exc.__cause__
-            answer.is_committed = True  # first the events that were held back, then the error
+            answer.is_committed = True  # the events that were held back come first, then the error
         except BaseException:  # cancelled, or Ctrl-C
             self._close()
             raise
 
     def _failed(self, error: APIError) -> APIError:
-        """The stream ends with this error, unless it has ended."""
+        """End the stream with this error, unless it has failed before. Returns the error that readers get."""
         call, answer = self._call, self._call.exchange
         if self._error is not None:
             return self._error
@@ -445,16 +446,16 @@ class BaseStream(CallInfo):
 
 
 class EventStream(BaseStream):
-    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
+    """The events that the API sent, typed, and no others: the result of `messages.create(stream=True)`."""
 
     async def __anext__(self) -> StreamEvent:
-        """The next event. Raises `APIError` for every ending but a complete one."""
+        """The next event. Raises `APIError` if the stream does not complete."""
         while (event := self._take_event()) is None:
             await self._more()
         return event
 
     async def _read_whole(self) -> Message:
-        """The whole message, for a caller who does not see its events: any failure may be retried."""
+        """The whole message. Its events do not reach the caller, so any failure may be retried."""
         self._is_unseen = True
         async with self:
             async for _ in self:
@@ -465,9 +466,9 @@ class EventStream(BaseStream):
 
 
 class MessageStream(BaseStream):
-    """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
+    """The events that the API sent, except pings (see `timing`), with the events derived from them; the text; the message.
 
-    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text.
+    A stream has one iterator: a second loop continues where the first one stopped. `outputs` parses the text.
     """
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None:
@@ -477,16 +478,16 @@ class MessageStream(BaseStream):
 
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
-        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
         return self._outputs.message(super().current_message_snapshot)
 
     @property
     def text_stream(self) -> TextStream:
-        """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
+        """The text of all text blocks, piece by piece. It shares the iterator of the stream."""
         return TextStream(self)
 
     async def __anext__(self) -> MessageStreamEvent:
-        """The next event. Raises `APIError` for every ending but a complete one."""
+        """The next event. Raises `APIError` if the stream does not complete."""
         while (event := self._take()) is None:
             await self._more()
         return event
@@ -501,7 +502,7 @@ class MessageStream(BaseStream):
 
     def _take_text(self) -> str | None:
         while True:
-            if self._expanded:  # the caller took the event of the wire and left the derived one
+            if self._expanded:  # the caller has read an event, but not the one derived from it
                 derived = self._expanded.popleft()
                 text = derived.text if isinstance(derived, TextEvent) else None
             elif self._take_event() is None:
@@ -512,15 +513,15 @@ class MessageStream(BaseStream):
                 return text
 
     def _expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
-        """The event as the caller gets it, and the derived one, if there is one."""
+        """The event for the caller, and the one derived from it, if any."""
         builder = self._call.exchange.builder
         expanded = builder.expand(event)
         if isinstance(event, ContentBlockDelta) and not self._outputs.has_format:
-            return expanded  # nearly all events: nothing to parse
+            return expanded  # true for nearly all events: there is nothing to parse
         return [self._outputs.event(each, lambda: builder.message) for each in expanded]
 
     async def until_done(self) -> None:
-        """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
+        """Read the stream to its end. Raises `APIError` if it does not complete."""
         self._expanded.clear()
         with suppress(StopAsyncIteration):
             while True:
@@ -528,7 +529,7 @@ class MessageStream(BaseStream):
                     await self._more()
 
     async def get_final_message(self) -> ParsedMessage[Any]:
-        """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
+        """Read the stream to its end; the whole message. Raises `APIError` if it does not complete."""
         await self.until_done()
         return self.current_message_snapshot
 
@@ -548,7 +549,7 @@ class TextStream(AsyncIterator[str]):
         self._take, self._more, self._close = stream._take_text, stream._more, stream._close
 
     async def __anext__(self) -> str:
-        """The next piece of text. Raises `APIError` for every ending but a complete one."""
+        """The next piece of text. Raises `APIError` if the stream does not complete."""
         while (text := self._take()) is None:
             await self._more()
         return text

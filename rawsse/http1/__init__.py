@@ -20,10 +20,10 @@ Read in this order:
     wire = server.send_response(200, [("content-type", "text/plain")])
     wire += server.send_data(b"hello") + server.send_end()
 
-Events come one at a time, so that the connection's state always belongs to the latest event. All that was received of a body
-is one `Data`, whatever its chunks. Header names are lower-case `str`, header values `str` (latin-1, RFC 9110, 5.5), bodies
-`bytes`. Violations by the peer raise `HTTPProtocolError` or a `LimitExceededError`, misuse by the caller `HTTPUsageError`; no
-error quotes a header's value.
+Events are returned one at a time, so that the connection's state always belongs to the latest event. All received bytes of a
+body are one `Data`, whatever its chunks. Header names are lower-case `str`, header values `str` (latin-1, RFC 9110, 5.5),
+bodies `bytes`. Violations by the peer raise `HTTPProtocolError` or a `LimitExceededError`, misuse by the caller
+`HTTPUsageError`; no error quotes a header's value.
 """
 
 from rawsse.http1.codings import *

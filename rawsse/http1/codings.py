@@ -49,7 +49,7 @@ class ChunkedReader:
     def __init__(self, *, max_chunk_head_bytes: int = MAX_CHUNK_HEAD_BYTES) -> None:
         self._max_chunk_head_bytes = max_chunk_head_bytes
         self.left = 0
-        """Bytes of the current chunk still to come, with the CRLF after its data; 0: a chunk's head comes next."""
+        """Bytes of the current chunk that are missing, with the CRLF after its data; 0: a chunk's head is next."""
 
     def read(self, unread: bytes) -> tuple[bytes | None, bytes]:
         """The data of all chunks in `unread` in one piece, and the bytes after it, which are still unread.
@@ -57,6 +57,8 @@ class ChunkedReader:
         The data are None if more bytes are needed, and `b""` at the end of the body. Data in front of a broken chunk are
         returned first. Raises `HTTPProtocolError`, and `HeadTooLargeError` above `max_chunk_head_bytes`.
         """
+        if not unread:
+            return None, unread
         pieces = []
         at, left = 0, self.left
         while True:
@@ -80,7 +82,7 @@ class ChunkedReader:
         return (data, unread[at:]) if data else self._read_end(unread[at:])
 
     def _read_end(self, unread: bytes) -> tuple[bytes | None, bytes]:
-        """The same where no data come next: the end of the body, an error, or too few bytes to tell."""
+        """The same where no data follow: the end of the body, an error, or too few bytes to tell."""
         line_end = unread.find(b"\n") + 1
         if not self.left:
             self._check_size(line_end or len(unread))
@@ -104,6 +106,23 @@ class ChunkedReader:
         if size > (limit := self._max_chunk_head_bytes):
             words = f"a chunk's head or trailers are larger than max_chunk_head_bytes ({limit})"
             raise HeadTooLargeError(words, limit=limit)
+
+
+class SizedReader:
+    """Reads one body of `left` bytes; of any number up to the end of the connection, if that is None."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int | None) -> None:
+        self.left = left
+
+    def read(self, unread: bytes) -> tuple[bytes | None, bytes]:
+        """As `ChunkedReader.read`."""
+        if self.left is None:
+            return unread or None, b""
+        data, unread = unread[: self.left], unread[self.left :]
+        self.left -= len(data)
+        return data or (None if self.left else b""), unread
 
 
 class ContentDecoder:

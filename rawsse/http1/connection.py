@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPProtocolError, HTTPUsageError, quote
-from rawsse.http1.codings import ChunkedReader
+from rawsse.http1.codings import ChunkedReader, SizedReader
 
 MAX_HEAD_BYTES = 32 * 1024
 """Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that, for
-responses that come through gateways which add their own fields (CSP, cookies, traces)."""
+responses from gateways which add their own fields (CSP, cookies, traces)."""
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """A request's body. The Messages API itself takes 32 MB."""
@@ -36,7 +36,7 @@ Head = TypeVar("Head")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # RFC 9110, 5.6.2: token. 5.5: "field-content = field-vchar [ 1*( SP / HTAB / field-vchar ) field-vchar ]".
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-_NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 # The patterns below are compiled when they are first used, not when rawsse is imported.
 # RFC 9112, 3.2: Host = uri-host [ ":" port ], as in RFC 3986, 3.2.2.
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
@@ -48,8 +48,8 @@ _ABSOLUTE_FORM = r"(?i)https?://([^/?]*)(.*)"
 _PLAIN_FIELDS = r"\r\n((?:[-0-9A-Za-z]+: (?! )[ -~]*(?<! )\r\n)+)\r\n"
 _FIELD = r"([^:]+): (.*)\r\n"
 
-# The part of a message that comes next.
-_HEAD, _BODY, _END = "head", "body", "end"
+# The part of a message that is next; nothing, after an error.
+_HEAD, _BODY, _END, _NOTHING = "head", "body", "end", "nothing"
 
 
 def host_name(host: str) -> str | None:
@@ -72,24 +72,27 @@ def host_name(host: str) -> str | None:
 class Headers(Mapping[str, str]):
     """The header fields of one message: a case-insensitive mapping, in the order received.
 
-    A name that came more than once reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart,
-    and `raw` is the list of (lower-case name, value) pairs, not to be changed.
+    A name that is repeated reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart, and
+    `raw` is the list of (lower-case name, value) pairs, not to be changed.
     """
 
     __slots__ = ("_values", "raw")
 
     def __init__(self, raw: Iterable[tuple[str, str]] = ()) -> None:
         self.raw = [(name.lower(), value) for name, value in raw]
-        self._values: dict[str, list[str]] = {}
-        for name, value in self.raw:
-            self._values.setdefault(name, []).append(value)
+        self._values = dict(self.raw)
+        if len(self._values) < len(self.raw):
+            lists: dict[str, list[str]] = {name: [] for name in self._values}
+            for name, value in self.raw:
+                lists[name].append(value)
+            self._values = {name: ", ".join(values) for name, values in lists.items()}
 
     def get_all(self, name: str) -> list[str]:
-        """Every value that came under `name`, in order."""
-        return [*self._values.get(name.lower(), ())]
+        """Every value of `name`, in order."""
+        return [value for each, value in self.raw if each == name.lower()]
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(self._values[name.lower()])
+        return self._values[name.lower()]
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._values
@@ -166,15 +169,13 @@ class _Connection(Generic[Head]):
         self._unread = b""  # received, and not returned in an event yet
         self._searched = 0  # bytes of `_unread` that are known to hold no end of a head
         self._saw_eof = False
-        self._is_broken = False
         self._must_close = False
         self._start()
 
     def _start(self) -> None:
         self._receiving = self._sending = _HEAD
-        self._chunks: ChunkedReader | None = None  # while a chunked body is received
-        self._left: int | None = 0  # bytes to come of a body that is not chunked; None: it ends with the connection
-        self._body_bytes = 0  # received of a chunked body
+        self._body: ChunkedReader | SizedReader = SizedReader(0)  # what is received
+        self._body_bytes = 0  # of it
         self._expects_continue = False
         self._method = ""
 
@@ -196,38 +197,38 @@ class _Connection(Generic[Head]):
         """
         if not data:
             self._saw_eof = True
-        elif not self._saw_eof and not self._is_broken:
+        elif not self._saw_eof and self._receiving is not _NOTHING:
             self._unread += data
 
     def next_event(self) -> Head | Data | EndOfMessage | None:
         """The next event of the peer's message, or None: more bytes are needed, or this side has to send first.
 
-        Everything received of a body is one `Data`; `EndOfMessage` comes after it. Raises `HTTPProtocolError` if the peer
+        Everything received of a body is one `Data`; `EndOfMessage` follows it. Raises `HTTPProtocolError` if the peer
         violates HTTP (`status_hint` is the answer of a server) or closes before the end of its message (`by_close` is set),
         `HeadTooLargeError` (a server answers 431), and in a server `BodyTooLargeError` (413; at once if `Content-Length` is
         too large). After an error nothing more is read.
         """
         try:
-            if (chunks := self._chunks) is None:
-                if self._is_broken:
-                    raise HTTPProtocolError("the connection failed earlier")
-                if self._receiving is _HEAD:
-                    return self._next_head()
-                return self._read_body() if self._receiving is _BODY else None
-            if self._unread:
-                data, self._unread = chunks.read(self._unread)
+            if self._receiving is _BODY:
+                data, self._unread = self._body.read(self._unread)
                 if data:
-                    if self._max_body_bytes is not None:
-                        self._count(len(data))
+                    self._expects_continue = False
+                    self._body_bytes += len(data)
+                    self._check_size(self._body_bytes)
                     return tuple.__new__(Data, (data,))  # Data(data), without the Python function of a NamedTuple
-                if data is not None:
-                    return self._end_of_message()
-            if self._saw_eof:
-                raise _closed_early()
+                if data is not None or (self._saw_eof and self._body.left is None):
+                    self._receiving = _END
+                    return EndOfMessage()
+                if self._saw_eof:
+                    raise _closed_early()
+                return None
+            if self._receiving is _HEAD:
+                return self._next_head()
+            if self._receiving is _NOTHING:
+                raise HTTPProtocolError("the connection failed earlier")
             return None
         except APIError:
-            self._is_broken = self._must_close = True
-            self._chunks = None
+            self._receiving, self._must_close = _NOTHING, True
             self._unread = b""
             raise
 
@@ -291,38 +292,16 @@ class _Connection(Generic[Head]):
             self._must_close = True
 
     def _expect_body(self, headers: Headers, default: int | None) -> None:
-        """Read from the header fields where the body ends; `default` is its length if they do not say."""
+        """Read from the header fields where the body ends; `default` is its length if they have none."""
         self._receiving = _BODY
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
-            self._chunks = ChunkedReader()
+            self._body = ChunkedReader()
         else:
             length = headers.get("content-length")
-            self._left = default if length is None else int(length)
+            self._body = SizedReader(default if length is None else int(length))
 
-    def _read_body(self) -> Data | EndOfMessage | None:
-        """The next piece of a body that is not chunked, or its end."""
-        if self._unread and self._left != 0:
-            data = self._unread[: self._left]
-            self._unread = self._unread[len(data) :]
-            self._expects_continue = False
-            if self._left is not None:
-                self._left -= len(data)
-            return Data(data)
-        if self._left == 0 or (self._left is None and self._saw_eof):
-            return self._end_of_message()
-        if self._saw_eof:
-            raise _closed_early()
-        return None
-
-    def _end_of_message(self) -> EndOfMessage:
-        self._receiving = _END
-        self._chunks = None
-        return EndOfMessage()
-
-    def _count(self, body_bytes: int) -> None:
-        self._expects_continue = False
-        self._body_bytes += body_bytes
-        if (limit := self._max_body_bytes) is not None and self._body_bytes > limit:
+    def _check_size(self, body_bytes: int) -> None:
+        if (limit := self._max_body_bytes) is not None and body_bytes > limit:
             raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({limit})", limit=limit)
 
 
@@ -358,8 +337,8 @@ class ClientConnection(_Connection[Response]):
         return not (self._saw_eof or self._must_close)
 
     def take_chunk(self, data: bytes) -> bytes | None:
-        """The data of a chunk of the response's body, if `data` is what comes next and one whole chunk: the shortest way of the
-        most frequent read. None: nothing has changed; give it to `receive_data`."""
+        """The data of a chunk of the response's body, if `data` is one whole chunk and nothing is pending: a short way for
+        the most frequent read. None: nothing has changed; give it to `receive_data`."""
         size, _, rest = data.partition(b"\r\n")
         if size != b"%x" % (len(rest) - 2) or not rest.endswith(b"\r\n") or not self.is_between_chunks:
             return None
@@ -367,8 +346,9 @@ class ClientConnection(_Connection[Response]):
 
     @property
     def is_between_chunks(self) -> bool:
-        """A chunk of the response's body, or its end, comes next, and not a byte of it has come."""
-        return self._chunks is not None and not (self._chunks.left or self._unread or self._saw_eof)
+        """A chunk of the response's body, or its end, is next, and not a byte of it has arrived."""
+        is_chunked = self._receiving is _BODY and type(self._body) is ChunkedReader
+        return is_chunked and not (self._body.left or self._unread or self._saw_eof)
 
     @property
     def trailing_data(self) -> bytes:
@@ -420,7 +400,7 @@ class ClientConnection(_Connection[Response]):
         # RFC 9112, 6.3: "the Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to
         # perform request smuggling". The bytes after it cannot be trusted. The same section, without either field: "the
         # message body length is determined by the number of octets received prior to the server closing the connection".
-        if self._left is None or ("transfer-encoding" in headers and "content-length" in headers):
+        if self._body.left is None or ("transfer-encoding" in headers and "content-length" in headers):
             self._must_close = True
         return Response(status, reason, headers, version)
 
@@ -451,17 +431,17 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._version = "1.0"  # of the request; until its head is received, the least that a client may understand
         self._is_chunked = False  # the response, while its body is sent
         self._has_no_body = False  # the response
-        self._unsent: int | None = None  # bytes to come of a response's body with a length
+        self._unsent: int | None = None  # missing bytes of a response's body with a length
 
     @property
     def is_full(self) -> bool:
-        """More than `max_pipelined_bytes` came before their turn: stop reading until the next cycle."""
+        """More than `max_pipelined_bytes` arrived before their turn: stop reading until the next cycle."""
         return self._receiving is _END and len(self._unread) > self._max_pipelined_bytes
 
     @property
     def is_idle(self) -> bool:
         """Between two exchanges: no byte of the next request's head has been received."""
-        return self._receiving is _HEAD and not self._unread and not self._is_broken
+        return self._receiving is _HEAD and not self._unread
 
     @property
     def can_respond(self) -> bool:
@@ -491,7 +471,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         if "transfer-encoding" in headers and ("content-length" in headers or version == "1.0"):
             raise HTTPProtocolError("not HTTP/1.1: ambiguous length of the body")
         self._expect_body(headers, default=0)
-        self._count(self._left or 0)
+        self._check_size(self._body.left or 0)
         self._expects_continue = version == "1.1" and _has_option(headers, "expect", "100-continue")
         return Request(method, target, headers, version)
 
@@ -560,7 +540,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
 
 
 def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
-    """The target in origin-form, or `*`, and the fields with the host that was asked for (RFC 9112, 3.2 and 3.3)."""
+    """The target in origin-form, or `*`, and the fields with the host of the request (RFC 9112, 3.2 and 3.3)."""
     if host_name(headers.get("host", "")) is None:
         raise HTTPProtocolError("not HTTP/1.1: invalid Host")
     if absolute := re.fullmatch(_ABSOLUTE_FORM, target):
@@ -597,10 +577,10 @@ def _head(start_line: str, fields: RawHeaders) -> bytes:
     for name, value in fields:
         if not _NAME.fullmatch(name):
             raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
-        if wrong := _NOT_IN_A_VALUE.search(value):
-            # Only the character is quoted: the value may be a key that was read from a file with the end of its line.
-            raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
-        if value != value.strip(" \t"):
+        if not _VALUE.fullmatch(value):
+            # Only a character is quoted: the value may be a key that was read from a file with the end of its line.
+            if wrong := re.search(r"[^\t -~\x80-\xff]", value):
+                raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
             raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
     lines = [f"{name}: {value}\r\n" for name, value in fields]
     return f"{start_line}\r\n{''.join(lines)}\r\n".encode("latin-1")

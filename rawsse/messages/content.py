@@ -155,7 +155,7 @@ class BaseBlock(Lens):
     """The base of content blocks. Fields stand in the order of the official SDK's models. The fold sets two facts:
 
     `complete`: the block was closed, and a tool's input is a JSON object. A tool call that is not complete may not be run.
-    `input_text`: the tool input's JSON text as it came; empty for other blocks and for messages that were not streamed.
+    `input_text`: the tool input's JSON text as received; empty for other blocks and for messages that were not streamed.
     """
 
     __slots__ = ("_built", "complete")
@@ -171,7 +171,7 @@ class BaseBlock(Lens):
 
     @property
     def input_text(self) -> str:
-        """The tool input's JSON text as it came."""
+        """The tool input's JSON text as received."""
         # Joined only when it is read: a caller that reads the block after each delta of 64 kB would copy 2 GB.
         return "" if self._built is None else self._built.input_text
 
@@ -195,7 +195,7 @@ class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
 
     @property
     def parsed_output(self) -> T | None:
-        """The text as a value of the `output_format`; None if none was asked for, and before the block is complete.
+        """The text as a value of the `output_format`; None without a format, and before the block is complete.
 
         Raises `OutputFormatError` if the text does not fit.
         """
@@ -253,7 +253,7 @@ class MCPToolUseBlock(BaseToolUse):
 
 
 class ToolResultBlock(BaseBlock):
-    """The result of a tool that ran at Anthropic or at an MCP server; it comes whole. `content` varies with the type."""
+    """The result of a tool that ran at Anthropic or at an MCP server; it arrives whole. `content` varies with the type."""
 
     caller: Any | None
     content: Any
@@ -358,7 +358,7 @@ class BlockBuilder:
         self.field = _growing_field(raw)
         self.delta_type, self.delta_field = _FRAGMENTS.get(self.field, ("", ""))
         self.fragments: list[str] = []
-        self.half = ""  # of a surrogate pair, until the other half comes with the next fragment
+        self.half = ""  # of a surrogate pair, until the other half arrives with the next fragment
         start = raw[self.field] if self.field else None
         if isinstance(start, str) and not complete:
             start = raw[self.field or ""] = self._without_half(start)
@@ -562,7 +562,7 @@ class ParsedMessage(Message, Generic[T], plain=Message):
 
     @property
     def parsed_output(self) -> T | None:
-        """The first text that fits the `output_format`, as its value; None if there is no text, or no format was asked for.
+        """The first text that fits the `output_format`, as its value; None without text, or without a format.
 
         Raises `OutputFormatError` if there is text, and none of it fits. Its `partial` is the message.
         """

@@ -117,7 +117,7 @@ class MessageStart(BaseEvent):
 
 
 # Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta`: the second event
-# has the whole character, the first one nothing of it. `raw` has both as they came.
+# has the whole character, the first one nothing of it. `raw` has both as received.
 
 
 class ContentBlockStart(BaseEvent):
@@ -294,17 +294,29 @@ def _read_only(slot: str, doc: str) -> Any:
     return property(attrgetter(slot), doc=doc)
 
 
-class _Derived(Generic[Added]):
-    """A derived event. Its fields make it a value: they can be compared and hashed, and cannot be set."""
+class _Derived(Generic[Added, Snapshot]):
+    """An addition to a block. Its fields make it a value: they can be compared and hashed, and cannot be set.
+
+    The snapshot is not one of them.
+    """
 
     # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
-    __slots__ = ("_added", "_index")
+    __slots__ = ("_added", "_index", "_parsed", "_snapshot")
     __match_args__: ClassVar[tuple[str, ...]]
     index: int = _read_only("_index", "The index of the content block.")
 
-    def __init__(self, index: int, added: Added) -> None:
+    def __init__(
+        self, index: int, added: Added, _snapshot: Callable[[], Snapshot], _parsed: Callable[[], Any] | None = None
+    ) -> None:
         self._index = index
         self._added = added
+        self._snapshot = _snapshot
+        self._parsed = _parsed  # of text: how it is read as JSON
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The block's field up to and with this event; made when it is read."""
+        return self._snapshot()
 
     def _fields(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__match_args__)
@@ -320,26 +332,7 @@ class _Derived(Generic[Added]):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
-class _Growing(_Derived[Added], Generic[Added, Snapshot]):
-    """A derived event of a field that grows. Its snapshot is not one of its fields."""
-
-    __slots__ = ("_parsed", "_snapshot")
-
-    def __init__(
-        self, index: int, added: Added, _snapshot: Callable[[], Snapshot], _parsed: Callable[[], Any] | None = None
-    ) -> None:
-        self._index = index  # not by `super`: these are made once per delta
-        self._added = added
-        self._snapshot = _snapshot
-        self._parsed = _parsed  # of text: how it is read as JSON
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The field up to and with this event; made when it is read."""
-        return self._snapshot()
-
-
-class TextEvent(_Growing[str, str]):
+class TextEvent(_Derived[str, str]):
     """More text. `snapshot` is the block's text so far."""
 
     __slots__ = ()
@@ -348,7 +341,7 @@ class TextEvent(_Growing[str, str]):
     text: str = _read_only("_added", "The text that this event adds.")
 
     def parsed_snapshot(self) -> Any:
-        """The best reading of the text so far as JSON, for an answer in JSON; strings count before their end has come.
+        """The best reading of the text so far as JSON, for an answer in JSON; strings count before they are complete.
 
         A stream with an `output_format` continues from the previous event; otherwise each call reads the whole snapshot
         again. Raises `PartialJSONError` if the text is not the beginning of a JSON text.
@@ -356,7 +349,7 @@ class TextEvent(_Growing[str, str]):
         return self._parsed() if self._parsed else read_partial(self.snapshot, keep_strings=True)
 
 
-class ThinkingEvent(_Growing[str, str]):
+class ThinkingEvent(_Derived[str, str]):
     """More thinking. `snapshot` is the block's thinking so far."""
 
     __slots__ = ()
@@ -365,7 +358,7 @@ class ThinkingEvent(_Growing[str, str]):
     thinking: str = _read_only("_added", "The thinking that this event adds.")
 
 
-class InputJSONEvent(_Growing[str, Any]):
+class InputJSONEvent(_Derived[str, Any]):
     """More of a tool's input. `snapshot` is the best reading of the input so far, at the moment when it is read. It must not be
     changed or run."""
 
@@ -375,7 +368,7 @@ class InputJSONEvent(_Growing[str, Any]):
     partial_json: str = _read_only("_added", "The JSON text that this event adds: a fragment.")
 
 
-class CitationEvent(_Growing[Citation, list[Citation]]):
+class CitationEvent(_Derived[Citation, list[Citation]]):
     """One more citation. `snapshot` has the block's citations so far."""
 
     __slots__ = ()
@@ -384,7 +377,7 @@ class CitationEvent(_Growing[Citation, list[Citation]]):
     citation: Citation = _read_only("_added", "The citation that this event adds.")
 
 
-class SignatureEvent(_Derived[str]):
+class SignatureEvent(_Derived[str, str]):
     """The signature of the thinking block."""
 
     __slots__ = ()
@@ -393,7 +386,7 @@ class SignatureEvent(_Derived[str]):
     signature: str = _read_only("_added", "The whole signature.")
 
 
-class CompactionEvent(_Derived[CompactionDelta]):
+class CompactionEvent(_Derived[CompactionDelta, CompactionDelta]):
     """The content of the compaction block."""
 
     __slots__ = ()
@@ -424,7 +417,7 @@ def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> Der
             count = len(citations)
             return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
         case "signature_delta", "thinking":
-            return SignatureEvent(index, delta["signature"])
+            return SignatureEvent(index, delta["signature"], lambda: delta["signature"])
         case "compaction_delta", "compaction":
-            return CompactionEvent(index, CompactionDelta(delta))
+            return CompactionEvent(index, CompactionDelta(delta), lambda: CompactionDelta(delta))
     return None

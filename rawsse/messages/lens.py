@@ -12,7 +12,7 @@ thin object over one dict, so that an event takes one parse and one small object
 
 Nested objects are lenses too: of the class that the annotation names, or plain `Lens`. A type checker sees the annotated
 fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`. A text with half a surrogate pair,
-which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as it came.
+which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as received.
 
 `to_dict` returns the JSON as received. `to_json`, `model_dump`, `model_dump_json` and `repr` have the output of the official
 SDK's models: the fields in the order of the annotations, unknown fields last. All but `to_json` include the missing fields

@@ -1,4 +1,4 @@
-"""Folds typed events into the message so far, checks their order (`TRANSITIONS`), and tells when the answer is complete.
+"""Folds typed events into the message so far, checks their order (`TRANSITIONS`), and knows when the answer is complete.
 
     builder = MessageBuilder()
     for sse_event in decoder.feed(chunk):
@@ -313,7 +313,7 @@ class MessageBuilder:
         self.error = event
 
     def _end_block(self, block: BlockBuilder | None, *, is_stopped: bool = False) -> None:
-        """The block ends, if there is one: with a `content_block_stop`, or because another event comes."""
+        """The block ends, if there is one: with a `content_block_stop`, or because another event arrives."""
         if block is not None:
             self._changed, self._open, self.added = block, None, block.close(is_stopped=is_stopped)
 

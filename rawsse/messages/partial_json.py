@@ -15,7 +15,7 @@ dropped, unless `keep_strings` is set; a cut key always is. jiter, the parser of
 
 How it works. The reader takes one token after another and builds the containers as it goes. A token at the end of a fragment
 may go on in the next one: a number or literal is kept and read again with it (their length is limited), a string is a list
-of pieces. So a text that comes character by character costs linear time. Parsing the whole text again at each fragment takes
+of pieces. So a text that arrives character by character costs linear time. Parsing the whole text again at each fragment takes
 seconds for an input of 100 kB.
 """
 
@@ -34,7 +34,7 @@ Python stops at 1000 frames."""
 MAX_NUMBER_CHARS = 4300
 """Characters of one number: what `int` itself takes by default, since its time grows with the square of the digits."""
 
-# The tokens that may come next, in the words of an error.
+# The tokens that may be next, in the words of an error.
 _VALUE: Final = "a value"
 _KEY: Final = "a key in quotation marks"
 _COLON: Final = "a colon"
@@ -62,9 +62,9 @@ def read_partial(text: str, *, keep_strings: bool = False, max_depth: int = MAX_
 
 
 class PartialJSON:
-    """One JSON text that comes in fragments.
+    """One JSON text that arrives in fragments.
 
-    `keep_strings` lets a string value count before its end has come. `max_depth` bounds arrays and objects within each other.
+    `keep_strings` lets a string value count before it is complete. `max_depth` bounds arrays and objects within each other.
     """
 
     def __init__(self, *, keep_strings: bool = False, max_depth: int = MAX_DEPTH) -> None:
@@ -155,7 +155,7 @@ class PartialJSON:
         return at + len(token)
 
     def _read_string(self, pieces: list[str], text: str, at: int) -> int:
-        """Read the rest of a string, or as much as has come of it."""
+        """Read the rest of a string, or as much of it as has arrived."""
         piece = _IN_STRING.match(text, at)[0]  # type: ignore[index]  # it matches everywhere
         pieces.append(json.loads(f'"{piece}"') if "\\" in piece else piece)
         end = at + len(piece)
@@ -212,7 +212,7 @@ class PartialJSON:
         self._string, self._cut = None, ""
         position = self._fed - len(text) + at
         message = f"no JSON at character {position}: expected {expected}, found {quote(text[at : at + 12])}"
-        self._error = PartialJSONError(message, position=position)
+        self._error = PartialJSONError(message)
         raise self._error
 
 

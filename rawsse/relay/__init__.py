@@ -14,9 +14,9 @@ Read in this order:
     store.py     where several relays keep their runs, so that each of them can read, resume and stop every run
     redis_store.py  the same in Redis
     stored_runs.py  runs whose log is in a store: a node's own, and those of others
-    node.py      one of several relays that share a store
     quotas.py    how much each user may use
-    home.py      where a relay begins and finds its runs: in its process, or in a store
+    home.py      where a relay begins and finds its runs: in its process
+    node.py      the same for one of several relays that share a store
     guard.py     which hosts and origins it answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
     follow.py    a run, or several, sent over one HTTP exchange

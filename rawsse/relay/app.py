@@ -55,9 +55,10 @@ from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
-from rawsse.relay.home import Home, SharedHome, checked
+from rawsse.relay.home import Home, checked
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
+from rawsse.relay.node import Node
 from rawsse.relay.page import Page
 from rawsse.relay.push import EventPush, MessagePush, UnfoldedAnswer, pushed
 from rawsse.relay.quotas import Quotas
@@ -197,7 +198,7 @@ class Relay:
         self._metrics_tokens = Tokens([metrics_token] if metrics_token is not None else ())
         observers = [RunLog(), self.quotas, self.metrics, *observers, OnEnd(self._cut)]
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
-        self.home = Home(self._runs, self.quotas) if store is None else SharedHome(self._runs, self.quotas, store)
+        self.home = Home(self._runs, self.quotas) if store is None else Node(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
         self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
@@ -554,8 +555,8 @@ class _Call(Exchange):
         await self.send_whole(304 if is_known else 200, headers, b"" if is_known else body)
 
     async def _health(self) -> None:
-        is_well = self.path == "/healthz" or not self._runs.is_closed
-        await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"shutting down\n")
+        is_well = self.path == "/healthz" or await self._relay.home.is_ready()
+        await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"not ready\n")
 
 
 _Handlers = Mapping[str, Callable[[_Call], Awaitable[None]]]

@@ -28,7 +28,7 @@ from rawsse.errors import quote
 from rawsse.http1 import Response
 from rawsse.relay.dialects import COMMENT_HEARTBEAT, InvalidRequest
 from rawsse.relay.exchange import Exchange
-from rawsse.server import Outlet
+from rawsse.server.asgi import unless_gone
 from rawsse.sse import Event, encode
 
 HEAD_SECONDS = 0.5
@@ -90,45 +90,21 @@ async def send_beats(exchange: Exchange, headers: Sequence[tuple[str, str]]) -> 
     Raises `InvalidRequest` before anything is sent, for a query beyond the limits.
     """
     plan, nonce = read_plan(exchange.query), exchange.headers.get("last-event-id", "")
-    heart = _Heart(exchange.outlet(), plan, nonce[:MAX_NONCE_CHARS] if nonce.isalnum() else "")
-    heart.outlet.start(200, exchange.fields(headers))
-    if heart.outlet.write(COMMENT_HEARTBEAT):  # the head goes out with it
-        heart.on_drain()
-    try:
-        await heart.outlet.closed()
-    finally:
-        heart.on_closed()
+    nonce = nonce[:MAX_NONCE_CHARS] if nonce.isalnum() else ""
+    send, clock = exchange._send, asyncio.get_running_loop().time
 
+    async def send_all() -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": exchange.fields(headers)})
+        await send(
+            {"type": "http.response.body", "body": COMMENT_HEARTBEAT, "more_body": True}
+        )  # servers send both at once
+        started, pauses = clock(), plan.pauses()
+        for number, pause in enumerate(pauses, 1):
+            await asyncio.sleep(pause)
+            body = beat(number, clock() - started, nonce)
+            await send({"type": "http.response.body", "body": body, "more_body": number < len(pauses)})
 
-class _Heart:
-    """Sends the beats of a plan when they are due: the sink of an outlet, with a timer for the next beat."""
-
-    def __init__(self, outlet: Outlet, plan: Plan, nonce: str) -> None:
-        self.outlet, self._pauses, self._nonce = outlet, plan.pauses(), nonce
-        self._number = 0  # of the last beat that was sent
-        self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
-        outlet.sink = self
-
-    def on_drain(self) -> None:
-        """The client has caught up: schedule the next beat, unless that is done."""
-        if self._timer is None and self._number < len(self._pauses):
-            self._timer = self._loop.call_later(self._pauses[self._number], self._beat)
-
-    def _beat(self) -> None:
-        self._timer = None
-        self._number += 1
-        frame = beat(self._number, self._loop.time() - self._started, self._nonce)
-        if self._number == len(self._pauses):
-            self.outlet.end(frame)
-        elif self.outlet.write(frame):
-            self.on_drain()
-
-    def on_closed(self) -> None:
-        """The client has disconnected, or everything is sent."""
-        if self._timer is not None:
-            self._timer.cancel()
+    await unless_gone(send_all(), exchange.receive)
 
 
 def beat(number: int, seconds: float, nonce: str) -> bytes:

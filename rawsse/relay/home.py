@@ -5,18 +5,17 @@ Both do the same for the routes: `home.begin`, `find`, `stop` and so on. Alone, 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from rawsse.relay.dialects import Answer, Dialect, Failure
 from rawsse.relay.feed import Feed
-from rawsse.relay.node import STOPPED, Node, unavailable
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RunStart
 from rawsse.relay.runs import OpenSource, Run, Runs
-from rawsse.relay.store import Store
 from rawsse.relay.users import User
+
+STOPPED = Failure(200, "cancelled", "stopped")
 
 
 class Home:
@@ -29,6 +28,10 @@ class Home:
     async def start(self) -> None:
         """Be ready for requests."""
 
+    async def is_ready(self) -> bool:
+        """A run can begin."""
+        return not self.runs.is_closed
+
     async def aclose(self, failure: Failure) -> None:
         """End every run with this in its last frame, and wait until all have ended."""
         await self.runs.aclose(failure)
@@ -40,12 +43,9 @@ class Home:
         `Runs.begin`. Raises `Answer`: 409, the id is that of another request; 429; 503."""
         if (run := self.runs.get(names["user"], names["id"] or "")) is not None:
             return checked(run, names["fingerprint"]), {}
+        self.runs.check_room()  # first: what is refused for lack of room does not count
         fields = self.quotas.admit(user, self.runs.clock(), is_messages=not dialect.is_resumable)
-        try:
-            return self.runs.begin(dialect, open_source, **names), fields
-        except BaseException:
-            self.quotas.release(user)
-            raise
+        return self.runs.begin(dialect, open_source, **names), fields
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
         """The run of that user with that id, for a client that has seen frames with these ids."""
@@ -78,66 +78,6 @@ class Home:
     async def me(self, user: User | None) -> dict[str, Any]:
         """See `Quotas.me`."""
         return self.quotas.me(user, self.runs.clock())
-
-
-class SharedHome(Home):
-    """The runs and quotas of all nodes that share `store`. Its functions raise `Answer`, 503, too: it cannot be reached."""
-
-    def __init__(self, runs: Runs, quotas: Quotas, store: Store) -> None:
-        super().__init__(runs, quotas)
-        self.node = Node(store, runs)
-
-    async def start(self) -> None:
-        """Join the other nodes; without the store the first request tries again."""
-        with contextlib.suppress(Answer):
-            await self.node.start()
-
-    async def aclose(self, failure: Failure) -> None:
-        """See `Home.aclose`."""
-        await self.runs.aclose(failure, self.node.aclose)
-
-    async def begin(
-        self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
-    ) -> tuple[Feed, dict[str, str]]:
-        """See `Home.begin`."""
-        run, acquired = await self.node.begin(dialect, open_source, self.quotas.terms(user), **names)
-        if acquired.known is not None:
-            return checked(run, names["fingerprint"]), {}
-        fields = self.quotas.told(user, acquired, is_messages=not dialect.is_resumable, is_run=True)
-        assert run is not None  # noqa: S101 - else the limits refuse it, and the line above raises
-        return run, fields
-
-    async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
-        """See `Home.find`."""
-        return await self.node.find(user, id, seen)
-
-    async def find_chat(self, user: str, chat: str) -> Feed | None:
-        """See `Home.find_chat`."""
-        return self.runs.by_alias(user, chat) or await self.node.find_alias(user, chat)
-
-    async def open_runs(self, user: str | None) -> dict[RunStart, int]:
-        """See `Home.open_runs`. How many read a run on another node is not known: 0."""
-        return dict.fromkeys(await self.node.open_runs(user), 0) | await super().open_runs(user)
-
-    async def stop(self, run: Feed) -> None:
-        """See `Home.stop`."""
-        await super().stop(run)
-        if not await self.node.stopped(run):
-            raise unavailable("the run did not end in time")
-
-    async def stop_all(self, user: str | None) -> int:
-        """See `Home.stop_all`."""
-        return await super().stop_all(user) + await self.node.stop_all(user)
-
-    async def admit(self, user: User | None) -> dict[str, str]:
-        """See `Home.admit`."""
-        acquired = await self.node.admit(self.quotas.terms(user), counts=True)
-        return self.quotas.told(user, acquired, is_messages=True, is_run=False)
-
-    async def me(self, user: User | None) -> dict[str, Any]:
-        """See `Home.me`."""
-        acquired = await self.node.admit(self.quotas.terms(user), counts=False)
-        return self.quotas.me(user, self.runs.clock(), acquired)
 
 
 def checked(run: Feed | None, fingerprint: str) -> Feed:

@@ -145,7 +145,7 @@ class Ledger(Observer):
 
         It reads the file, so call it before the relay serves. Raises `ConfigurationError`.
         """
-        with _connected(self.path, "ro") as db:
+        with _connected(self.path) as db:
             return dict(db.execute(_TOKENS_SINCE, (since,)))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
@@ -229,7 +229,7 @@ def usage(
         db.row_factory = sqlite3.Row
         db.execute(f"CREATE TABLE runs ({', '.join(_COLUMNS)})")
         for path in map(Path, paths):
-            with _connected(path, "ro") as ledger:
+            with _connected(path) as ledger:
                 db.executemany(_INSERT, ledger.execute(_DAYS, (str(since), str(until))))
         rows = db.execute(f"{query} GROUP BY {groups} ORDER BY {groups}")
         return [{**dict(row), "exact": bool(row["exact"])} for row in rows]
@@ -239,44 +239,38 @@ def usage(
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Raises `ConfigurationError` that names the file for an error of SQLite or the system in the block."""
+def _connected(path: Path, mode: str = "ro", *, makes: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection to a ledger, closed after the block. With `makes` a ledger that is missing is made.
+
+    Raises `ConfigurationError` that names the file: for an error of SQLite or the system, also in the block, for the database
+    of another program and for a newer ledger.
+    """
     try:
-        yield
+        if makes and not path.exists():
+            _make(path)
+        if not path.is_file():  # SQLite would only say "unable to open database file"
+            raise FileNotFoundError(errno.ENOENT, "it is a folder" if path.is_dir() else "there is no such file")
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True, isolation_level=None)) as db:
+            application, version = db.execute("SELECT * FROM pragma_application_id, pragma_user_version").fetchone()
+            if application != APPLICATION_ID:
+                raise ConfigurationError(f"{path} is not a ledger of rawsse")
+            if version > SCHEMA_VERSION:
+                known = f"schema {version}; this one knows {SCHEMA_VERSION}"
+                raise ConfigurationError(f"{path}: a newer rawsse wrote it, {known}")
+            yield db
     except (sqlite3.Error, OSError) as exc:
         raise ConfigurationError(f"cannot use the ledger {path}: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 @contextmanager
-def _connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection to a ledger that exists, closed after the block. Raises `ConfigurationError`, also for the database of
-    another program and for a newer ledger."""
-    with _named_errors(path):
-        if not path.is_file():  # SQLite would only say "unable to open database file"
-            raise FileNotFoundError(errno.ENOENT, "it is a folder" if path.is_dir() else "there is no such file")
-        uri = f"{path.absolute().as_uri()}?mode={mode}"
-        with closing(sqlite3.connect(uri, timeout=BUSY_SECONDS, uri=True, isolation_level=None)) as db:
-            pragmas = "pragma_application_id, pragma_user_version"
-            application, version = db.execute(f"SELECT * FROM {pragmas}").fetchone()  # noqa: S608
-            if application != APPLICATION_ID:
-                raise ConfigurationError(f"{path} is not a ledger of rawsse")
-            if version > SCHEMA_VERSION:
-                versions = f"schema {version}; this one knows {SCHEMA_VERSION}"
-                raise ConfigurationError(f"{path}: a newer rawsse wrote it, {versions}")
-            yield db
-
-
-@contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction that writes to the ledger, which is made if it is missing. Committed unless the block raises."""
-    with _named_errors(path):
-        if not path.exists():
-            _make(path)
-        with _connected(path, "ro"):
-            pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it
-        with _connected(path, "rw") as db, db:
-            db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
-            yield db
+    with _connected(path, makes=True):
+        pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it
+    with _connected(path, "rw") as db, db:
+        db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
+        yield db
 
 
 def _make(path: Path) -> None:

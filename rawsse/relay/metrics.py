@@ -15,10 +15,9 @@ https://opentelemetry.io/docs/specs/semconv/gen-ai/anthropic/.
 from __future__ import annotations
 
 import importlib
-import math
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -54,12 +53,8 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "gen_ai_client_operation_duration_seconds": Family("histogram", "Seconds that a call of the API took.", SECONDS),
-    "gen_ai_client_operation_time_to_first_chunk_seconds": Family(
-        "histogram", "Seconds until the first text.", SECONDS
-    ),
-    "gen_ai_client_token_usage": Family(
-        "histogram", "Tokens that a call used; input includes those of the cache.", TOKENS
-    ),
+    "gen_ai_client_operation_time_to_first_chunk_seconds": Family("histogram", "Seconds to the first text.", SECONDS),
+    "gen_ai_client_token_usage": Family("histogram", "Tokens that a call used, including those of the cache.", TOKENS),
     "rawsse_cache_tokens_total": Family("counter", "Input tokens written to the prompt cache, and read from it."),
     "rawsse_runs_total": Family("counter", "Runs that have ended."),
     "rawsse_upstream_errors_total": Family("counter", "Runs that ended with an error, by its type."),
@@ -84,7 +79,9 @@ class Metrics(Observer):
     def __init__(self, read: Mapping[str, Callable[[], float]] | None = None, models: Iterable[str] = ()) -> None:
         self._read = {"rawsse_open_streams": lambda: len(self._asked), **(read or {})}
         self._counts: defaultdict[str, defaultdict[Labels, int]] = defaultdict(lambda: defaultdict(int))
-        self._histograms: defaultdict[str, dict[Labels, _Histogram]] = defaultdict(dict)
+        self._histograms: defaultdict[str, dict[Labels, list[float]]] = defaultdict(
+            dict
+        )  # counts of buckets, and the sum
         self._models = _Names(MAX_MODELS_COUNTED, models)
         self._types = _Names(MAX_TYPES_COUNTED)
         self._asked: dict[tuple[str, str], str] = {}  # of open runs: the model that was asked for
@@ -129,8 +126,11 @@ class Metrics(Observer):
         lines: list[str] = []
         for name, family in FAMILIES.items():
             samples = [_sample(name, labels, count) for labels, count in self._counts[name].items()]
-            for labels, histogram in self._histograms[name].items():
-                samples += histogram.samples(name, labels)
+            for labels, (*counts, total) in self._histograms[name].items():
+                # "le": a bucket counts all values that are less than its bound, or equal.
+                for bound, count in zip((*map(str, family.bounds), "+Inf"), accumulate(counts), strict=True):
+                    samples.append(_sample(f"{name}_bucket", (*labels, ("le", bound)), count))
+                samples += [_sample(f"{name}_sum", labels, total), _sample(f"{name}_count", labels, sum(counts))]
             if name in self._read:
                 samples.append(_sample(name, (), self._read[name]()))
             if samples:
@@ -141,8 +141,10 @@ class Metrics(Observer):
         self._counts[name][tuple(labels.items())] += by
 
     def _observe(self, name: str, value: float, **labels: str) -> None:
-        histogram = self._histograms[name].setdefault(tuple(labels.items()), _Histogram(FAMILIES[name].bounds))
-        histogram.observe(value)
+        bounds = FAMILIES[name].bounds
+        counts = self._histograms[name].setdefault(tuple(labels.items()), [0] * (len(bounds) + 2))
+        counts[bisect_left(bounds, value)] += 1
+        counts[-1] += value
 
 
 class _Names:
@@ -157,28 +159,6 @@ class _Names:
         if takes_place and len(self._known) < self._limit:
             self._known.add(name)
         return name if name in self._known else OTHER
-
-
-class _Histogram:
-    """How many values are in each bucket: above the bound of the bucket before, and up to its own."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = (*bounds, math.inf)
-        self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def samples(self, name: str, labels: Labels) -> Iterator[str]:
-        totals = list(
-            accumulate(self._counts)
-        )  # "le": a bucket counts all values that are less than its bound, or equal
-        for bound, total in zip(self._bounds, totals, strict=True):
-            yield _sample(f"{name}_bucket", (*labels, ("le", "+Inf" if bound == math.inf else str(bound))), total)
-        yield _sample(f"{name}_sum", labels, self._sum)
-        yield _sample(f"{name}_count", labels, totals[-1])
 
 
 def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:

@@ -1,9 +1,9 @@
 """One node of several, which share a store: it owns runs, reads those of others, and ends those of nodes that died.
 
-    node = Node(RedisStore("redis://127.0.0.1"), runs)
-    run, acquired = await node.begin(dialect, open_source, limits, user="ada", model="claude-sonnet-4-5")
+    node = Node(runs, quotas, RedisStore("redis://127.0.0.1"))
+    run, fields = await node.begin(dialect, open_source, user, user="ada", model="claude-sonnet-4-5")
     feed = await node.find("ada", "a-run-of-another-node")
-    await node.aclose()
+    await node.aclose(failure)
 
 Write, then send: a frame of a run goes to the readers when the store has it. So a run that is read on from another node goes
 on where it was, whatever became of its owner. While one batch of writes is at the store, and a moment after it, the next one
@@ -19,22 +19,30 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from rawsse.errors import Ending
 from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Dialect, Failure
-from rawsse.relay.feed import Feed, Reader
-from rawsse.relay.record import RunRecord, RunStart, log
+from rawsse.relay.feed import Feed
+from rawsse.relay.home import STOPPED, Home, checked
+from rawsse.relay.quotas import Quotas
+from rawsse.relay.record import RunRecord, RunStart, log, record_of
 from rawsse.relay.runs import OpenSource, Runs, new_run_id
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import DIALECTS, OwnedRun, RemoteRun, start_of
+from rawsse.relay.users import User
 
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.1
-"""How long a node waits before it asks the store again that did not answer."""
+"""How long a node waits before it repeats a call that the store did not answer."""
+
+LOOK_SECONDS = 0.02
+"""How often a node checks whether a run that was stopped has ended."""
 
 WRITE_PAUSE_SECONDS = 0.005
 """How long a node waits between two batches of writes: a batch costs about as much as ten of its frames. A
@@ -54,16 +62,18 @@ _FILLER = ": lost\n\n"
 _LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
 _SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
 _ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
-STOPPED = Failure(200, "cancelled", "stopped")
 
 
-class Node:
-    """A node. The caller closes it, and its store after it."""
+class Node(Home):
+    """A home whose runs and quotas are those of all nodes that share `store`. The caller closes the store after it.
 
-    def __init__(self, store: Store, runs: Runs) -> None:
+    Its functions raise `Answer`, 503, too: the store cannot be reached.
+    """
+
+    def __init__(self, runs: Runs, quotas: Quotas, store: Store) -> None:
+        super().__init__(runs, quotas)
         self.id = secrets.token_hex(8)
         self._store = store
-        self._runs = runs
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._is_cut_off = False  # the store cannot be used, and this has been logged
@@ -79,23 +89,38 @@ class Node:
         self._may_help = asyncio.Event()
 
     async def start(self) -> None:
-        """Take the lease, and begin to work; any number of times. Raises `Answer`, 503, if the store cannot be reached."""
+        """Join the other nodes; without the store the first request tries again."""
+        with contextlib.suppress(Answer):
+            await self._ask(self._join)
+
+    async def _join(self) -> None:
+        """Take the lease, and begin to work; any number of times."""
         if self._is_closed:
             raise unavailable("the relay is shutting down")
         if self._tasks:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        await self._ask(self._store.renew(self.id, self._store.lease_seconds))
+        await self._store.renew(self.id, self._store.lease_seconds)
         if not (self._tasks or self._is_closed):
             self._lease_until = now + self._store.lease_seconds
             work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
             self._tasks.update(loop.create_task(_repeat(do), name=f"rawsse node: {name}") for name, do in work.items())
 
-    async def aclose(self) -> None:
-        """Write the last frames of the runs, which must be over; then give up the lease. It waits no longer than the lease."""
+    async def is_ready(self) -> bool:
+        """See `Home.is_ready`."""
+        await self.start()
+        return await super().is_ready() and self.has_lease
+
+    async def aclose(self, failure: Failure) -> None:
+        """See `Home.aclose`. It waits no longer than the lease."""
+        await self.runs.aclose(failure, self._leave)
+
+    async def _leave(self) -> None:
+        """Write the last frames of the runs, which are over; then give up the lease."""
         self._is_closed = True
-        self._cut_remote()
+        for remote in self._all_remote():
+            remote.cut()
         while (self._owned or self._beginning) and self._tasks:
             self._has_left.clear()
             await self._has_left.wait()
@@ -108,10 +133,11 @@ class Node:
             with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
                 await self._store.leave(self.id)
 
-    async def _ask(self, answer: Awaitable[T]) -> T:
-        """The answer of the store. Raises `Answer`, 503, if there is none."""
+    async def _ask(self, ask: Callable[..., Awaitable[T]], *args: Any, **named: Any) -> T:
+        """The answer of the store, after the node has joined. Raises `Answer`, 503, if there is none."""
         try:
-            return await answer
+            await self._join()
+            return await ask(*args, **named)
         except StoreUnavailableError as exc:
             self._complain(exc)
             raise unavailable("the relay cannot reach its store") from exc
@@ -119,56 +145,51 @@ class Node:
     # Owning --------------------------------------------------------------------------------------------------------
 
     async def begin(
-        self,
-        dialect: Dialect,
-        open_source: OpenSource,
-        limits: Sequence[Limits],
-        *,
-        user: str,
-        model: str,
-        id: str | None = None,
-        alias: str | None = None,
-        fingerprint: str = "",
-    ) -> tuple[Feed | None, Acquired]:
-        """A new run of this node; or the one that has this id, on whatever node; or None if the limits refuse it. Raises
-        `Answer`, 503: see `Runs.check_room`; or the store cannot be reached."""
-        self._runs.check_room()
-        await self.start()
-        who: dict[str, Any] = {"user": user, "id": id or new_run_id(), "model": model, "alias": alias or ""}
-        began = self._runs.clock()
+        self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
+    ) -> tuple[Feed, dict[str, str]]:
+        """See `Home.begin`. The run that has the id may be one of another node."""
+        self.runs.check_room()
+        await self._ask(self._join)
+        if not self.has_lease:  # the store would refuse it
+            raise unavailable("the relay cannot reach its store")
+        names |= {"id": names.get("id") or new_run_id(), "time": self.runs.clock()}
+        told = {"alias": names.get("alias") or "", "fingerprint": names.get("fingerprint", ""), "owner": self.id}
         tag = secrets.token_hex(4)
-        stored = StoredRun(**who, tag=tag, dialect=dialect.name, time=began, fingerprint=fingerprint, owner=self.id)
-        self._beginning.add(tag)
+        stored = StoredRun(names["user"], names["id"], tag, dialect.name, names["model"], names["time"], **told)
+        acquired = await self._acquire(stored, self.quotas.terms(user))
+        if acquired.known is not None:
+            return checked(await self.find(*stored.key), stored.fingerprint), {}
+        fields = self.quotas.told(user, acquired, is_messages=not dialect.is_resumable, is_run=True)
         try:
-            acquired = await self._ask(self._store.acquire(stored, limits))
+            run = self.runs.begin(dialect, open_source, **names, kind=partial(OwnedRun, node=self, stored=stored))
+        except BaseException:
+            self._orphans[tag] = _Orphan(stored, 0, failure=_SHUTDOWN if self.runs.is_closed else _LOST)
+            raise
+        assert isinstance(run, OwnedRun)  # noqa: S101 - as its kind says
+        self._owned.add(run)
+        return run, fields
+
+    async def _acquire(self, stored: StoredRun, limits: Sequence[Limits]) -> Acquired:
+        self._beginning.add(stored.tag)
+        try:
+            return await self._ask(self._store.acquire, stored, limits)
         except BaseException:  # it may have begun all the same, or begin a little later
             until = asyncio.get_running_loop().time() + self._store.lease_seconds
-            self._orphans[tag] = _Orphan(stored, 0, until)
+            self._orphans[stored.tag] = _Orphan(stored, 0, until)
             raise
         finally:
-            self._beginning.discard(tag)
+            self._beginning.discard(stored.tag)
             self._has_left.set()
-        if acquired.known is not None:
-            return await self.find(user, stored.id), acquired
-        if acquired.is_refused:
-            return None, acquired
-        kind = partial(OwnedRun, node=self, stored=stored)
-        try:
-            names: dict[str, Any] = {"user": user, "id": stored.id, "model": model, "alias": alias, "time": began}
-            names["fingerprint"] = fingerprint
-            return self._runs.begin(dialect, open_source, **names, kind=kind), acquired
-        except BaseException:
-            self._orphans[tag] = _Orphan(stored, 0, failure=_SHUTDOWN if self._runs.is_closed else _LOST)
-            raise
 
-    async def admit(self, limits: Sequence[Limits], *, counts: bool) -> Acquired:
-        """See `Store.admit`. Raises `Answer`, 503."""
-        await self.start()
-        return await self._ask(self._store.admit(limits, counts=counts))
+    async def admit(self, user: User | None) -> dict[str, str]:
+        """See `Home.admit`."""
+        acquired = await self._ask(self._store.admit, self.quotas.terms(user))
+        return self.quotas.told(user, acquired, is_messages=True, is_run=False)
 
-    def owns(self, run: OwnedRun) -> None:
-        """The run has begun."""
-        self._owned.add(run)
+    async def me(self, user: User | None) -> dict[str, Any]:
+        """See `Home.me`."""
+        acquired = await self._ask(self._store.admit, self.quotas.terms(user), counts=False)
+        return self.quotas.me(user, self.runs.clock(), acquired)
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
@@ -186,23 +207,17 @@ class Node:
             await self._has_work.wait()
             self._has_work.clear()
             batch, self._waiting = list(self._waiting), {}
-            writes = {run: run.next_write() for run in batch if run.record is None}
-            if writes:
-                done = await self._insist(partial(self._store.write, list(writes.values())))
-                self._tell(list(writes), done or [False] * len(writes))
-            # Those that were lost meanwhile have no record any more.
-            if last := [run for run in batch if run not in writes and run.record is not None]:
-                ends = [partial(self._store.finish, run.next_write(), run.tokens, run.keep_seconds) for run in last]
-                self._tell(last, await asyncio.gather(*map(self._insist, ends)), is_last=True)
+            done = await self._insist(partial(self._store.write, [run.next_write() for run in batch]))
+            self._tell(batch, done or [False] * len(batch))
             await asyncio.sleep(WRITE_PAUSE_SECONDS)
 
-    def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool | None], *, is_last: bool = False) -> None:
+    def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool]) -> None:
         for run, is_done in zip(runs, done, strict=True):
             try:
                 if run not in self._owned:
                     pass  # it was lost in the meantime
                 elif is_done:
-                    run.written(is_last=is_last)
+                    run.written()
                 else:  # another node has it, or the store has lost some of its frames: then it is ended there, too
                     self._orphans[run.tag] = _Orphan(run.stored, run.last_sent, is_lost=True)
                     run.lose(_LOST)
@@ -225,7 +240,7 @@ class Node:
 
     @property
     def has_lease(self) -> bool:
-        """No other node may have taken the runs of this one over."""
+        """No other node can have taken over the runs of this one."""
         return asyncio.get_running_loop().time() < self._lease_until
 
     async def _hold_lease(self) -> None:
@@ -248,43 +263,37 @@ class Node:
             await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
 
     async def _help(self) -> None:
-        """Do what others need, each time the lease was renewed. It may take longer than the lease."""
+        """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
         while True:
             await self._may_help.wait()
             self._may_help.clear()
-            await self._touch(run for runs in self._remote.values() for run in runs)
-            for node in self._dead:
-                await self._take_over(node)
+            await self._touch(self._all_remote())
+            try:
+                for dead in self._dead:
+                    # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
+                    while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
+                        self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
+                        await self._end_orphans()
+            except StoreUnavailableError as exc:
+                self._complain(exc)
             await self._end_orphans()
 
     def _lapse(self) -> None:
-        """Others may take the runs of this node over. It ends them here, and goes on as another node."""
+        """The lease has expired, and others may take over the runs of this node. End them here, and continue as a new node."""
         self.id = secrets.token_hex(8)
         for run in list(self._owned):
             run.lose(_ALONE)
-        self._cut_remote()
-
-    def _cut_remote(self) -> None:
-        for remote in [run for runs in self._remote.values() for run in runs]:
+        for remote in self._all_remote():
             remote.cut()
 
+    def _all_remote(self) -> list[RemoteRun]:
+        return [run for runs in self._remote.values() for run in runs]
+
     def _complain(self, exc: StoreUnavailableError | None) -> None:
-        """Log that the store cannot be used, once, and that it can be again."""
+        """Log once that the store cannot be used, and once that it is back."""
         if (exc is None) == self._is_cut_off:
             self._is_cut_off = exc is not None
-            log.warning(
-                "the store of the runs is back" if exc is None else f"the store of the runs cannot be used: {exc}"
-            )
-
-    async def _take_over(self, dead: str) -> None:
-        """Take the runs of a dead node over, as far as no other node does."""
-        try:
-            # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
-            while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
-                self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
-                await self._end_orphans()
-        except StoreUnavailableError as exc:
-            self._complain(exc)
+            log.warning("the store of the runs %s", "is back" if exc is None else f"cannot be used: {exc}")
 
     async def _end_orphans(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -292,86 +301,86 @@ class Node:
             failure = STOPPED if run.is_stopped else reason
             kind = DIALECTS.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
-            record = _record_of(run, failure, self._runs.clock())
+            record = _record_of(run, failure, self.runs.clock())
             number, before = last + max(1, len(frames)), 0
             try:
                 if is_lost and (found := await self._store.entries(run)):
                     before = found[-1].number
                     frames = [_FILLER] * (last - before) + frames
-                write = Write(run, before, number, "".join(frames).encode())
-                is_mine = await self._store.finish(write, record.total_tokens, self._runs.limits.keep_seconds)
+                wire, keep_seconds = "".join(frames).encode(), self.runs.limits.keep_seconds
+                write = Write(run, before, number, wire, tokens=record.total_tokens, keep_seconds=keep_seconds)
+                (is_mine,) = await self._store.write([write])
             except StoreUnavailableError:
                 return  # they stay orphans
             if is_mine or now >= until:
                 del self._orphans[tag]
             if is_mine and not is_lost:  # else its record has been told
-                self._runs.tell_begun(start_of(run))
-                self._runs.tell_ended(record)
+                self.runs.tell_begun(start_of(run))
+                self.runs.tell_ended(record)
 
     # Reading -------------------------------------------------------------------------------------------------------
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
-        """The run of that user with that id, as a client can read it that has seen the frames with the ids `seen`. Raises
-        `Answer`, 503."""
-        run = self._runs.get(user, id)
+        """See `Home.find`."""
+        run = self.runs.get(user, id)
         kept = range(run.first - 1, run.last + 1) if run is not None and run.is_resumable else ()  # a lost one is not
         if run is not None and all((run.number_of(each) or 0) in kept for each in seen or ("0",)):
             return run
-        # It is the run of another node; or the client has seen a frame at one, of which this node does not know yet that it
-        # is written; or has seen so little that this node has forgotten the rest, and the store has not.
-        await self.start()
-        return await self._open(await self._ask(self._store.find(user, id)))
+        # Another node owns the run. Or this one does, but the client has seen a frame elsewhere that this one does not yet know
+        # to be written, or needs frames that only the store still has.
+        return await self._open(await self._ask(self._store.find, user, id))
 
-    async def find_alias(self, user: str, alias: str) -> RemoteRun | None:
-        """The newest run of that user with that alias. Raises `Answer`, 503."""
-        await self.start()
-        return await self._open(await self._ask(self._store.find_alias(user, alias)))
+    async def find_chat(self, user: str, chat: str) -> Feed | None:
+        """See `Home.find_chat`."""
+        run = self.runs.by_alias(user, chat)
+        return run or await self._open(await self._ask(self._store.find_alias, user, chat))
 
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
         if stored is None or stored.dialect not in DIALECTS:
             return None
         known = self._remote.get(stored.key, ())
-        run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self._runs, self)
-        run.receive(await self._ask(self._store.entries(stored, run.after)))
+        run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self.runs, self)
+        run.receive(await self._ask(self._store.entries, stored, run.after))
         return run
 
-    async def open_runs(self, user: str | None = None) -> list[RunStart]:
-        """The open runs of one user, or of all, on all nodes. Raises `Answer`, 503."""
-        return [start_of(run) for run in await self._open_runs(user)]
+    async def open_runs(self, user: str | None) -> dict[RunStart, int]:
+        """See `Home.open_runs`. How many read a run on another node is not known: 0."""
+        stored = await self._ask(self._store.open_runs, user)
+        return {start_of(run): 0 for run in stored} | await super().open_runs(user)
 
-    async def _open_runs(self, user: str | None) -> list[StoredRun]:
-        await self.start()
-        return await self._ask(self._store.open_runs(user))
+    async def stop(self, run: Feed) -> None:
+        """See `Home.stop`."""
+        await super().stop(run)
+        if isinstance(run, OwnedRun | RemoteRun):
+            await self._stop([run.stored])
 
     async def stop_all(self, user: str | None) -> int:
-        """Stop the open runs of one user, or of all, on the other nodes. How many these are. Raises `Answer`, 503."""
-        runs = [run for run in await self._open_runs(user) if run.owner != self.id]
-        for run in runs:
-            await self._ask(self._store.stop(run))
-        return len(runs)
+        """See `Home.stop_all`."""
+        count = await super().stop_all(user)
+        others = [run for run in await self._ask(self._store.open_runs, user) if run.owner != self.id]
+        await self._stop(others)
+        return count + len(others)
 
-    async def stopped(self, run: Feed) -> bool:
-        """Tell the owner of a run to stop it, and wait for its end: as long as the owner may need, or another node to find out
-        that the owner is dead. Raises `Answer`, 503."""
-        if isinstance(run, RemoteRun):
-            await self._ask(self._store.stop(run.stored))
-        end = _End()
-        reader = Reader(run, end, run.last, lambda: True)
-        run.join(reader)
-        try:
-            async with asyncio.timeout(self._store.lease_seconds + self._store.block_seconds):
-                await end.reached.wait()
-        except TimeoutError:
-            return False
-        finally:
-            reader.close()
-        return run.is_resumable  # else it was lost, and another node has yet to end it
+    async def _stop(self, runs: Sequence[StoredRun]) -> None:
+        """Tell the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
+        another node to find out that the owner is dead."""
+        for run in runs:
+            await self._ask(self._store.stop, run)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._store.lease_seconds + self._store.block_seconds
+        for run in runs:
+            while (found := await self._ask(self._store.find, *run.key)) is not None and found.tag == run.tag:
+                if found.is_ended:
+                    break
+                if loop.time() >= until:
+                    raise unavailable("the run did not end in time")
+                await asyncio.sleep(LOOK_SECONDS)
 
     def watch(self, run: RemoteRun) -> None:
         """From now on the run gets what is added to its log."""
         # Two that were opened at once are two feeds of one log.
         self._remote.setdefault(run.stored.key, set()).add(run)
-        self._spawn(self._wake(run))
+        self._spawn(self._touch([run]))
 
     def unwatch(self, run: RemoteRun) -> None:
         """The run gets nothing more."""
@@ -385,17 +394,12 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _wake(self, run: RemoteRun) -> None:
-        with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
-            await self._store.wake(self.id)
-        await self._touch([run])
-
-    async def _touch(self, runs: Iterable[RemoteRun]) -> None:
-        """Say that they are read here: their owners do not know the readers of other nodes. Cut those that the store has lost:
-        nothing more will come."""
-        if runs := list(runs):
-            with contextlib.suppress(StoreUnavailableError):
-                for run, is_known in zip(runs, await self._store.touch([run.stored for run in runs]), strict=True):
+    async def _touch(self, runs: Sequence[RemoteRun]) -> None:
+        """Let their owners know that they are read here. Cut those that the store has lost: nothing more will come."""
+        if runs:
+            with contextlib.suppress(StoreUnavailableError):  # the read fails, too, and is repeated
+                known = await self._store.touch(self.id, [run.stored for run in runs])
+                for run, is_known in zip(runs, known, strict=True):
                     if not (is_known or run.is_finished):
                         run.cut()
 
@@ -428,13 +432,14 @@ class Node:
                     if run.after >= wanted[key]:  # else it has come in the meantime, and the next read is for it
                         run.receive(added)
             for user, id in stopped:
-                if (mine := self._runs.get(user, id)) is not None:
+                if (mine := self.runs.get(user, id)) is not None:
                     mine.stop(STOPPED)
             await asyncio.sleep(min(len(wanted) * GATHER_SECONDS, MAX_GATHER_SECONDS))
 
 
 class _Orphan(NamedTuple):
-    """A run without an owner, and the number of its last frame. It may not be there: then it is looked for until this time."""
+    """A run without an owner, and the number of its last frame. If the store does not have it, it may still appear `until`
+    then."""
 
     run: StoredRun
     last: int
@@ -445,29 +450,13 @@ class _Orphan(NamedTuple):
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
-    """Work for ever. A bug costs what it hits, and not the node."""
+    """Repeat the work for ever. A bug is logged, and the node goes on."""
     while True:
         try:
             await work()
         except Exception:
             log.exception("a node of the relay failed at its work, and goes on")
             await asyncio.sleep(RETRY_SECONDS)
-
-
-class _End:
-    """An outlet that waits for the end alone."""
-
-    def __init__(self) -> None:
-        self.sink: Any = None
-        self.reached = asyncio.Event()
-
-    def write(self, data: bytes) -> bool:
-        """See `Outlet.write`."""
-        return True
-
-    def end(self, data: bytes = b"") -> None:
-        """See `Outlet.end`."""
-        self.reached.set()
 
 
 def unavailable(text: str) -> Answer:
@@ -481,21 +470,8 @@ def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
         usage = json.loads(run.usage or "{}")
     except ValueError:
         usage = {}
-    is_ours = failure.type in ("cancelled", "shutdown")
-    return RunRecord(
-        run.time,
-        run.id,
-        run.user,
-        run.dialect,
-        run.model,
-        ending="cancelled" if is_ours else "truncated",
-        stop_reason=None,
-        error=None if is_ours else NODE_LOST,
-        seconds=max(0.0, now - run.time),
-        first_token_seconds=None,
-        exact=False,
-        on_disconnect=None,
-        request_id=None,
-        words=failure.message,
-        **token_counts(usage if isinstance(usage, dict) else {})[0],
-    )
+    ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
+    more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
+    record = record_of(start_of(run), None, ending, failure, **more)
+    changes: dict[str, Any] = {**token_counts(usage if isinstance(usage, dict) else {})[0], "exact": False}
+    return replace(record, **changes, error=NODE_LOST if ending is not None else None)

@@ -1,12 +1,12 @@
 """How much each user may use, and all users together: requests per minute, open runs, tokens per day.
 
-    quotas = Quotas(everyone, default)                # an observer of the runs
+    quotas = Quotas(everyone, default)                # an observer of the runs: it counts what they have used
     quotas.settle(totals, now)                        # after a restart: today's tokens, from the ledger
-    headers = quotas.admit(user, now)                 # raises Answer: 429
-    quotas.begun(start), quotas.ended(record)         # or quotas.release(user), if no run has begun
+    headers = quotas.admit(user, now)                 # counts one more run, or raises Answer: 429
+    headers = quotas.told(user, acquired)             # the same, where a store counts for several nodes
 
-`admit` reserves a place that `begun` takes, so that no limit is exceeded between the two. Refused requests are not counted.
-Counts are whole numbers: at 60 requests per minute there is exactly one more each second. Times are Unix seconds, days are UTC.
+Refused requests are not counted. Counts are whole numbers: at 60 requests per minute there is exactly one more each second.
+Times are Unix seconds, days are UTC.
 
 The header fields are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 11), and on
 `/v1/messages` also those of https://docs.anthropic.com/en/api/rate-limits.
@@ -14,6 +14,7 @@ The header fields are those of https://datatracker.ietf.org/doc/draft-ietf-httpa
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -22,8 +23,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from rawsse.relay.dialects import Answer
-from rawsse.relay.record import Observer, RunRecord, RunStart
-from rawsse.relay.store import Acquired, Count, Limits
+from rawsse.relay.record import Observer, RunRecord
+from rawsse.relay.store import DAY, MINUTE, SECOND, Acquired, Count, Limits, count_request, to_microseconds
 from rawsse.relay.users import MAX_LIMIT, User, UserLimits
 
 MAX_USERS_KEPT = 100_000
@@ -32,10 +33,6 @@ not, new users are refused."""
 
 RETRY_SECONDS = 5
 """The `retry-after` of a request that must wait for a run to end: the relay cannot know when that is."""
-
-_SECOND = 1_000_000  # times are counted in microseconds
-_MINUTE = 60 * _SECOND
-_DAY = 24 * 60 * _MINUTE
 
 
 class _Policy(NamedTuple):
@@ -51,55 +48,23 @@ class _Policy(NamedTuple):
     reset: int | None = None
 
 
-class _Account:
-    """The use of the relay by one user, or by all users together."""
+def _policies(limits: UserLimits, count: Count) -> Iterator[_Policy]:
+    """The limits that are counted."""
 
-    __slots__ = ("at", "limits", "open", "reserved", "tokens", "used")
-
-    def __init__(self) -> None:
-        # Those of a user who may turn out to have a limit of tokens: so the account is kept until then.
-        self.limits = UserLimits(tokens_per_day=MAX_LIMIT)
-        self.at = self.open = 0
-        self.tokens: dict[int, int] = {}  # by day: today's, and one other's, since a clock may be wrong for a moment
-        self.reserved = 0  # requests that were admitted, and whose run has not begun
-        self.used = 0  # a request is `_MINUTE`, and each microsecond gives back as much as the limit
-
-    @property
-    def tokens_today(self) -> int:
-        return self.tokens[self.at // _DAY]
-
-    def advance(self, now: float) -> None:
-        """Refill what is due."""
-        at, rate = round(now * _SECOND), self.limits.requests_per_minute or 0
-        elapsed = max(0, at - self.at)
-        # A clock that is set back must not give back the same time twice, nor stop the count until it has caught up.
-        self.at = min(max(self.at, at), at + _MINUTE)
-        self.used = max(0, min(self.used, rate * _MINUTE) - elapsed * rate)
-        if (day := self.at // _DAY) not in self.tokens:
-            self.tokens = dict([*self.tokens.items()][-1:]) | {day: 0}
-
-    def spend(self, time: float, tokens: int) -> None:
-        """Count the tokens of a run that began at that time."""
-        if (day := round(time * _SECOND) // _DAY) in self.tokens:
-            self.tokens[day] += tokens
-
-    def policies(self) -> Iterator[_Policy]:
-        """The limits that are counted."""
-        limits, used = self.limits, self.used + self.reserved * _MINUTE
-        if (quota := limits.requests_per_minute) is not None:
-            left = max(0, (quota * _MINUTE - used) // _MINUTE)
-            back = used if left else used + _MINUTE - quota * _MINUTE
-            yield _Policy("requests", "requests per minute", ";w=60", quota, left, *self._due(back, quota))
-        if (quota := limits.tokens_per_day) is not None:
-            left, back = max(0, quota - self.tokens_today), _DAY - self.at % _DAY
-            yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *self._due(back))
-        if (quota := limits.open_runs) is not None:
-            left = max(0, quota - self.open - self.reserved)
-            yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left)
-
-    def _due(self, back: int, rate: int = 1) -> tuple[int, int]:
+    def due(back: int, rate: int = 1) -> tuple[int, int]:
         """The seconds until `back` is refilled at that rate, and the Unix second of that, both rounded up."""
-        return -(-back // (rate * _SECOND)), -(-(self.at * rate + back) // (rate * _SECOND))
+        return -(-back // (rate * SECOND)), -(-(count.at * rate + back) // (rate * SECOND))
+
+    if (quota := limits.requests_per_minute) is not None:
+        left = max(0, (quota * MINUTE - count.used) // MINUTE)
+        back = count.used if left else count.used + MINUTE - quota * MINUTE
+        yield _Policy("requests", "requests per minute", ";w=60", quota, left, *due(back, quota))
+    if (quota := limits.tokens_per_day) is not None:
+        left, back = max(0, quota - count.tokens), DAY - count.at % DAY
+        yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *due(back))
+    if (quota := limits.open_runs) is not None:
+        left = max(0, quota - count.open)
+        yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left)
 
 
 class Quotas(Observer):
@@ -114,146 +79,119 @@ class Quotas(Observer):
     ) -> None:
         self.everyone = everyone or UserLimits()
         self._default = default or UserLimits()
-        self._all = _Account()
-        self._kept: OrderedDict[str, _Account] = OrderedDict()
+        self._all = Count()
+        self._kept: OrderedDict[str, tuple[UserLimits, Count]] = OrderedDict()  # with the limits of the newest request
         self._max_users = max_users
 
     def limits_of(self, user: User | None) -> UserLimits:
         """The limits of one user."""
         return self.everyone if user is None else user.limits or self._default
 
-    def admit(self, user: User | None, now: float, *, is_messages: bool = False, is_run: bool = True) -> dict[str, str]:
-        """Reserve a place for a run, and return header fields that say what is left. Raises `Answer`: 429, with them and
-        `retry-after`.
-
-        `is_messages` adds the fields of the Messages API. If not `is_run`, the request counts at once, and only the requests
-        per minute can refuse it.
-        """
-        accounts = self._accounts(user, now)
-        self._refuse(accounts, is_messages=is_messages, is_run=is_run)
-        if user is not None and user.id not in self._kept:
-            self._make_room(now)
-            self._kept[user.id] = accounts[0]
-        for each in accounts:
-            each.reserved += is_run
-            each.used += 0 if is_run else _MINUTE
-        return _headers([*accounts[0].policies()], is_messages)
-
     def terms(self, user: User | None) -> list[Limits]:
-        """The limits of the user and of all users, for a store that counts."""
+        """The limits of the user and of all users, as they are counted."""
         of_user = [(user.id, self.limits_of(user))] if user is not None else []
         named = [*of_user, ("", self.everyone)]
         return [Limits(id, each.requests_per_minute, each.open_runs, each.tokens_per_day) for id, each in named]
 
-    def told(self, user: User | None, acquired: Acquired, **kind: bool) -> dict[str, str]:
-        """As `admit`, of what a store has counted. `kind` is `is_messages` and `is_run`."""
-        accounts = self._counted(user, acquired.counts)
+    def admit(self, user: User | None, now: float, *, is_messages: bool = False, is_run: bool = True) -> dict[str, str]:
+        """Count one more run, and return header fields that say what is left. Raises `Answer`: 429, with them and
+        `retry-after`.
+
+        `is_messages` adds the fields of the Messages API. If not `is_run`, the request opens no run, and only the requests per
+        minute can refuse it.
+        """
+        acquired = self._count(user, now, is_run=is_run, counts=True)
+        if user is not None and user.id not in self._kept and not acquired.is_refused:
+            self._make_room(now)
+        return self.told(user, acquired, is_messages=is_messages, is_run=is_run)
+
+    def told(self, user: User | None, acquired: Acquired, *, is_messages: bool, is_run: bool) -> dict[str, str]:
+        """As `admit`, for a request that has been counted, here or in a store."""
+        *own, self._all = acquired.counts
+        if user is not None and (user.id in self._kept or not acquired.is_refused):
+            if user.id not in self._kept and len(self._kept) >= self._max_users:
+                self._kept.popitem(last=False)  # only where a store counts, and it has the count
+            self._kept[user.id] = (self.limits_of(user), own[0])
+        account, *others = self._policies(user, acquired)
         if acquired.is_refused:
-            self._refuse(accounts, **kind)
-            raise Answer(429, "rate_limit_error", "a limit is reached", headers={"retry-after": str(RETRY_SECONDS)})
-        self._all = accounts[-1]  # for `must_end`
-        if user is not None:
-            self._kept[user.id] = accounts[0]
-            if len(self._kept) > self._max_users:
-                self._kept.popitem(last=False)
-        return _headers([*accounts[0].policies()], kind["is_messages"])
-
-    def _counted(self, user: User | None, counts: Sequence[Count]) -> list[_Account]:
-        accounts = []
-        limits = ([self.limits_of(user)] if user is not None else []) + [self.everyone]
-        for limit, count in zip(limits, counts, strict=True):
-            account = _Account()
-            account.limits, account.at, account.used, account.open = limit, count.at, count.used, count.open
-            account.tokens = {count.day: count.tokens}
-            accounts.append(account)
-        return accounts
-
-    def _refuse(self, accounts: Sequence[_Account], *, is_messages: bool, is_run: bool) -> None:
-        account, *others = accounts
-        counted = ("requests", "tokens", "open_runs") if is_run else ("requests",)
-        refusing = [p for p in account.policies() if p.name in counted and not p.left]
-        # The use by others is shown only to a user who is refused because of it.
-        used_up = [p for other in others for p in other.policies() if p.name in counted and not p.left]
-        shared = [p._replace(name=f"all_{p.name}") for p in used_up]
-        if refusing or shared:
-            wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in refusing + shared)
-            who = "all users together have" if worst in shared else "you have"
-            text = f"{who} reached the limit of {worst.quota} {worst.words}; try again in {wait} s"
-            headers = _headers([*account.policies(), *shared], is_messages) | {"retry-after": str(wait)}
-            raise Answer(429, "rate_limit_error", text, headers=headers)
-
-    def release(self, user: User | None) -> None:
-        """Give back what `admit` reserved: no run has begun."""
-        for account in self._counting(user.id if user is not None else ""):
-            account.reserved = max(0, account.reserved - 1)
-
-    def begun(self, start: RunStart) -> None:
-        """The request counts, and one more run is open."""
-        for account in self._counting(start.user):
-            account.advance(start.time)
-            account.reserved = max(0, account.reserved - 1)
-            account.used += _MINUTE
-            account.open += 1
+            raise _refusal(account, others, is_messages=is_messages, is_run=is_run)
+        return _headers(account, is_messages)
 
     def ended(self, record: RunRecord) -> None:
         """The run is no longer open. Its tokens count on the day on which it began, as in the ledger."""
-        for account in self._counting(record.user):
-            account.open -= 1
-            account.spend(record.time, record.total_tokens)
+        self._all = self._all.ended(record.time, record.total_tokens)
+        if record.user in self._kept:
+            limits, count = self._kept[record.user]
+            self._kept[record.user] = (limits, count.ended(record.time, record.total_tokens))
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
         """Take over the tokens that each user has used today, from the ledger: so quotas survive a restart."""
-        # Those without a user are of a relay without users: they count for all together.
-        accounts = [(self._kept.setdefault(user, _Account()), tokens) for user, tokens in totals.items() if user]
-        for account, tokens in [*accounts, (self._all, sum(totals.values()))]:
-            account.advance(now)
-            account.tokens[account.at // _DAY] = max(account.tokens_today, tokens)
+
+        def settled(count: Count, tokens: int) -> Count:
+            count = count.advanced(to_microseconds(now), None)
+            return count._replace(tokens=max(count.tokens, tokens))
+
+        self._all = settled(self._all, sum(totals.values()))
+        for user, tokens in totals.items():
+            if user:  # those without a user are of a relay without users: they count for all together
+                # The user may turn out to have a limit of tokens, so the account is kept until then.
+                limits, count = self._kept.get(user, (UserLimits(tokens_per_day=MAX_LIMIT), Count()))
+                self._kept[user] = (limits, settled(count, tokens))
 
     def must_end(self, user: str, now: float) -> bool:
         """The day's tokens are used up, and the limits say that this stops open runs of that user: those limits with which the
         user's newest request came."""
-        self._all.limits = self.everyone
-        accounts = [account for account in self._counting(user) if account.limits.ends_open_runs]
-        for account in accounts:
-            account.advance(now)
-        return any(p.name == "tokens" and not p.left for account in accounts for p in account.policies())
+        accounts = [(self.everyone, self._all), *([self._kept[user]] if user in self._kept else [])]
+        at = to_microseconds(now)
+        return any(
+            limits.ends_open_runs and count.advanced(at, None).tokens >= (limits.tokens_per_day or math.inf)
+            for limits, count in accounts
+        )
 
     def me(self, user: User | None, now: float, acquired: Acquired | None = None) -> dict[str, Any]:
         """The answer to `GET /me`: limits in force, what is left of them, and when (RFC 3339) all of it is refilled; of what a
         store has counted, if it has."""
-        account = self._accounts(user, now)[0] if acquired is None else self._counted(user, acquired.counts)[0]
-        policies = list(account.policies())
+        policies = self._policies(user, acquired or self._count(user, now, is_run=False, counts=False))[0]
         return {
             "user": user.id if user is not None else None,
-            "limits": {name: value for name, value in asdict(account.limits).items() if value},
+            "limits": {name: value for name, value in asdict(self.limits_of(user)).items() if value},
             "left": {policy.name: policy.left for policy in policies},
             "resets": {policy.name: _date(policy.reset) for policy in policies if policy.reset is not None},
         }
 
-    def _accounts(self, user: User | None, now: float) -> list[_Account]:
-        """The account of the user, which may be a new one, and that of all users, brought up to date."""
-        accounts = [self._all]
-        if user is not None:
-            accounts.insert(0, self._kept.get(user.id) or _Account())
-        accounts[0].limits, self._all.limits = self.limits_of(user), self.everyone
-        for account in accounts:
-            account.advance(now)
-        return accounts
+    def _count(self, user: User | None, now: float, *, is_run: bool, counts: bool) -> Acquired:
+        own = [self._kept.get(user.id, (None, Count()))[1]] if user is not None else []
+        return count_request([*own, self._all], self.terms(user), now, is_run=is_run, counts=counts)
 
-    def _counting(self, user: str) -> list[_Account]:
-        return [self._kept[user], self._all] if user in self._kept else [self._all]
+    def _policies(self, user: User | None, acquired: Acquired) -> list[list[_Policy]]:
+        """Those of the user, if there is one, and those of all."""
+        limits = [self.everyone] if user is None else [self.limits_of(user), self.everyone]
+        return [list(_policies(*account)) for account in zip(limits, acquired.counts, strict=True)]
 
     def _make_room(self, now: float) -> None:
         """Forget up to two idle users for each new one, so that few are kept, and no request has to look at all of them."""
         for user in list(islice(self._kept, 2)):
-            account = self._kept[user]
             self._kept.move_to_end(user)
-            account.advance(now)
-            tokens = account.tokens_today if account.limits.tokens_per_day is not None else 0
-            if not (account.used or account.reserved or account.open or tokens):
+            limits, count = self._kept[user]
+            count = count.advanced(to_microseconds(now), limits.requests_per_minute)
+            if not (count.used or count.open or (count.tokens and limits.tokens_per_day is not None)):
                 del self._kept[user]
         if len(self._kept) >= self._max_users:
             raise Answer(429, "rate_limit_error", "too many users at once", headers={"retry-after": str(RETRY_SECONDS)})
+
+
+def _refusal(account: list[_Policy], others: list[list[_Policy]], *, is_messages: bool, is_run: bool) -> Answer:
+    counted = ("requests", "tokens", "open_runs") if is_run else ("requests",)
+    own, *used_up = [[p for p in policies if p.name in counted and not p.left] for policies in (account, *others)]
+    # The use by others is shown only to a user who is refused because of it.
+    shared = [policy._replace(name=f"all_{policy.name}") for policies in used_up for policy in policies]
+    text, wait = "a limit is reached", RETRY_SECONDS
+    if own or shared:  # else the limits have changed since the store was asked
+        wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in own + shared)
+        who = "all users together have" if worst in shared else "you have"
+        text = f"{who} reached the limit of {worst.quota} {worst.words}; try again in {wait} s"
+    headers = _headers([*account, *shared], is_messages) | {"retry-after": str(wait)}
+    return Answer(429, "rate_limit_error", text, headers=headers)
 
 
 def _headers(policies: Sequence[_Policy], is_messages: bool) -> dict[str, str]:

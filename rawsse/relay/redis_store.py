@@ -20,10 +20,10 @@ NOMKSTREAM, ZADD with GT).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -33,6 +33,7 @@ from rawsse.relay.store import (
     DAY,
     LEASE_SECONDS,
     MINUTE,
+    SECOND,
     Acquired,
     Count,
     Entry,
@@ -41,6 +42,7 @@ from rawsse.relay.store import (
     StoreUnavailableError,
     Taken,
     Write,
+    to_microseconds,
 )
 
 if TYPE_CHECKING:
@@ -59,110 +61,109 @@ WRITES_AT_ONCE = 64
 """Writes in one call of a script: Redis does nothing else meanwhile."""
 
 _PREFIX = "rs:"
+_NODES = f"{_PREFIX}nodes"
 
-_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000000 + t[2]\n"
-
-# KEYS: nodes, inbox of the node. ARGV: node, lease in microseconds, seconds.
-_RENEW = (
-    _NOW
-    + """
-local held = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or now) >= now
-if held then
-  redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-  redis.call('EXPIRE', KEYS[2], ARGV[3])
-end
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now))
-return {held and 1 or 0, dead}
-"""
-)
-
-# ARGV of an account: requests per minute, open runs, tokens per day; -1 for no limit.
-_COUNT = (
-    _NOW
-    + f"""
+# The functions that several scripts use. `count` is `count_request` of `store.py`: it counts for the accounts whose keys begin
+# at `first`; their limits begin at ARGV[at]: requests per minute, open runs, tokens per day; -1 for no limit.
+# `append` is the fence: it adds only what follows the write before it in the same epoch.
+_FUNCTIONS = f"""
+local PREFIX, RUN_SECONDS, MAX_MESSAGES, AT_ONCE = '{_PREFIX}', {RUN_SECONDS}, {MAX_MESSAGES}, {WRITES_AT_ONCE}
 local MINUTE, DAY = {MINUTE}, {DAY}
+local COUNT = {{'at', 'used', 'day', 'tokens', 'open', 'other_day', 'other_tokens'}}
+local ADDED, REPEATED, REFUSED = 1, 2, 0
+
+local function whole(number) return string.format('%.0f', number) end
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function read(key)
+  local c = {{}}
+  for i, value in ipairs(redis.call('HMGET', key, unpack(COUNT))) do c[COUNT[i]] = tonumber(value or 0) end
+  return c
+end
+
+local function save(key, c)
+  for _, name in ipairs(COUNT) do redis.call('HSET', key, name, whole(c[name])) end
+  redis.call('EXPIRE', key, 2 * 86400)
+end
+
+local function turn(c, day)
+  if day == c.day then return end
+  local tokens = day == c.other_day and c.other_tokens or 0
+  c.day, c.tokens, c.other_day, c.other_tokens = day, tokens, c.day, c.tokens
+end
+
 local function count(first, at, is_run, counts)
-  local all, is_refused = {{}}, false
+  local all, time, is_refused = {{}}, now(), false
   for i = first, #KEYS do
     local rate, runs, tokens = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     at = at + 3
-    local c = redis.call('HMGET', KEYS[i], 'at', 'used', 'day', 'tokens', 'open')
-    for j = 1, 5 do c[j] = tonumber(c[j] or 0) end
-    local time = math.min(math.max(c[1], now), now + MINUTE)
-    local limit = math.max(rate, 0)
-    c[2] = math.max(0, math.min(c[2], limit * MINUTE) - math.max(0, time - c[1]) * limit)
-    c[1] = time
-    local day = math.floor(time / DAY)
-    if day ~= c[3] then c[3], c[4] = day, 0 end
-    is_refused = is_refused or (rate >= 0 and c[2] + MINUTE > rate * MINUTE)
-      or (is_run and ((runs >= 0 and c[5] >= runs) or (tokens >= 0 and c[4] >= tokens)))
+    local c, limit = read(KEYS[i]), math.max(rate, 0)
+    local later = math.min(math.max(c.at, time), time + MINUTE)
+    c.used = math.max(0, math.min(c.used, limit * MINUTE) - math.max(0, later - c.at) * limit)
+    c.at = later
+    turn(c, math.floor(later / DAY))
+    is_refused = is_refused or (rate >= 0 and c.used + MINUTE > rate * MINUTE)
+      or (is_run and ((runs >= 0 and c.open >= runs) or (tokens >= 0 and c.tokens >= tokens)))
     all[#all + 1] = c
   end
   is_refused = counts and is_refused
   for i, c in ipairs(all) do
-    if counts and not is_refused then
-      c[2] = c[2] + MINUTE
-      c[5] = c[5] + (is_run and 1 or 0)
-    end
-    for j = 1, 5 do c[j] = string.format('%.0f', c[j]) end
-    if counts and not is_refused then
-      local key = KEYS[first + i - 1]
-      redis.call('HSET', key, 'at', c[1], 'used', c[2], 'day', c[3], 'tokens', c[4], 'open', c[5])
-      redis.call('EXPIRE', key, 2 * 86400)
-    end
+    if counts and not is_refused then c.used, c.open = c.used + MINUTE, c.open + (is_run and 1 or 0) end
+    if counts then save(KEYS[first + i - 1], c) end
+    all[i] = {{}}
+    for j, name in ipairs(COUNT) do all[i][j] = whole(c[name]) end
   end
-  return {{is_refused and 1 or 0, all}}
+  return is_refused and 1 or 0, all
 end
-"""
-)
 
-# KEYS: accounts. ARGV: "1" to count, the accounts' limits.
-_ADMIT = (
-    _COUNT
-    + """
-local found = count(1, 2, false, ARGV[1] == '1')
-return {{}, found[1], found[2]}
-"""
-)
-
-# KEYS: meta, log, runs of the node, alias, nodes, accounts. ARGV: the run, owner, tag, seconds, number of fields of meta, these
-# fields, the accounts' limits.
-_ACQUIRE = (
-    _COUNT
-    + """
-local n = tonumber(ARGV[5])
-local tag = redis.call('HGET', KEYS[1], 'tag')
-if tag and tag ~= ARGV[3] then return {redis.call('HGETALL', KEYS[1]), 0, {}} end
-if tonumber(redis.call('ZSCORE', KEYS[5], ARGV[2]) or 0) < now then return redis.error_reply('LAPSED') end
-local found = count(6, 6 + n, true, not tag)
-if tag or found[1] == 1 then return {{}, found[1], found[2]} end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6, 5 + n))
-redis.call('XADD', KEYS[2], '1-0', 'd', '')
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-redis.call('SADD', KEYS[3], ARGV[1])
-if KEYS[4] ~= '' then redis.call('SET', KEYS[4], ARGV[1], 'EX', ARGV[4]) end
-return {{}, 0, found[2]}
-"""
-)
-
-# The fence: only what follows the write before it in the same epoch is added. ADDED, or REPEATED if it is there already.
-_APPEND = """
-local ADDED, REPEATED, REFUSED = 1, 2, 0
 local function append(log, before, id, data, ...)
   local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  if not top then return REFUSED end
-  if top[1] == id then return REPEATED end
-  if top[1] ~= before then return REFUSED end
+  if top and top[1] == id then return REPEATED end
+  if not top or top[1] ~= before then return REFUSED end
   redis.call('XADD', log, 'NOMKSTREAM', id, 'd', data, ...)
   return ADDED
 end
 """
 
+# KEYS: nodes, inbox of the node. ARGV: node, lease in microseconds.
+_RENEW = """
+local time = now()
+local held = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or time) >= time
+if held then
+  redis.call('ZADD', KEYS[1], whole(time + ARGV[2]), ARGV[1])
+  redis.call('EXPIRE', KEYS[2], RUN_SECONDS)
+end
+return {held and 1 or 0, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. whole(time))}
+"""
+
+# KEYS: accounts. ARGV: "1" to count, the accounts' limits.
+_ADMIT = "return {{}, count(1, 2, false, ARGV[1] == '1')}"
+
+# KEYS: meta, log, runs of the node, alias, nodes, accounts. ARGV: the run, owner, tag, number of fields of meta, these fields,
+# the accounts' limits.
+_ACQUIRE = """
+local n = tonumber(ARGV[4])
+local tag = redis.call('HGET', KEYS[1], 'tag')
+if tag and tag ~= ARGV[3] then return {redis.call('HGETALL', KEYS[1]), 0, {}} end
+if tonumber(redis.call('ZSCORE', KEYS[5], ARGV[2]) or 0) < now() then return redis.error_reply('LAPSED') end
+local is_refused, counts = count(6, 5 + n, true, not tag)
+if not tag and is_refused == 0 then
+  redis.call('HSET', KEYS[1], unpack(ARGV, 5, 4 + n))
+  redis.call('XADD', KEYS[2], '1-0', 'd', '')
+  redis.call('EXPIRE', KEYS[1], RUN_SECONDS)
+  redis.call('EXPIRE', KEYS[2], RUN_SECONDS)
+  redis.call('SADD', KEYS[3], ARGV[1])
+  if KEYS[4] ~= '' then redis.call('SET', KEYS[4], ARGV[1], 'EX', RUN_SECONDS) end
+end
+return {{}, is_refused, counts}
+"""
+
 # KEYS: log of each. ARGV: id before, id, data, usage of each. The answer has a digit for each: it is parsed at once.
-_WRITE = (
-    _APPEND
-    + """
+_WRITE = """
 local done = {}
 for i, log in ipairs(KEYS) do
   local a = 4 * i
@@ -171,13 +172,10 @@ for i, log in ipairs(KEYS) do
 end
 return table.concat(done)
 """
-)
 
 # KEYS: log, meta, runs of the node, accounts. ARGV: id before, id, data, usage, the run, day on which it began, tokens,
 # milliseconds for which it is kept, tag.
-_FINISH = (
-    _APPEND
-    + """
+_FINISH = """
 if redis.call('HGET', KEYS[2], 'tag') ~= ARGV[9] then return REFUSED end
 local done = append(KEYS[1], ARGV[1], ARGV[2], ARGV[3], 'e', '1')
 if done ~= ADDED then return done end
@@ -187,12 +185,15 @@ redis.call('PEXPIRE', KEYS[1], ARGV[8])
 redis.call('PEXPIRE', KEYS[2], ARGV[8])
 redis.call('SREM', KEYS[3], ARGV[5])
 for i = 4, #KEYS do
-  if tonumber(redis.call('HGET', KEYS[i], 'open') or 0) > 0 then redis.call('HINCRBY', KEYS[i], 'open', -1) end
-  if redis.call('HGET', KEYS[i], 'day') == ARGV[6] then redis.call('HINCRBY', KEYS[i], 'tokens', ARGV[7]) end
+  local c, day = read(KEYS[i]), tonumber(ARGV[6])
+  turn(c, math.max(day, c.day))
+  c.open = math.max(0, c.open - 1)
+  if day == c.day then c.tokens = c.tokens + ARGV[7] end
+  if day == c.other_day then c.other_tokens = c.other_tokens + ARGV[7] end
+  save(KEYS[i], c)
 end
 return done
 """
-)
 
 # KEYS: nodes, runs and inbox of the node. ARGV: node. A lease that ended in 1970 is that of a dead node.
 _LEAVE = """
@@ -201,51 +202,36 @@ if redis.call('SCARD', KEYS[2]) == 0 then return redis.call('ZREM', KEYS[1], ARG
 return redis.call('ZADD', KEYS[1], 0, ARGV[1])
 """
 
-# KEYS: meta. ARGV: prefix, the run, how many messages may wait.
+# KEYS: meta. ARGV: the run.
 _STOP = """
 local owner = redis.call('HMGET', KEYS[1], 'owner', 'is_ended')
 if owner[1] and owner[2] ~= '1' then
   redis.call('HSET', KEYS[1], 'is_stopped', '1')
-  redis.call('XADD', ARGV[1] .. 'node:' .. owner[1] .. ':inbox', 'MAXLEN', '~', ARGV[3], '*', 'stop', ARGV[2])
+  redis.call('XADD', PREFIX .. 'node:' .. owner[1] .. ':inbox', 'MAXLEN', '~', MAX_MESSAGES, '*', 'stop', ARGV[1])
 end
 """
 
-# KEYS: meta of each. ARGV: tag of each.
-_TOUCH = (
-    _NOW
-    + """
+# KEYS: inbox of the node, meta of each. ARGV: tag of each.
+_TOUCH = """
 local known = {}
-for i, meta in ipairs(KEYS) do
-  known[i] = redis.call('HGET', meta, 'tag') == ARGV[i] and 1 or 0
-  if known[i] == 1 then redis.call('HSET', meta, 'touched', string.format('%.0f', now)) end
+for i, tag in ipairs(ARGV) do
+  known[i] = redis.call('HGET', KEYS[i + 1], 'tag') == tag and 1 or 0
+  if known[i] == 1 then redis.call('HSET', KEYS[i + 1], 'touched', whole(now())) end
 end
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', MAX_MESSAGES, '*', 'wake', '')
 return known
 """
-)
 
-# KEYS: meta. Microseconds.
-_UNREAD = (
-    _NOW
-    + """
-local touched = redis.call('HGET', KEYS[1], 'touched')
-return touched and string.format('%.0f', now - touched)
-"""
-)
-
-# KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, prefix, how many at once,
-# lease in microseconds.
-_TAKE = (
-    _NOW
-    + """
-if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) >= now then return {} end
-local taken = {}
-for _, run in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[4])) do
-  local meta, log = ARGV[3] .. 'run:' .. run .. ':meta', ARGV[3] .. 'run:' .. run .. ':log'
+# KEYS: nodes, runs of the dead node, runs of this one. ARGV: dead node, this node, lease in microseconds.
+_TAKE = """
+local time, taken = now(), {}
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) >= time then return taken end
+for _, run in ipairs(redis.call('SRANDMEMBER', KEYS[2], AT_ONCE)) do
+  local meta, log = PREFIX .. 'run:' .. run .. ':meta', PREFIX .. 'run:' .. run .. ':log'
   local known = redis.call('HMGET', meta, 'owner', 'is_ended')
   if known[1] == ARGV[1] and known[2] ~= '1' and redis.call('EXISTS', log) == 1 then
-    local epoch = redis.call('HINCRBY', meta, 'epoch', 1)
+    local epoch, last = redis.call('HINCRBY', meta, 'epoch', 1), 0
     redis.call('HSET', meta, 'owner', ARGV[2])
-    local last = 0
     for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', epoch)) do
       last = math.max(last, tonumber(string.match(entry[1], '%-(%d+)$')))
     end
@@ -257,12 +243,11 @@ for _, run in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[4])) do
 end
 if redis.call('SCARD', KEYS[2]) == 0 then
   redis.call('ZREM', KEYS[1], ARGV[1])
-  redis.call('DEL', ARGV[3] .. 'node:' .. ARGV[1] .. ':inbox')
+  redis.call('DEL', PREFIX .. 'node:' .. ARGV[1] .. ':inbox')
 end
-if #taken > 0 then redis.call('ZADD', KEYS[1], 'GT', string.format('%.0f', now + ARGV[5]), ARGV[2]) end
+if #taken > 0 then redis.call('ZADD', KEYS[1], 'GT', whole(time + ARGV[3]), ARGV[2]) end
 return taken
 """
-)
 
 
 class RedisStore:
@@ -294,6 +279,7 @@ class RedisStore:
         self._no_script = NoScriptError
         self._timeout = timeout_seconds
         self._seen: dict[str, str] = {}  # the last message that each node has read
+        self._digests: dict[str, bytes] = {}  # by which Redis knows the scripts
         # Each call has a time limit. One more for each send and each read would cost as much as they do.
         options: dict[str, Any] = {"socket_connect_timeout": timeout_seconds, "socket_timeout": None}
         options |= {"protocol": 2, "decode_responses": False, "retry": Retry(NoBackoff(), 1)}
@@ -312,23 +298,21 @@ class RedisStore:
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
         """See `Store`."""
-        keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{node}:inbox"]
-        held, dead = await self._run(_RENEW, keys, [node, round(lease_seconds * 1e6), RUN_SECONDS], waits=False)
+        keys = [_NODES, _of_node(node, "inbox")]
+        held, dead = await self._run(_RENEW, keys, [node, to_microseconds(lease_seconds)], waits=False)
         return bool(held), [each.decode() for each in dead]
 
     async def leave(self, node: str) -> None:
         """See `Store`."""
-        own = f"{_PREFIX}node:{node}"
-        await self._run(_LEAVE, [f"{_PREFIX}nodes", f"{own}:runs", f"{own}:inbox"], [node])
+        await self._run(_LEAVE, [_NODES, _of_node(node, "runs"), _of_node(node, "inbox")], [node])
 
     async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
         """See `Store`."""
         alias = _alias(run.user, run.alias) if run.alias else ""
-        owner = f"{_PREFIX}node:{run.owner}:runs"
-        keys = [*_places(run.user, run.id), owner, alias, f"{_PREFIX}nodes", *map(_account, limits)]
+        keys = [_meta(run.key), _log(run.key), _of_node(run.owner, "runs"), alias, _NODES]
         meta = _to_fields(run)
-        own = [_name(run.user, run.id), run.owner, run.tag, RUN_SECONDS, len(meta), *meta]
-        return _acquired(await self._run(_ACQUIRE, keys, [*own, *_terms(limits)]))
+        args = [_name(*run.key), run.owner, run.tag, len(meta), *meta, *_terms(limits)]
+        return _acquired(await self._run(_ACQUIRE, [*keys, *map(_account, limits)], args))
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool = True) -> Acquired:
         """See `Store`."""
@@ -337,25 +321,29 @@ class RedisStore:
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """See `Store`."""
         done: list[bool] = []
-        for at in range(0, len(writes), WRITES_AT_ONCE):
-            some = writes[at : at + WRITES_AT_ONCE]
-            keys = [_places(*each.run.key)[1] for each in some]
+        frames = [each for each in writes if each.tokens is None]
+        for at in range(0, len(frames), WRITES_AT_ONCE):
+            some = frames[at : at + WRITES_AT_ONCE]
+            keys = [_log(each.run.key) for each in some]
             answer = await self._run(_WRITE, keys, [arg for each in some for arg in _to_append(each)], waits=False)
             done += [digit != "0" for digit in answer.decode()]
-        return done
+        if len(frames) == len(writes):
+            return done
+        ends = await asyncio.gather(*(self._finish(each) for each in writes if each.tokens is not None))
+        written, ended = iter(done), iter(ends)
+        return [next(written if each.tokens is None else ended) for each in writes]
 
-    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
-        """See `Store`."""
+    async def _finish(self, write: Write) -> bool:
         run = write.run
-        meta, log = _places(run.user, run.id)
-        accounts = [f"{_PREFIX}count:{quote(user, safe='')}" for user in dict.fromkeys((run.user, ""))]
-        day, keep = int(run.time * 1_000_000) // DAY, max(1, round(keep_seconds * 1000))
-        args = [*_to_append(write), _name(run.user, run.id), day, tokens, keep, run.tag]
-        return bool(await self._run(_FINISH, [log, meta, f"{_PREFIX}node:{run.owner}:runs", *accounts], args))
+        accounts = [_account(Limits(user)) for user in dict.fromkeys((run.user, ""))]
+        keys = [_log(run.key), _meta(run.key), _of_node(run.owner, "runs"), *accounts]
+        day, keep = to_microseconds(run.time) // DAY, max(1, round(write.keep_seconds * 1000))
+        args = [*_to_append(write), _name(*run.key), day, write.tokens, keep, run.tag]
+        return bool(await self._run(_FINISH, keys, args))
 
     async def find(self, user: str, id: str) -> StoredRun | None:
         """See `Store`."""
-        return _from_fields(await self._call("HGETALL", _places(user, id)[0]))
+        return _from_fields(await self._call("HGETALL", _meta((user, id))))
 
     async def find_alias(self, user: str, alias: str) -> StoredRun | None:
         """See `Store`."""
@@ -364,44 +352,42 @@ class RedisStore:
 
     async def open_runs(self, user: str | None = None) -> list[StoredRun]:
         """See `Store`."""
-        nodes = await self._call("ZRANGE", f"{_PREFIX}nodes", 0, -1)
-        owned = [f"{_PREFIX}node:{node.decode()}:runs" for node in nodes]
+        nodes = await self._call("ZRANGE", _NODES, 0, -1)
+        owned = [_of_node(node.decode(), "runs") for node in nodes]
         keys = map(_key, await self._call("SUNION", *owned) if owned else ())
         runs = [await self.find(*key) for key in keys if user in (None, key[0])]
         return [run for run in runs if run is not None and not run.is_ended]
 
     async def entries(self, run: StoredRun, after: tuple[int, int] = (0, 0)) -> list[Entry]:
         """See `Store`."""
-        found = await self._call("XRANGE", _places(run.user, run.id)[1], "({}-{}".format(*after), "+")
+        found = await self._call("XRANGE", _log(run.key), "({}-{}".format(*after), "+")
         return [_entry(id, each) for id, each in found]
 
     async def stop(self, run: StoredRun) -> None:
         """See `Store`."""
-        await self._run(_STOP, [_places(run.user, run.id)[0]], [_PREFIX, _name(run.user, run.id), MAX_MESSAGES])
+        await self._run(_STOP, [_meta(run.key)], [_name(*run.key)])
 
-    async def wake(self, node: str) -> None:
-        """See `Store`."""
-        await self._call("XADD", f"{_PREFIX}node:{node}:inbox", "MAXLEN", "~", MAX_MESSAGES, "*", "wake", "")
-
-    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
+    async def touch(self, node: str, runs: Sequence[StoredRun]) -> list[bool]:
         """See `Store`."""
         known: list[int] = []
-        for at in range(0, len(runs), WRITES_AT_ONCE):
+        for at in range(0, max(1, len(runs)), WRITES_AT_ONCE):
             some = runs[at : at + WRITES_AT_ONCE]
-            known += await self._run(_TOUCH, [_places(*run.key)[0] for run in some], [run.tag for run in some])
+            keys = [_of_node(node, "inbox"), *(_meta(run.key) for run in some)]
+            known += await self._run(_TOUCH, keys, [run.tag for run in some])
         return list(map(bool, known))
 
     async def unread_seconds(self, run: StoredRun) -> float:
         """See `Store`."""
-        found = await self._run(_UNREAD, [_places(*run.key)[0]], [])
-        return math.inf if found is None else int(found) / 1e6
+        touched = await self._call("HGET", _meta(run.key), "touched")
+        seconds, microseconds = await self._call("TIME")
+        return int(seconds) + (int(microseconds) - int(touched)) / SECOND if touched is not None else math.inf
 
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
         """See `Store`."""
-        inbox = f"{_PREFIX}node:{node}:inbox"
-        logs = {_places(*key)[1]: key for key in after}
+        inbox = _of_node(node, "inbox")
+        logs = {_log(key): key for key in after}
         ids = [self._seen.get(node, "0"), *(f"{epoch}-{number}" for epoch, number in after.values())]
         block = ("BLOCK", max(1, round(seconds * 1000)), "STREAMS")
         found = await self._call("XREAD", *block, inbox, *logs, *ids, seconds=seconds)
@@ -417,8 +403,8 @@ class RedisStore:
 
     async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
         """See `Store`."""
-        keys = [f"{_PREFIX}nodes", f"{_PREFIX}node:{dead}:runs", f"{_PREFIX}node:{node}:runs"]
-        found = await self._run(_TAKE, keys, [dead, node, _PREFIX, WRITES_AT_ONCE, round(lease_seconds * 1e6)])
+        keys = [_NODES, _of_node(dead, "runs"), _of_node(node, "runs")]
+        found = await self._run(_TAKE, keys, [dead, node, to_microseconds(lease_seconds)])
         taken = [(last, _from_fields(dict(zip(each[::2], each[1::2], strict=True)))) for last, each in found]
         return [Taken(run, last) for last, run in taken if run is not None]
 
@@ -429,21 +415,15 @@ class RedisStore:
 
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any], *, waits: bool = True) -> Any:
         call = self._call if waits else self._call_at_once
-        command = ("EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), len(keys), *keys, *args)
         try:
-            return await call(*command)
-        except self._no_script:
-            await call("SCRIPT", "LOAD", script)
-            return await call(*command)
+            return await call("EVALSHA", self._digests.get(script, ""), len(keys), *keys, *args)
+        except self._no_script:  # it was not loaded, or Redis has begun again
+            self._digests[script] = await call("SCRIPT", "LOAD", _FUNCTIONS + script)
+            return await call("EVALSHA", self._digests[script], len(keys), *keys, *args)
 
     async def _call(self, *command: Any, seconds: float = 0) -> Any:
         """Send a command that waits for up to `seconds` at Redis. Raises `StoreUnavailableError`."""
-
-        async def call() -> Any:
-            async with self._turns:
-                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
-
-        return await self._answer(call(), seconds)
+        return await self._answer(self._turns, partial(self._redis.execute_command, *command), seconds)
 
     async def _call_at_once(self, *command: Any) -> Any:
         packed, connection = _packed(command), self._own
@@ -452,16 +432,15 @@ class RedisStore:
             await connection.send_packed_command(packed)
             return await connection.read_response()
 
-        async def call() -> Any:
-            async with self._own_turn:
-                return await connection.retry.call_with_retry(exchange, lambda _: connection.disconnect())
+        ask = partial(connection.retry.call_with_retry, exchange, lambda _: connection.disconnect())
+        return await self._answer(self._own_turn, ask)
 
-        return await self._answer(call())
-
-    async def _answer(self, answer: Awaitable[Any], seconds: float = 0) -> Any:
+    async def _answer(
+        self, turns: asyncio.Semaphore | asyncio.Lock, ask: Callable[[], Awaitable[Any]], seconds: float = 0
+    ) -> Any:
         try:
-            async with asyncio.timeout(self._timeout + seconds):
-                return await answer
+            async with asyncio.timeout(self._timeout + seconds), turns:
+                return await ask()
         except self._no_script:
             raise
         except self._errors as exc:
@@ -476,8 +455,8 @@ def _packed(command: Sequence[Any]) -> bytes:
     return b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(word), word) for word in words]])
 
 
-def _name(user: str, id: str) -> str:
-    return f"{quote(user, safe='')}/{quote(id, safe='')}"
+def _name(*parts: str) -> str:
+    return "/".join(quote(part, safe="") for part in parts)
 
 
 def _key(name: bytes) -> tuple[str, str]:
@@ -485,9 +464,16 @@ def _key(name: bytes) -> tuple[str, str]:
     return unquote(user), unquote(id)
 
 
-def _places(user: str, id: str) -> tuple[str, str]:
-    """The names of a run's meta and log."""
-    return f"{_PREFIX}run:{_name(user, id)}:meta", f"{_PREFIX}run:{_name(user, id)}:log"
+def _log(key: tuple[str, str]) -> str:
+    return f"{_PREFIX}run:{_name(*key)}:log"
+
+
+def _meta(key: tuple[str, str]) -> str:
+    return f"{_PREFIX}run:{_name(*key)}:meta"
+
+
+def _of_node(node: str, what: str) -> str:
+    return f"{_PREFIX}node:{node}:{what}"
 
 
 def _alias(user: str, alias: str) -> str:
@@ -495,7 +481,7 @@ def _alias(user: str, alias: str) -> str:
 
 
 def _account(limits: Limits) -> str:
-    return f"{_PREFIX}count:{quote(limits.user, safe='')}"
+    return f"{_PREFIX}count:{_name(limits.user)}"
 
 
 def _terms(limits: Sequence[Limits]) -> list[int]:

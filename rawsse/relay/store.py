@@ -22,14 +22,19 @@ from typing import NamedTuple, Protocol
 LEASE_SECONDS = 3.0
 BLOCK_SECONDS = 5.0
 
-_SECOND = 1_000_000
-MINUTE = 60 * _SECOND
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
 DAY = 24 * 60 * MINUTE
 """Counts of quotas are exact: times in microseconds."""
 
 
+def to_microseconds(seconds: float) -> int:
+    """Unix seconds in microseconds."""
+    return round(seconds * SECOND)
+
+
 class StoreUnavailableError(Exception):
-    """The store does not answer, or not in time. Whether a write was done is not known."""
+    """The store did not answer in time. A write may or may not have been done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +72,30 @@ class Limits(NamedTuple):
 
 class Count(NamedTuple):
     """The use by an account at the time `at` (microseconds): `used` microseconds of requests (one request is `MINUTE`, and
-    each microsecond gives back as much as the limit), the day's tokens, and the open runs."""
+    each microsecond gives back as much as the limit), the day's tokens, the open runs, and the tokens of one other day: a clock
+    may be wrong for a moment."""
 
     at: int = 0
     used: int = 0
     day: int = 0
     tokens: int = 0
     open: int = 0
+    other_day: int = 0
+    other_tokens: int = 0
 
-    def advanced(self, now: int, rate: int) -> Count:
+    def advanced(self, now: int, rate: int | None) -> Count:
         """The count at a later time, of an account that may have `rate` requests per minute."""
         # A clock that is set back must not give back the same time twice, nor stop the count until it has caught up.
-        at = min(max(self.at, now), now + MINUTE)
+        at, rate = min(max(self.at, now), now + MINUTE), rate or 0
         used = max(0, min(self.used, rate * MINUTE) - max(0, at - self.at) * rate)
-        day = at // DAY
-        return Count(at, used, day, self.tokens if day == self.day else 0, self.open)
+        return self._replace(at=at, used=used)._on(at // DAY)
+
+    def _on(self, day: int) -> Count:
+        """The count on that day. The tokens of the day before are kept beside it."""
+        if day == self.day:
+            return self
+        tokens = self.other_tokens if day == self.other_day else 0
+        return self._replace(day=day, tokens=tokens, other_day=self.day, other_tokens=self.tokens)
 
     def refuses(self, limits: Limits, *, is_run: bool) -> bool:
         """One more request, or run, would exceed a limit."""
@@ -89,6 +103,14 @@ class Count(NamedTuple):
         return (rate is not None and self.used + MINUTE > rate * MINUTE) or (
             is_run and ((runs is not None and self.open >= runs) or (tokens is not None and self.tokens >= tokens))
         )
+
+    def ended(self, began: float, tokens: int) -> Count:
+        """The count after the end of a run that began at that Unix time: on that day its tokens count."""
+        day = to_microseconds(began) // DAY
+        new = self._on(max(day, self.day))._replace(open=max(0, self.open - 1))
+        if day == new.day:
+            return new._replace(tokens=new.tokens + tokens)
+        return new._replace(other_tokens=new.other_tokens + tokens) if day == new.other_day else new
 
 
 class Acquired(NamedTuple):
@@ -100,15 +122,30 @@ class Acquired(NamedTuple):
     counts: Sequence[Count]
 
 
+def count_request(
+    before: Sequence[Count], limits: Sequence[Limits], now: float, *, is_run: bool, counts: bool
+) -> Acquired:
+    """Refill these counts at a Unix time. Then, with `counts`, count one more request, unless a limit refuses it."""
+    at = to_microseconds(now)
+    after = [count.advanced(at, each.requests_per_minute) for count, each in zip(before, limits, strict=True)]
+    is_refused = counts and any(c.refuses(each, is_run=is_run) for c, each in zip(after, limits, strict=True))
+    if counts and not is_refused:
+        after = [count._replace(used=count.used + MINUTE, open=count.open + is_run) for count in after]
+    return Acquired(None, is_refused, after)
+
+
 class Write(NamedTuple):
     """Frames for the log of a run. `number`, that of the last of them, is above `before`, that of the write before it in this
-    epoch, or 0. `usage` is kept if it is given."""
+    epoch, or 0. `usage` is kept if it is given. With `tokens` the run ends: it has used so many, and is kept for
+    `keep_seconds`."""
 
     run: StoredRun
     before: int
     number: int
     wire: bytes
     usage: str = ""
+    tokens: int | None = None
+    keep_seconds: float = 0.0
 
 
 class Entry(NamedTuple):
@@ -125,7 +162,7 @@ class Entry(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A run that was taken over: with its new epoch and owner, and the number of its last frame."""
+    """A run that was taken over, with its new epoch and owner, and the number of its last frame."""
 
     run: StoredRun
     last: int
@@ -140,25 +177,22 @@ class Store(Protocol):
     """How long a node waits in one read for something new."""
 
     async def renew(self, node: str, lease_seconds: float) -> tuple[bool, list[str]]:
-        """Take a lease, or renew it; and name the nodes whose leases are over. False if that of `node` is: then its runs
-        may be taken over, and it must go on under another name."""
+        """Take or renew the lease of `node`. Returns whether it is held, and the nodes whose leases have expired. A node that
+        has lost its lease must continue under another name: others may take over its runs."""
 
     async def leave(self, node: str) -> None:
-        """The node gives up its lease. If it has open runs, others may take them over at once."""
+        """Give up the lease of `node`. If it has open runs, others may take them over at once."""
 
     async def acquire(self, run: StoredRun, limits: Sequence[Limits]) -> Acquired:
-        """Begin a run, unless there is one with its key, or a limit refuses it. An owner without a lease begins none: the store
-        is unavailable to it."""
+        """Begin a run, unless there is one with its key, or a limit refuses it. For an owner without a lease the store is
+        unavailable."""
 
     async def admit(self, limits: Sequence[Limits], *, counts: bool = True) -> Acquired:
         """Count a request without a run, unless a limit refuses it; without `counts` only tell the counts."""
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
-        """Append to the logs, at most one write per run. False for a write that is refused: the run has another owner, or is
-        forgotten."""
-
-    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
-        """The last write of a run, which is kept for so long, and the tokens that it has used."""
+        """Append to the logs, at most one write per run. False for a write that is refused: the run has another owner, or has
+        been forgotten."""
 
     async def find(self, user: str, id: str) -> StoredRun | None:
         """The run of that user with that id."""
@@ -175,25 +209,22 @@ class Store(Protocol):
     async def stop(self, run: StoredRun) -> None:
         """Mark the run as one to be stopped, and tell its owner."""
 
-    async def wake(self, node: str) -> None:
-        """Let that node's `read` return."""
-
-    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
-        """Keep the time at which these runs are read by clients of another node than their owner. False for a run that the
-        store does not have any more."""
+    async def touch(self, node: str, runs: Sequence[StoredRun]) -> list[bool]:
+        """Note that clients of `node` read these runs, which other nodes own, and let its `read` return: it may have more to
+        wait for. False for a run that the store no longer has."""
 
     async def unread_seconds(self, run: StoredRun) -> float:
-        """For how long the run was not touched; infinity if it never was."""
+        """The seconds since the run was last touched; infinity if it never was."""
 
     async def read(
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
-        """Wait for at most so long for entries after those ids, or a message to the node. The entries by run, and the runs that
-        are to be stopped."""
+        """Wait up to `seconds` for entries after those ids, or for a message to `node`. Returns the entries by run, and the
+        runs that must be stopped."""
 
     async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
-        """Take over runs of a node whose lease is over, and take a lease for them. Exactly one node gets each. Empty: none is
-        left."""
+        """Take over runs of the node `dead`, whose lease has expired, and take a lease for `node`. Each run goes to exactly one
+        node. Empty when all are taken."""
 
     async def aclose(self) -> None:
         """Close the connections. The store keeps what it has."""
@@ -258,43 +289,30 @@ class MemoryStore:
         return self._admit(limits, is_run=False, counts=counts)
 
     def _admit(self, limits: Sequence[Limits], *, is_run: bool, counts: bool) -> Acquired:
-        now = round(self._clock() * _SECOND)
-        before = [self._counts[each.user].advanced(now, each.requests_per_minute or 0) for each in limits]
-        is_refused = counts and any(c.refuses(each, is_run=is_run) for c, each in zip(before, limits, strict=True))
-        if counts and not is_refused:
-            before = [c._replace(used=c.used + MINUTE, open=c.open + is_run) for c in before]
-            self._counts.update(zip((each.user for each in limits), before, strict=True))
-        return Acquired(None, is_refused, before)
+        users = [each.user for each in limits]
+        known = [self._counts[user] for user in users]
+        acquired = count_request(known, limits, self._clock(), is_run=is_run, counts=counts)
+        if counts:
+            self._counts.update(zip(users, acquired.counts, strict=True))
+        return acquired
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """See `Store`."""
-        return [self._write(each, is_last=False) for each in writes]
+        return [self._write(each) for each in writes]
 
-    def _write(self, write: Write, *, is_last: bool) -> bool:
+    def _write(self, write: Write) -> bool:
         run, log = self._runs.get(write.run.key), self._logs.get(write.run.key)
         id = (write.run.epoch, write.number)
         if run is None or log is None or run.tag != write.run.tag or log[-1].id not in (id, (id[0], write.before)):
             return False
+        self._runs[run.key] = replace(run, usage=write.usage or run.usage, is_ended=write.tokens is not None)
         if log[-1].id != id:  # else the answer was lost
-            log.append(Entry(id, write.wire, is_last))
-        if write.usage:
-            self._runs[run.key] = replace(run, usage=write.usage)
-        self._changed.set()
-        return True
-
-    async def finish(self, write: Write, tokens: int, keep_seconds: float) -> bool:
-        """See `Store`."""
-        run = self._runs.get(write.run.key)
-        if run is not None and run.is_ended and run.epoch == write.run.epoch:
-            return True  # the answer was lost
-        if run is None or not self._write(write, is_last=True):
-            return False
-        self._runs[run.key] = replace(run, is_ended=True)
-        self._until[run.key] = self._clock() + keep_seconds
-        for user in {run.user, ""}:
-            count = self._counts[user]
-            spent = tokens if round(run.time * _SECOND) // DAY == count.day else 0
-            self._counts[user] = count._replace(open=max(0, count.open - 1), tokens=count.tokens + spent)
+            log.append(Entry(id, write.wire, write.tokens is not None))
+            self._changed.set()
+            if write.tokens is not None:
+                self._until[run.key] = self._clock() + write.keep_seconds
+                for user in {run.user, ""}:
+                    self._counts[user] = self._counts[user].ended(run.time, write.tokens)
         return True
 
     async def find(self, user: str, id: str) -> StoredRun | None:
@@ -325,16 +343,13 @@ class MemoryStore:
             self._messages[known.owner].append(run.key)
             self._changed.set()
 
-    async def wake(self, node: str) -> None:
-        """See `Store`."""
-        self._messages[node].append(None)
-        self._changed.set()
-
-    async def touch(self, runs: Sequence[StoredRun]) -> list[bool]:
+    async def touch(self, node: str, runs: Sequence[StoredRun]) -> list[bool]:
         """See `Store`."""
         now = self._clock()
         known = [(found := self._runs.get(run.key)) is not None and found.tag == run.tag for run in runs]
         self._touched.update((run.key, now) for run, is_known in zip(runs, known, strict=True) if is_known)
+        self._messages[node].append(None)
+        self._changed.set()
         return known
 
     async def unread_seconds(self, run: StoredRun) -> float:

@@ -31,9 +31,6 @@ class Host(Protocol):
 
     id: str
 
-    def owns(self, run: OwnedRun) -> None:
-        """The run has begun."""
-
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
 
@@ -47,7 +44,7 @@ class Host(Protocol):
         """From now on the run gets what is added to its log."""
 
     def unwatch(self, run: RemoteRun) -> None:
-        """The run gets nothing more."""
+        """The run no longer gets what is added to its log."""
 
 
 class OwnedRun(Run):
@@ -64,8 +61,8 @@ class OwnedRun(Run):
         self._next: list[Frame] = []
         self._next_bytes = 0
         self._sent: list[Frame] = []  # at the store
+        self._is_ending = False  # they are the last
         self._is_lost = False
-        node.owns(self)
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
         if self._is_lost or not self.is_resumable:  # what cannot be read on from elsewhere is not kept
@@ -92,10 +89,7 @@ class OwnedRun(Run):
             self._node.write_soon(self)
 
     def _abandon(self, failure: Failure, seconds: float) -> None:
-        if self.is_resumable:
-            self._node.abandon(self, failure, seconds)
-        else:
-            self.stop(failure)
+        self._node.abandon(self, failure, seconds)
 
     def _close_source(self) -> Ending | None:
         ending = super()._close_source()
@@ -122,28 +116,23 @@ class OwnedRun(Run):
             usage = json.dumps(found)
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
-        return Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
-
-    @property
-    def tokens(self) -> int:
-        """Those that it has used, when it is over."""
-        return self.record.total_tokens if self.record is not None else 0
+        write = Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
+        if self.record is None or self._next:
+            return write
+        self._is_ending = True
+        keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
+        return write._replace(tokens=self.record.total_tokens, keep_seconds=keep_seconds)
 
     @property
     def last_sent(self) -> int:
         """The number of the last frame that a reader may have."""
         return self._written + len(self._sent)
 
-    @property
-    def keep_seconds(self) -> float:
-        """How long the store keeps it."""
-        return self.runs.limits.keep_seconds if self.is_resumable else 0.0
-
-    def written(self, *, is_last: bool) -> None:
+    def written(self) -> None:
         """The store has the frames."""
         frames, self._sent = self._sent, []
         self._written += max(1, len(frames))
-        if is_last and self.record is not None:
+        if self._is_ending and self.record is not None:
             self._node.forget(self)
             super()._end(frames, self.record)
             return

@@ -84,11 +84,11 @@ class UIDialect(Dialect):
         return []
 
     def _find(self, index: int) -> int:
-        """The index of the block that an event is for. Some gateways count wrong; then it is the one that began last."""
+        """The index of the block that an event is for. Some gateways send wrong ones; then it is the block that began last."""
         return index if index in self._open else next(reversed(self._open), index)
 
     def _stop_unstopped(self, index: int, block: Chunk) -> list[Chunk]:
-        """End the blocks that must have ended, although their end was lost: one of the same index; the call of a result."""
+        """End the blocks whose end was lost: one with the same index, and the call that a result answers."""
         call = block.get("tool_use_id")
         lost = [at for at, other in self._open.items() if at == index or (call and other.get("id") == call)]
         return [chunk for at in lost for chunk in self._stop(at)]

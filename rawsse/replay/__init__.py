@@ -20,7 +20,7 @@ Read in this order:
     fixture.py        the API of one test
     conform.py        the fault matrix of any client, and of any gateway
     virtual_clock.py  an event loop whose clock jumps
-    pytest_plugin.py  fixtures and marks for pytest
+    pytest_plugin.py  fixtures and a mark for pytest
     entry.py          where pytest finds that, without loading rawsse
 """
 

@@ -1,25 +1,24 @@
-"""Is this a correct stream of the Messages API? Names each rule that it breaks, and the place.
+"""Check a stream of the Messages API: which rules it breaks, and where.
 
     for finding in check(Recording.load("answer.sse.jsonl")):
         print(finding)          # error at byte 812, event 9: event-order: content_block_delta may not come after message_stop
 
-    checker = Checker()         # the same for a stream that is still coming
+    checker = Checker()         # the same for a stream that is still arriving
     while data := await reader.read(65536):
         print(*checker.feed(data), sep="\\n")
     print(*checker.close(), sep="\\n")
 
-`RULES` lists the rules: those of server-sent events, of the Messages API, and those that both official SDKs depend on. An
-`error` breaks some reader, or loses something. A `warning` is something that real streams do not do. A `note` is only worth
-knowing: an unknown type, for example, since the API may add new ones at any time. An answer whose content type is JSON, or
-whose status is not 200, is not a stream, and is not checked.
+`RULES` lists the rules: those of server-sent events, those of the Messages API, and those that both official SDKs depend on.
+An `error` breaks some reader or loses data. A `warning` is something that real streams never do. A `note` is worth knowing:
+an unknown type, for example, since the API may add types at any time. An answer whose content type is JSON, or whose status is
+not 200, is not a stream, and is not checked.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import EventDataError, LimitExceededError, quote
 from rawsse.messages import Block, MessageBuilder, StreamEvent, UnknownEvent
@@ -35,22 +34,22 @@ RULES: Mapping[str, str] = {
     "http-status": "The status is 200. The body of any other status is an error in the API's form.",
     "http-type": "The content type is text/event-stream.",
     "http-end": "The connection ends after the last event, and the client waits for it.",
-    "sse-mark": "No byte order mark: it is allowed, but the official Python SDK loses the first event to it.",
+    "sse-mark": "No byte order mark: it is allowed, but makes the official Python SDK lose the first event.",
     "sse-utf8": "The stream is UTF-8; readers replace other bytes with U+FFFD.",
     "sse-field": "The fields are event and data. The Messages API sends no `id` and no `retry`; there are no others.",
     "sse-empty": "An event has data; without data, readers drop it.",
     "sse-cut": "The stream ends after a blank line; an event without one is dropped.",
-    "event-name": "An event has an `event:` line with its type; the official SDKs drop events without.",
+    "event-name": "An event has an `event:` line with its type; the official SDKs drop events without one.",
     "event-data": "The data are one JSON object with the fields that the type asks for.",
     "event-done": "The last event is message_stop. The end mark [DONE] is not the Messages API's.",
     "event-unknown": "Events, blocks, deltas and stop reasons are of known types.",
     "event-order": "The events come in the order that the Messages API allows; blocks count from 0 without gaps.",
     "event-error": "No error event.",
     "message-fields": "message_start has a message with id, type, role, model, content and usage.",
-    "message-usage": "message_start and message_delta have a usage with output_tokens: both official SDKs fail without.",
+    "message-usage": "message_start and message_delta have a usage with output_tokens: both official SDKs need it.",
     "block-input": "A tool's input is a JSON object when its block ends.",
     "block-open": "Every block is closed before message_delta.",
-    "block-signature": "A block of thinking ends with its one signature: without it, it cannot be sent back.",
+    "block-signature": "A thinking block ends with exactly one signature: without it, the block cannot be sent back.",
     "block-result": "A server tool's result names a call that came before it.",
     "stream-end": "The stream ends with message_stop, or with an error event.",
     "limit": "Nothing is larger than the limits of rawsse.",
@@ -58,7 +57,7 @@ RULES: Mapping[str, str] = {
 }
 
 MAX_SEARCHED_BYTES = 16 * 1024 * 1024
-"""How much of a stream a `Checker` keeps and searches for secrets at its end: they may be spread over many deltas."""
+"""How much of a stream a `Checker` keeps, to search it for secrets at its end: they may be spread over many deltas."""
 
 MAX_ERROR_BYTES = 65536
 """How much of the body of an error is kept, to check its form."""
@@ -71,15 +70,13 @@ _MESSAGE_FIELDS: Mapping[str, type] = {
 }
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-# Only such lines are quoted: the file may be another than the caller meant, and hold a key.
+# Only such lines are quoted: the caller may have named the wrong file, and it may hold a key.
 _NAME = re.compile(rb"[A-Za-z-]{1,20}")
 _FIELD = re.compile(rb"(?:data|event|id|retry)?:")
 _JSON_TYPE = re.compile(r"application/(?:[^;]+\+)?json\s*(?:;|\Z)")  # RFC 8259; RFC 6839, 3.1
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where in the body: `byte` counts from 0, `event` from 1 (0: before the first)."""
 
     byte: int
@@ -89,8 +86,7 @@ class Place:
         return f"byte {self.byte}, event {self.event}"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """`rule`, one of `RULES`, is broken at `where`; `text` says how."""
 
     rule: str
@@ -103,7 +99,7 @@ class Finding:
 
 
 def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[Finding]:
-    """Everything that is wrong, or worth knowing, about a stream or a recorded exchange; in the order of the stream.
+    """All findings about a stream, or a recorded exchange, in the order of the stream.
 
     `policy` adds secrets to the known shapes.
     """
@@ -121,11 +117,11 @@ def _secrets(searched: Recording | bytes, policy: ScrubPolicy | None) -> list[Fi
 
 
 class Checker:
-    """Checks one stream as it comes: `feed` and `close` return the findings that are new, in the order of the stream.
+    """Checks one stream as it arrives: `feed` and `close` return the new findings, in the order of the stream.
 
-    `status` and `content_type` are the response's, if they are known; `wants_stream`: the request asked for a stream. `close`
+    `status` and `content_type` are the response's, if they are known. `wants_stream`: the request asked for a stream. `close`
     searches the first `max_searched_bytes` of the body for secrets; `policy` adds some to the known shapes. `is_over`: the
-    stream exceeds a limit, and no more of it is checked.
+    stream exceeded a limit, and the rest is not checked.
     """
 
     def __init__(
@@ -140,8 +136,8 @@ class Checker:
         self.builder = MessageBuilder(strict=False)
         """The message that the events add up to."""
         self.groups: list[tuple[int, Event | None, StreamEvent | None]] = []
-        """The groups of lines that the last bytes completed: the byte after the blank line; the event, as it was sent and as it
-        was read. None: there is no event, or it is invalid."""
+        """The groups of lines that the last `feed` completed: the offset after the blank line; the event as it was sent, and as
+        it was parsed. None: the group has no event, or an invalid one."""
         self.is_over = False
         self._policy = policy
         self._status = status
@@ -150,7 +146,7 @@ class Checker:
         self._max_searched_bytes = max_searched_bytes
         self._kept = bytearray()
         self._decoder = Decoder()
-        self._line = bytearray()  # whose end has not come
+        self._line = bytearray()  # the unfinished line
         self._line_start = 0
         self._after_return = False
         self._byte = 0  # where the current event began
@@ -168,7 +164,7 @@ class Checker:
             self._find("http-type", f"the content type is {quote(content_type)}", "warning")
 
     def feed(self, data: bytes) -> list[Finding]:
-        """Take the next bytes of the body, cut anywhere; return their findings."""
+        """Take the next bytes of the body, split anywhere; return their findings."""
         room = self._max_searched_bytes if self._status == 200 else MAX_ERROR_BYTES
         self._kept += data[: max(0, room - len(self._kept))]
         self.groups = []
@@ -189,7 +185,7 @@ class Checker:
         return self._taken() + (_secrets(body, self._policy) if self._max_searched_bytes else [])
 
     def _find(self, rule: str, text: str, severity: Severity = "error", byte: int | None = None) -> None:
-        """Note a finding, at the current event or at `byte`."""
+        """Add a finding, at the current event or at `byte`."""
         assert rule in RULES  # noqa: S101
         place = Place(self._byte if byte is None else byte, self._event)
         self._findings.append(Finding(rule, place, text, severity))
@@ -208,27 +204,27 @@ class Checker:
     # --- Server-sent events ---
 
     def _check_lines(self, data: bytes) -> None:
-        if not data:
-            return
         if self._after_return and data.startswith(b"\n"):  # a CR has ended its line at once, as in the decoder
-            data = data[1:]
+            data, self._after_return = data[1:], False
             self._line_start += 1
-        at = 0
-        for found in _LINE_END.finditer(data):
-            line, start = bytes(self._line + data[at : found.start()]), self._line_start
-            self._line_start += len(line) + len(found[0])
-            self._line.clear()
-            at = found.end()
-            self._check_line(line, start)
-            sse = next(iter(self._decoder.feed(line + b"\n")), None)  # only after a blank line
-            event = None if sse is None else self._check_event(sse)
-            if not line:
-                self._end_event()
-                self.groups.append((self._line_start, sse, event))
-        self._line += data[at:]
-        self._after_return = data.endswith(b"\r")
+        for piece in data.splitlines(keepends=True):
+            self._line += piece
+            self._after_return = piece.endswith(b"\r")
+            if self._after_return or piece.endswith(b"\n"):
+                self._check_whole_line()
         if len(self._line) > MAX_EVENT_BYTES:
             self._decoder.feed(bytes(self._line))  # raises: no line may use more memory
+
+    def _check_whole_line(self) -> None:
+        line, start = bytes(self._line.rstrip(b"\r\n")), self._line_start
+        self._line_start += len(self._line)
+        self._line.clear()
+        self._check_line(line, start)
+        sse = next(iter(self._decoder.feed(line + b"\n")), None)  # only after a blank line
+        event = None if sse is None else self._check_event(sse)
+        if not line:
+            self._end_event()
+            self.groups.append((self._line_start, sse, event))
 
     def _check_line(self, line: bytes, at: int) -> None:
         if at == 0 and line.startswith(_MARK):
@@ -321,7 +317,7 @@ class Checker:
             if not isinstance(message.get(name), wanted):
                 self._find("message-fields", f"message_start has a message without {name!r}")
         self._check_usage("message_start", message.get("usage"))
-        # An answer that continues after a tool call begins with whole blocks.
+        # An answer that continues after a tool call begins with complete blocks.
         self._closed |= set(range(len(self._blocks())))
 
     def _check_usage(self, kind: str, usage: Any) -> None:
@@ -343,7 +339,7 @@ class Checker:
             self._signed.add(index)
 
     def _check_known(self, name: str, value: Any, known: frozenset[str]) -> None:
-        """The API may add names at any time; values that are not names break readers."""
+        """The API may add names at any time; a value that is not a string breaks readers."""
         if not isinstance(value, str):
             self._find("event-data", f"{name} {quote(repr(value))}, which is not a string")
         elif value not in known:

@@ -20,10 +20,10 @@ import statistics
 import textwrap
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
-from typing import Any, Literal, TypeAlias
+from itertools import chain, groupby, pairwise
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
@@ -41,21 +41,17 @@ MIN_GAP_SECONDS = 0.25
 """A shorter wait is not a gap: people do not notice it."""
 
 GAP_FACTOR = 4
-"""A gap is at least so many times as long as the median wait of its recording: in a slow stream, every wait is long."""
+"""A gap is at least this many times the median wait of its recording: in a slow stream, every wait is long."""
 
 WIDTH = 100
-"""How wide the text is by default, in characters."""
-
-MIN_WIDTH = 60
-"""The smallest width that the columns fit into."""
+"""How wide the text is, in characters."""
 
 MAX_LABELLED_LINES = 20
-"""How many lines a figure takes at most: the message of an error may be long."""
+"""The most lines that a figure may take: the message of an error may be long."""
 
-MAX_JSON_LINES = 100
-"""How many lines of the JSON of one event are shown."""
+MAX_LAYER_LINES = 100
+"""How many lines are shown of one event's JSON, for example, and how many of its reads."""
 
-_PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 # By the type of the event, of its delta, or of the block that it is about.
 _LANE_OF: Mapping[str, Lane] = {
     **dict.fromkeys(("message_start", "message_delta", "message_stop"), "message"),
@@ -71,25 +67,24 @@ _LABEL = 19
 # SGR parameters (ECMA-48, 8.3.117): the eight colours that every terminal has, and which its user may have chosen.
 _COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
 _DIM, _ALARM = "2", "1;31"
-# Terminals obey controls; marks of direction, and characters without a width, hide or reorder the text around them.
+_SGR = re.compile(r"\x1b\[[\d;]*m")
+# Terminals obey control characters; direction marks, and characters without a width, hide or reorder the text around them.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A wait: no byte came for `seconds` after `t`."""
+class Gap(NamedTuple):
+    """A wait: no byte arrived for `seconds` after `t`."""
 
     t: float
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A line with its end, or as much of it as one read brought. `read` counts from 1, `start` is its byte, from 0.
+class Piece(NamedTuple):
+    """A line with its end, or the part of it in one read. `read` counts from 1; `start` is the offset of its first byte.
 
-    `is_first`: the read begins with it. `gap` is the long wait that it ended.
+    `is_first`: the read begins with it. `gap` is the long wait before it.
     """
 
     read: int
@@ -104,13 +99,19 @@ class Piece:
         """Its last byte."""
         return self.start + len(self.data) - 1
 
+    @property
+    def text(self) -> str:
+        """The line with its end; ⋯ if it goes on in the next read."""
+        text = self.data.decode("utf-8", "backslashreplace")
+        return text if self.data.endswith((b"\r", b"\n")) else f"{text} ⋯"
+
 
 @dataclass(slots=True)
 class Group:
     """Lines that belong together, and the event that they complete.
 
-    `event` is its number, from 1; 0 if the lines complete none: comments, or lines that the end cut off. `adds` is the text
-    that it adds to a text, a thought or a tool's input; `says` is other content worth showing.
+    `event` is the number of the event, from 1; 0 if the lines do not complete one: comments, or lines that the end cut off.
+    `adds` is what the event adds to text, thinking or a tool's input; `says` is other content worth showing.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -128,37 +129,36 @@ class Group:
         """When its last byte came."""
         return self.pieces[-1].t
 
-    @property
-    def start(self) -> int:
-        """Its first byte."""
-        return self.pieces[0].start
-
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """A recording laid out. Times are in seconds since the request was sent.
 
-    `waits` are those between two reads, and before the end, but not the one for the first byte: that is the model's.
+    `waits` are the waits between reads, and before the end. The wait for the first byte is not among them: the model causes it.
+    `gaps` are the waits that stand out, by the number of the read that ended each (the end counts as one more read): those of
+    at least `MIN_GAP_SECONDS` and `GAP_FACTOR` times the median. `is_cut_off`: the stream ends within an event.
     """
 
     recording: Recording
     waits: tuple[Gap, ...]
+    gaps: Mapping[int, Gap]
     groups: tuple[Group, ...]
     message: Message | None
     verdict: str
     is_cut_off: bool
-    """The stream ends within an event."""
 
     @classmethod
     def of(cls, recording: Recording) -> Timeline:
         """Lay out a recording."""
         checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
         findings = checker.feed(recording.body)
-        groups: list[Group] = []
-        blocks: dict[int, str] = {}  # the types of the blocks, by index
         times = [*(read.t for read in recording.reads), recording.duration]
         waits = tuple(Gap(start, end - start) for start, end in pairwise(times))
-        number, pieces = 0, deque(_pieces(recording, waits))
+        least = max(MIN_GAP_SECONDS, GAP_FACTOR * statistics.median(wait.seconds for wait in waits)) if waits else 0.0
+        gaps = {number: wait for number, wait in enumerate(waits, 2) if wait.seconds >= least}
+        groups: list[Group] = []
+        blocks: dict[int, str] = {}  # the types of the blocks, by index
+        number, pieces = 0, deque(_pieces(recording, gaps))
         for end, sse, event in (*checker.groups, (len(recording.body), None, None)):
             group = Group()
             while pieces and pieces[0].start < end:
@@ -167,7 +167,7 @@ class Timeline:
                 number += 1
                 _fill(group, number, sse, event, blocks)
             groups += [group] if group.pieces else []
-        starts = [group.start for group in groups]
+        starts = [group.pieces[0].start for group in groups]
         for finding in findings if groups else ():
             if finding.severity != "note":
                 groups[bisect_right(starts, finding.where.byte) - 1].problems.append(finding.text)
@@ -175,32 +175,29 @@ class Timeline:
         if message is None and not recording.is_stream and (whole := recording.message()):
             message = Message(whole)
         is_cut_off = any(finding.rule == "sse-cut" for finding in checker.close())
-        return cls(recording, waits, tuple(groups), message, _verdict(recording, checker.builder), is_cut_off)
+        return cls(recording, waits, gaps, tuple(groups), message, _verdict(recording, checker.builder), is_cut_off)
 
     @property
     def events(self) -> tuple[Group, ...]:
         """The groups that are events."""
         return tuple(group for group in self.groups if group.event)
 
+    def event(self, number: int) -> Group:
+        """The event of this number, from 1. Raises `ConfigurationError` if the recording has no such event."""
+        events = self.events
+        if not 1 <= number <= len(events):
+            raise ConfigurationError(f"there is no event {number}: {self.recording.name} has {len(events)}")
+        return events[number - 1]
+
     @property
     def first_content(self) -> Group | None:
-        """The first event that adds something to a text, a thought or a tool's input: the first token."""
+        """The first event that adds to text, thinking or a tool's input: the first token."""
         return next((event for event in self.events if event.adds), None)
 
     @property
-    def gaps(self) -> tuple[Gap, ...]:
-        """The waits that stand out: at least `MIN_GAP_SECONDS`, and `GAP_FACTOR` times the median."""
-        return tuple(filter(None, _gaps(self.waits)))
-
-    @property
-    def end_gap(self) -> Gap | None:
-        """The last wait, if it stands out."""
-        return next(reversed(_gaps(self.waits)), None)
-
-    @property
     def tokens_per_second(self) -> float | None:
-        """Output tokens for each second from the first content to the last; None if both came at one moment, or if the last
-        count never came."""
+        """Output tokens per second, from the first content to the last; None if both arrived at the same time, or if the final
+        count is missing."""
         times = [event.t for event in self.events if event.adds]
         raw = self.message.raw if self.message else {}
         if raw.get("stop_reason") is None or not times or times[-1] <= times[0]:
@@ -210,7 +207,7 @@ class Timeline:
 
     @property
     def figures(self) -> Iterator[tuple[str, str]]:
-        """The summary: names and values, as they are shown."""
+        """The summary: names and values, as shown."""
         events, first, speed = self.events, self.first_content, self.tokens_per_second
         longest = max(self.waits, key=lambda wait: wait.seconds, default=None)
         yield "first event", f"{events[0].t:.3f} s" if events else "none"
@@ -231,24 +228,19 @@ class Timeline:
 
 
 def kinds_of(events: Sequence[Group]) -> str:
-    """How many events there are of each kind: deltas by their own type."""
+    """The number of events of each kind; deltas are counted by their own type."""
     deltas = "content_block_delta"
     kinds = Counter(event.detail or deltas if event.kind == deltas else event.kind for event in events)
     return ", ".join(f"{count:,} {visible(kind)}" for kind, count in kinds.items())
 
 
-def _gaps(waits: Sequence[Gap]) -> list[Gap | None]:
-    limit = max(MIN_GAP_SECONDS, GAP_FACTOR * statistics.median(wait.seconds for wait in waits)) if waits else 0.0
-    return [wait if wait.seconds >= limit else None for wait in waits]
-
-
-def _pieces(recording: Recording, waits: Sequence[Gap]) -> Iterator[Piece]:
-    offset = 0
-    for number, (read, gap) in enumerate(zip(recording.reads, [None, *_gaps(waits)], strict=False), 1):
-        for found in _PIECE.finditer(read.data):
-            is_first = found.start() == 0
-            yield Piece(number, read.t, offset + found.start(), found[0], is_first, gap if is_first else None)
-        offset += len(read.data)
+def _pieces(recording: Recording, gaps: Mapping[int, Gap]) -> Iterator[Piece]:
+    start = 0
+    for number, read in enumerate(recording.reads, 1):
+        gap = gaps.get(number)
+        for index, data in enumerate(read.data.splitlines(keepends=True)):
+            yield Piece(number, read.t, start, data, is_first=index == 0, gap=None if index else gap)
+            start += len(data)
 
 
 def _verdict(recording: Recording, builder: MessageBuilder) -> str:
@@ -270,7 +262,7 @@ def _verdict(recording: Recording, builder: MessageBuilder) -> str:
 
 
 def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, blocks: dict[int, str]) -> None:
-    """Fill in the event. `blocks` has the types of the blocks so far."""
+    """Describe the event that completes the group. `blocks` has the types of the blocks so far."""
     group.event, group.kind = number, sse.event
     if event is None:
         if sse.data.strip() == DONE:
@@ -309,16 +301,16 @@ def _lane(kind: str) -> Lane | None:
     return "tool" if kind.endswith(("tool_use", "tool_result")) else _LANE_OF.get(kind)
 
 
-# --- In words --------------------------------------------------------------------------------------------------------
+# --- For a reader --------------------------------------------------------------------------------------------------------
 
 
 def to_json(value: Any) -> str:
-    """A value as JSON, for a person."""
+    """A value as readable JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def visible(text: str) -> str:
-    """The text with its controls and invisible characters made visible: ␊ for a line feed, for example."""
+    """The text with control and invisible characters made visible: ␊ for a line feed, for example."""
     return _UNSAFE.sub(_picture, text)
 
 
@@ -329,138 +321,145 @@ def _picture(found: re.Match[str]) -> str:
     return "␡" if code == 0x7F else f"\\u{code:04x}"
 
 
+# --- One event -------------------------------------------------------------------------------------------------------
+
+
+class Layer(NamedTuple):
+    """One view of an event, as lines that a printer makes `visible` and may cut."""
+
+    name: str
+    lines: list[str]
+
+
+def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
+    """An event, from the network up: the reads that brought it, each as one HTTP chunk (RFC 9112, 7.1); its lines; its JSON;
+    the message as it is then.
+    """
+    recording = timeline.recording
+    checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
+    checker.feed(recording.body[: group.pieces[-1].last + 1])
+    *_, (_, _, event) = checker.groups
+    reads = [(number, list(pieces)) for number, pieces in groupby(group.pieces, key=lambda piece: piece.read)]
+    for number, (first, *more) in reads[:MAX_LAYER_LINES]:
+        data, count = recording.reads[number - 1].data, sum(len(piece.data) for piece in (first, *more))
+        words = (
+            f"{number} at {first.t:.3f} s: {len(data):,} bytes; {count:,} of the event, from byte {first.start:,} on"
+        )
+        yield Layer("read", [words])
+        yield Layer("as HTTP chunk", [f"{len(data):x}\r\n", data.decode("utf-8", "backslashreplace"), "\r\n"])
+    if len(reads) > MAX_LAYER_LINES:
+        yield Layer("read", [f"… and {len(reads) - MAX_LAYER_LINES} more reads"])
+    text = json.dumps(event.raw, indent=2, ensure_ascii=False) if event else group.says or "none"
+    lines = {"lines": [piece.text for piece in group.pieces], "JSON": text.split("\n"), "problem": group.problems}
+    for name, shown in {**lines, "message": message_lines(checker.builder.message)}.items():
+        more_lines = len(shown) - MAX_LAYER_LINES
+        yield Layer(name, [*shown[:MAX_LAYER_LINES], *([f"… and {more_lines} more lines"] if more_lines > 0 else [])])
+
+
+def in_words(group: Group) -> str:
+    """The event in one line: number, type, block, and what it adds."""
+    index = "" if group.index is None else f" [{group.index}]"
+    words = (group.kind + index, group.detail, to_json(group.adds) if group.adds else group.says)
+    return f"event {group.event}: {' '.join(filter(None, words))}"
+
+
+def message_lines(message: Message | None) -> list[str]:
+    """The message in a line, and each of its blocks."""
+    if message is None:
+        return ["none: message_start never came"]
+    lines = [f"{message.get('id')}, {message.get('model')}, stop reason {message.get('stop_reason')}"]
+    for index, block in enumerate(message.content):
+        shown = {name: value for name, value in block.raw.items() if name != "type"}
+        open_mark = "" if block.complete else "  (not complete)"
+        lines.append(f"[{index}] {block.get('type')}{open_mark}: {to_json(shown)}")
+    return lines
+
+
 # --- As text ---------------------------------------------------------------------------------------------------------
 
 
-def explain(recording: Recording, *, color: bool = False, width: int = WIDTH) -> str:
+def explain(recording: Recording, *, color: bool = False) -> str:
     """The recording as text: its head, every line with the event that it completes, the figures, and the message. Never raises
     because of the content of the recording.
     """
-    return "\n".join(_Explanation(Timeline.of(recording), color=color, width=max(width, MIN_WIDTH)).lines()) + "\n"
+    return _text(_lines(Timeline.of(recording)), color=color)
 
 
-def explain_event(recording: Recording, number: int, *, color: bool = False, width: int = WIDTH) -> str:
-    """One event, counted from 1, as text: the reads that brought it, each as one HTTP chunk (RFC 9112, 7.1), its lines, its
-    JSON, and the message as it is then. Raises `ConfigurationError` if the recording has no such event.
-    """
+def explain_event(recording: Recording, number: int, *, color: bool = False) -> str:
+    """The `layers` of one event, counted from 1, as text. Raises `ConfigurationError` if the recording has no such event."""
     timeline = Timeline.of(recording)
-    if not 1 <= number <= len(timeline.events):
-        raise ConfigurationError(f"there is no event {number}: {recording.name or 'it'} has {len(timeline.events)}")
-    explanation = _Explanation(timeline, color=color, width=max(width, MIN_WIDTH))
-    return "\n".join(explanation.event(timeline.events[number - 1])) + "\n"
+    group = timeline.event(number)
+    shown = (_layer(*layer) for layer in layers(timeline, group))
+    return _text([_event(group, WIDTH), *chain.from_iterable(shown)], color=color)
 
 
-class _Explanation:
-    def __init__(self, timeline: Timeline, *, color: bool, width: int) -> None:
-        self._timeline = timeline
-        self._recording = timeline.recording
-        self._color = color
-        self._width = width
+def _text(lines: Iterable[str], *, color: bool) -> str:
+    text = "".join(f"{line}\n" for line in lines)
+    return text if color else _SGR.sub("", text)  # every other escape was made visible
 
-    def lines(self) -> Iterator[str]:
-        yield from self._head()
-        yield ""
-        yield self._paint(_DIM, "    time  read    byte  line")
-        for group in self._timeline.groups:
-            yield from self._group(group)
-        yield from self._gap(self._timeline.end_gap)
-        if self._timeline.is_cut_off:
-            yield self._paint(_ALARM, f"{'':{_MARGIN}}! cut off: not an event")
-        yield ""
-        for name, value in self._timeline.figures:
-            yield from self._labelled(name, value)
-        yield from self._message(self._timeline.message)
 
-    def event(self, group: Group) -> Iterator[str]:
-        """One event, from the reads to the message."""
-        checker = Checker(self._recording.status, self._recording.content_type, max_searched_bytes=0)
-        checker.feed(self._recording.body[: group.pieces[-1].last + 1])
-        *_, (_, _, event) = checker.groups
-        yield self._in_words(group, self._width)
-        for number, pieces in groupby(group.pieces, key=lambda piece: piece.read):
-            data, (first, *_) = self._recording.reads[number - 1].data, (own := list(pieces))
-            count = sum(len(piece.data) for piece in own)
-            words = f"{number} at {first.t:.3f} s: {len(data):,} bytes; {count:,} of the event, from byte {first.start:,} on"
-            yield from self._labelled("read", words)
-            size, content = visible(f"{len(data):x}\r\n"), visible(data.decode("utf-8", "backslashreplace"))
-            yield from self._labelled(
-                "as HTTP chunk", f"{size} {_cut(content, self._width - _LABEL - len(size) - 4)} ␍␊"
-            )
-        yield self._paint(_DIM, "lines")
-        yield from (" " * _LABEL + self._line(piece, None) for piece in group.pieces)
-        yield self._paint(_DIM, "JSON")
-        shown = (
-            [group.says or "none"] if event is None else json.dumps(event.raw, indent=2, ensure_ascii=False).split("\n")
-        )
-        yield from (" " * _LABEL + self._fit(line, _LABEL) for line in shown[:MAX_JSON_LINES])
-        if (more := len(shown) - MAX_JSON_LINES) > 0:
-            yield f"{'':{_LABEL}}… and {more} more lines"
-        yield from (self._paint(_ALARM, f"{'':{_LABEL}}! {self._fit(each, _LABEL + 2)}") for each in group.problems)
-        yield from self._message(checker.builder.message)
+def _lines(timeline: Timeline) -> Iterator[str]:
+    request, recording = timeline.recording.request, timeline.recording
+    if request is not None:
+        fields = request.body.items() if isinstance(request.body, dict) else ()
+        shown = (f"{name}: {to_json(value)}" for name, value in fields)
+        yield from _layer("request", [f"{request.method} {request.path}", *shown])
+    headers = (f"{name}: {value}" for name, value in recording.headers.items())
+    yield from _layer("answer", [f"HTTP status {recording.status}", *headers])
+    yield from ("", _paint(_DIM, "    time  read    byte  line"))
+    for group in timeline.groups:
+        yield from _group(group)
+    yield from _gap(timeline.gaps.get(len(recording.reads) + 1))
+    if timeline.is_cut_off:
+        yield _paint(_ALARM, f"{'':{_MARGIN}}! cut off: not an event")
+    yield ""
+    room = WIDTH - _LABEL
+    for name, value in timeline.figures:
+        yield from _layer(name, textwrap.wrap(_cut(value, MAX_LABELLED_LINES * room), room, break_on_hyphens=False))
+    yield from _layer("message", message_lines(timeline.message))
 
-    def _paint(self, code: str, text: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._color and code and text else text
 
-    def _labelled(self, name: str, value: str) -> Iterator[str]:
-        """A name, and its value in as many lines as it takes."""
-        room = self._width - _LABEL
-        first, *more = textwrap.wrap(_cut(value, MAX_LABELLED_LINES * room), room, break_on_hyphens=False) or [""]
-        yield self._paint(_DIM, f"{name:{_LABEL}}") + first
-        yield from (" " * _LABEL + line for line in more)
+def _layer(name: str, lines: Iterable[str]) -> Iterator[str]:
+    """A name, with its lines beside it."""
+    for number, line in enumerate(lines):
+        label = " " * _LABEL if number else _paint(_DIM, f"{name:{_LABEL}}")
+        yield label + _fit(line, WIDTH - _LABEL)
 
-    def _fit(self, text: str, used: int) -> str:
-        return _cut(visible(text), self._width - used)
 
-    def _head(self) -> Iterator[str]:
-        request, status = self._recording.request, self._recording.status
-        if request is not None:
-            yield from self._labelled("request", visible(f"{request.method} {request.path}"))
-            if isinstance(request.body, dict):
-                for name, value in request.body.items():
-                    yield " " * _LABEL + self._fit(f"{name}: {to_json(value)}", _LABEL)
-        yield from self._labelled("answer", f"HTTP status {status}")
-        for name, value in self._recording.headers.items():
-            yield " " * _LABEL + self._fit(f"{name}: {value}", _LABEL)
+def _group(group: Group) -> Iterator[str]:
+    for piece in group.pieces:
+        yield from _gap(piece.gap)
+        # The read and its time stand where it begins; the byte at every line.
+        begins = f"{piece.t:8.3f}{piece.read:6}" if piece.is_first else " " * 14
+        margin = f"{begins}{_paint(_DIM, f'{piece.start:8}')}  "
+        if group.event and piece is group.pieces[-1]:
+            blank = visible(piece.text)
+            yield f"{margin}{blank} ═▶ {_event(group, WIDTH - _MARGIN - len(blank) - 4)}"
+        else:
+            yield margin + _fit(piece.text, WIDTH - _MARGIN)
+    for problem in group.problems:
+        yield _paint(_ALARM, f"{'':{_MARGIN}}! {_fit(problem, WIDTH - _MARGIN - 2)}")
 
-    def _group(self, group: Group) -> Iterator[str]:
-        for piece in group.pieces:
-            is_last = piece is group.pieces[-1]
-            yield from self._gap(piece.gap)
-            # The read and its time stand where it begins; the byte at every line.
-            begins = f"{piece.t:8.3f}{piece.read:6}" if piece.is_first else " " * 14
-            margin = f"{begins}{self._paint(_DIM, f'{piece.start:8}')}  "
-            yield margin + self._line(piece, group if is_last and group.event else None)
-        for problem in group.problems:
-            yield self._paint(_ALARM, f"{'':{_MARGIN}}! {self._fit(problem, _MARGIN + 2)}")
 
-    def _gap(self, gap: Gap | None) -> Iterator[str]:
-        if gap is not None:
-            yield self._paint(_DIM, f"{'':{_MARGIN}}┄┄┄ nothing for {gap.seconds:.3f} s ┄┄┄")
+def _gap(gap: Gap | None) -> Iterator[str]:
+    if gap is not None:
+        yield _paint(_DIM, f"{'':{_MARGIN}}┄┄┄ nothing for {gap.seconds:.3f} s ┄┄┄")
 
-    def _line(self, piece: Piece, completed: Group | None) -> str:
-        text = visible(piece.data.decode("utf-8", "backslashreplace"))
-        if completed is None:
-            body = text.rstrip("␍␊") if piece.data.endswith((b"\r", b"\n")) else text
-            end = text[len(body) :] or " ⋯"
-            return _cut(body, self._width - _MARGIN - len(end)) + self._paint(_DIM, end)
-        return f"{text} ═▶ {self._in_words(completed, self._width - _MARGIN - len(text) - 4)}"
 
-    def _in_words(self, group: Group, room: int) -> str:
-        index = "" if group.index is None else f" [{group.index}]"
-        words = (group.kind + index, group.detail, to_json(group.adds) if group.adds else group.says)
-        event = visible(f"event {group.event}: {' '.join(filter(None, words))}")
-        return self._paint(_COLORS[group.lane], _cut(event, room))
+def _event(group: Group, room: int) -> str:
+    return _paint(_COLORS[group.lane], _cut(visible(in_words(group)), room))
 
-    def _message(self, message: Message | None) -> Iterator[str]:
-        if message is None:
-            yield from self._labelled("message", "none: message_start never came")
-            return
-        words = f"{message.get('id')}, {message.get('model')}, stop reason {message.get('stop_reason')}"
-        yield from self._labelled("message", visible(words))
-        for index, block in enumerate(message.content):
-            shown = {name: value for name, value in block.raw.items() if name != "type"}
-            open_mark = "" if block.complete else "  (not complete)"
-            yield "  " + self._fit(f"[{index}] {block.get('type')}{open_mark}: {to_json(shown)}", 2)
+
+def _paint(code: str, text: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m"
+
+
+def _fit(text: str, room: int) -> str:
+    """The text made visible, and cut before its line end."""
+    shown = visible(text)
+    body = shown.rstrip("␍␊⋯")
+    end = shown[len(body) :]
+    return _cut(body, room - len(end)) + (_paint(_DIM, end) if end else "")
 
 
 def _cut(text: str, limit: int) -> str:

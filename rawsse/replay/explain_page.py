@@ -1,6 +1,7 @@
 """A recording as one HTML page: its timeline as a picture (SVG); bytes, lines, events and message side by side.
 
     Path("plain.html").write_text(explain_html(Recording.load("fixtures/plain.sse.jsonl")), encoding="utf-8")
+    explain_html(recording, event=5)            # one event from the read to the message
 
 The page requests nothing from the network, and its Content-Security-Policy forbids it. It can be read without JavaScript; a few
 lines of script highlight an event's row, mark and text together. Its style, `rawsse/web/explain.css`, is put into the page.
@@ -17,16 +18,14 @@ import html
 import importlib.resources
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
-from typing import TypeVar
+from typing import Any
 
 from rawsse.messages import Block
-from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, kinds_of, to_json, visible
+from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, in_words, kinds_of, layers, to_json, visible
 from rawsse.replay.recording import Read, Recording
 
-T = TypeVar("T")
-
 MAX_SHOWN_EVENTS = 500
-"""How many events are laid out: most recordings have fewer, and a browser scrolls through so many without effort."""
+"""How many events have a row of their own: most recordings have fewer, and a browser scrolls through that many with ease."""
 
 MAX_SHOWN_LINES = 12
 """How many lines, or pieces of them, are shown of one event, and problems of those that share a row. Events of the Messages API
@@ -40,7 +39,7 @@ MAX_TEXT_CHARS = 100_000
 
 _SHOWN_AT_END = 60
 _HEX_BYTES = 8
-# Not Unicode's pictures of them: many fonts have none.
+# Not the "Control Pictures" of Unicode: many fonts lack them.
 _LINE_ENDS: Mapping[bytes, str] = {
     b"\n": "<i>LF</i>",
     b"\r": "<i>CR</i>",
@@ -49,7 +48,7 @@ _LINE_ENDS: Mapping[bytes, str] = {
 }
 
 MARK_UNITS = 2.5
-"""The smallest distance of two marks: there is room for about 350 in a row."""
+"""The smallest distance between two marks: a row has room for about 350."""
 
 _LEFT, _RIGHT = 92.0, 984.0  # where time 0 and the end are
 _TOP, _LANE = 44.0, 24.0  # where the rows begin, and their height
@@ -59,9 +58,46 @@ _CHAR = 6.4  # about how wide a character is at 11 units
 # --- The page --------------------------------------------------------------------------------------------------------
 
 
-def explain_html(recording: Recording) -> str:
-    """The page. Never raises for what the recording holds."""
-    return "".join(_Page(Timeline.of(recording)).parts())
+def explain_html(recording: Recording, *, event: int | None = None) -> str:
+    """The page; with `event`, counted from 1, the page of that event and its `layers`. Never raises because of the content of
+    the recording. Raises `ConfigurationError` if it has no such event.
+    """
+    timeline = Timeline.of(recording)
+    main = _Page(timeline).parts() if event is None else _one_event(timeline, timeline.event(event))
+    style, script = _asset("explain.css"), _asset("explain.js")
+    sources = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_escaped(recording.name)} explained</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f"{''.join(_header(timeline))}<main>\n{''.join(main)}</main>\n<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _header(timeline: Timeline) -> Iterator[str]:
+    recording, verdict = timeline.recording, timeline.verdict
+    request, name = recording.request, _escaped(recording.name)
+    is_good = verdict == "complete" and recording.end == "clean"
+    yield f'<header><h1>{name}</h1><p class="verdict {"good" if is_good else "bad"}">{_escaped(verdict)}</p></header>\n'
+    yield '<details class="exchange"><summary>'
+    yield _escaped(f"{request.method} {request.path}" if request else "Request unknown")
+    yield f" → HTTP status {recording.status}</summary>\n<dl>"
+    if request is not None and isinstance(request.body, dict):
+        for field, value in request.body.items():
+            yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(to_json(value), 4 * MAX_LINE_CHARS)}</dd>"
+    for field, value in recording.headers.items():
+        yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(value)}</dd>"
+    yield "</dl></details>\n"
+
+
+def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
+    yield f'<section class="exchange"><h2>{_escaped(in_words(group))}</h2>\n<dl>'
+    for name, lines in layers(timeline, group):
+        shown = "\n".join(_escaped(line, 4 * MAX_LINE_CHARS) for line in lines)
+        yield f'<dt>{name}</dt><dd class="prose">{shown}</dd>\n' if lines else ""
+    yield "</dl></section>\n"
 
 
 def _hash(source: str) -> str:
@@ -92,37 +128,11 @@ class _Page:
         self._rows = {event.event: events[0].event for events in map(_events, self._runs) for event in events}
 
     def parts(self) -> Iterator[str]:
-        style, script = _asset("explain.css"), _asset("explain.js")
-        name = _escaped(self._recording.name)
-        sources = f"style-src {_hash(style)}; script-src {_hash(script)}"
-        policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
-        yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        yield f"<title>{name} explained</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        yield from self._header(name)
-        yield "<main>\n"
         yield from self._overview()
         yield '<div class="sides">\n'
         yield from self._anatomy()
         yield from self._message()
-        yield f"</div>\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
-
-    # --- The head ---
-
-    def _header(self, name: str) -> Iterator[str]:
-        request, verdict = self._recording.request, self._timeline.verdict
-        is_good = verdict == "complete" and self._recording.end == "clean"
-        yield f'<header><h1>{name}</h1><p class="verdict {"good" if is_good else "bad"}">{_escaped(verdict)}</p></header>\n'
-        yield '<details class="exchange"><summary>'
-        yield _escaped(f"{request.method} {request.path}" if request else "Request unknown")
-        yield f" → HTTP status {self._recording.status}</summary>\n<dl>"
-        if request is not None and isinstance(request.body, dict):
-            for field, value in request.body.items():
-                yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(to_json(value), 4 * MAX_LINE_CHARS)}</dd>"
-        for field, value in self._recording.headers.items():
-            yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(value)}</dd>"
-        yield "</dl></details>\n"
+        yield "</div>\n"
 
     def _overview(self) -> Iterator[str]:
         yield '<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>\n'
@@ -141,7 +151,7 @@ class _Page:
         yield f'<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n'
         for run in self._runs:
             yield from self._row(run[0]) if len(run) == 1 else self._fold(run)
-        yield from _waits([self._timeline.end_gap])
+        yield from _waits([self._timeline.gaps.get(len(self._recording.reads) + 1)])
         if self._timeline.is_cut_off:
             yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
         yield "</ol></section>\n"
@@ -280,22 +290,23 @@ class _Picture:
         self._timeline = timeline
         self._anchor = anchor
         self._seconds = timeline.recording.duration or 1.0
-        self._lanes = [lane for lane in LANES if any(event.lane == lane for event in timeline.events)]
-        self._bottom = _TOP + _LANE * (1 + len(self._lanes))
+        self._rows: dict[str, Sequence[Any]] = {"reads": timeline.recording.reads}
+        for lane in LANES:
+            if events := [event for event in timeline.events if event.lane == lane]:
+                self._rows[lane] = events
+        self._bottom = _TOP + _LANE * len(self._rows)
 
     def parts(self) -> Iterator[str]:
-        reads, events, height = self._timeline.recording.reads, self._timeline.events, self._bottom + 26
+        reads, height = self._timeline.recording.reads, self._bottom + 26
         yield f'<svg viewBox="0 0 1000 {height:g}" width="1000" height="{height:g}" role="img" aria-labelledby="picture-title">'
         yield f'<title id="picture-title">{html.escape(self._in_words())}</title>'
         yield from self._axis()
         if reads and reads[0].t > 0:
             yield from self._shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte")
-        for gap in self._timeline.gaps:
+        for gap in self._timeline.gaps.values():
             yield from self._shade(gap, "gap", "nothing came")
-        yield from self._row("reads", _TOP, [(read.t, read) for read in reads], self._read_mark)
-        for number, lane in enumerate(self._lanes, 1):
-            of_lane = [(event.t, event) for event in events if event.lane == lane]
-            yield from self._row(lane, _TOP + _LANE * number, of_lane, self._event_mark)
+        for number, (name, items) in enumerate(self._rows.items()):
+            yield from self._row(name, _TOP + _LANE * number, items)
         yield from self._first_content()
         yield "</svg>"
 
@@ -326,15 +337,14 @@ class _Picture:
         if len(label) * _CHAR + 8 <= width:
             yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
 
-    def _row(
-        self, name: str, top: float, items: Iterable[tuple[float, T]], mark: Callable[[float, float, list[T]], str]
-    ) -> Iterator[str]:
-        """A row of marks. Items that would overlap share one."""
+    def _row(self, name: str, top: float, items: Sequence[Any]) -> Iterator[str]:
+        """A row of marks: of reads, or of events. Those that would overlap share one."""
         yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
         yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
-        shared: dict[float, list[T]] = {}
-        for t, item in items:
-            shared.setdefault(round((self._x(t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
+        shared: dict[float, list[Any]] = {}
+        for item in items:
+            shared.setdefault(round((self._x(item.t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
+        mark = self._read_mark if name == "reads" else self._event_mark
         yield from (mark(x, top, found) for x, found in shared.items())
 
     def _read_mark(self, x: float, top: float, reads: list[Read]) -> str:

@@ -25,9 +25,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Expired, Link, Network, PushSource, Signal
+from rawsse.client.network.connect import Network
+from rawsse.client.network.link import Aborted, Expired, Link, PushSource, Signal
 from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement

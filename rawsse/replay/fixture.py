@@ -1,4 +1,4 @@
-"""The API of one test: it plays the recordings that the test names, and reports its requests and what went wrong.
+"""The API of one test: it plays the recordings that the test names, and keeps the requests and the problems.
 
 The fixtures of `pytest_plugin.py` are built on it; other test runners can use it, too.
 
@@ -10,7 +10,7 @@ The fixtures of `pytest_plugin.py` are built on it; other test runners can use i
 
     async with Replay() as replay: ...              # in the running event loop: for virtual time
 
-With `record`, recordings that do not exist yet are made: the API passes requests on to the real one.
+With `record`, recordings that do not exist yet are made: requests are forwarded to the real API.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import socket
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
@@ -42,7 +42,7 @@ from rawsse.replay.variants import Pace, Rewrite, Split
 from rawsse.server import Receive, Scope, Send
 
 API_KEY = "replay-needs-no-key"
-"""The ANTHROPIC_API_KEY of `Replay.environment`. A client that reaches another API spends nothing with it."""
+"""The ANTHROPIC_API_KEY of `Replay.environment`. A client that sends it to another API spends nothing."""
 
 FOLDER = "recordings"
 """The folder beside a test file with its recordings; new ones are written there."""
@@ -75,16 +75,14 @@ class PlayOptions(TypedDict, total=False):
 class Replay(LocalServer):
     """The API of one test. `with` serves it in a thread, `async with` in the running event loop.
 
-    `folder` has the recordings (see `find`); `split` cuts the answers of a `play` without one. `record` makes recordings of the
-    real API at `record_url`: `once` those that do not exist yet, `all` every one; `policy` says what is scrubbed from them.
-    `on_start` is called when `environment` is known.
+    `folder` has the recordings (see `find`). `record` makes recordings of the real API at `record_url`: `once` those that do
+    not exist yet, `all` every one; `policy` says what is scrubbed from them. `on_start` is called when `environment` is known.
     """
 
     def __init__(
         self,
         folder: str | Path = ".",
         *,
-        split: Split | None = None,
         record: Literal["once", "all"] | None = None,
         record_url: str = DEFAULT_BASE_URL,
         policy: ScrubPolicy | None = None,
@@ -92,25 +90,19 @@ class Replay(LocalServer):
     ) -> None:
         self.is_recording = False
         """The real API is being recorded; the options of `play` then have no effect."""
+        self.is_failed = False
+        """The test failed: its new recordings are not written."""
         self._folder = Path(folder)
-        self._split = split
         self._record = record
         self._record_url = record_url
         self._policy = policy
         self._on_start = on_start
-        self._address: str | None = None
-        self._holder: socket.socket | None = None
-        self._is_kept = self._is_failed = False
-        self._count = 0
+        self._held_port = ExitStack()
+        self._is_kept = False
         self._unplayable: list[str] = []  # requests before the first `play`
         self._plays: list[_Play | _Recorded] = []
 
-    def play(
-        self,
-        *sources: Source,
-        strict: bool | None = None,
-        **options: Unpack[PlayOptions],
-    ) -> None:
+    def play(self, *sources: Source, strict: bool | None = None, **options: Unpack[PlayOptions]) -> None:
         """Play these from now on; for the options see `PlayOptions`.
 
         `strict`: each recording must be played once, else it is an error at the end. That is the default in a sequence; in
@@ -129,14 +121,10 @@ class Replay(LocalServer):
             paths = [own_path(name, self._folder) or written_path(name, self._folder) for name in names]
             self._plays.append(_Recorded(paths, self._record_url, self._policy))
             self.is_recording = True
-            if self._address is not None:
+            if self._is_kept or self.is_served:
                 self._on_start(self)  # the environment has changed: the user's own key is needed
             return
         recordings = [recording for source in sources for recording in find(source, self._folder)]
-        if options.get("split") is None:
-            options["split"] = self._split
-        if options.get("pace") is None:
-            options.setdefault("speed", 0)
         self._plays.append(_Play(recordings, options, strict=strict))
 
     # --- For the test
@@ -148,9 +136,9 @@ class Replay(LocalServer):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Variables that lead most clients here. While recording, the user's own key is needed."""
+        """Environment variables that point most clients at this API. While recording, the user's own key is needed."""
         key = {} if self.is_recording else {"ANTHROPIC_API_KEY": API_KEY}
-        return {"ANTHROPIC_BASE_URL": self._address or self.base_url, **key}
+        return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{self._port}" if self._is_kept else self.base_url, **key}
 
     @property
     def requests(self) -> list[PlayedRequest]:
@@ -158,10 +146,10 @@ class Replay(LocalServer):
         return [request for play in self._plays for request in play.requests]
 
     def problems(self, *, is_over: bool = True) -> list[str]:
-        """The problems that the test did not expect: see `play`. `is_over`: the test has come to its end."""
+        """The problems that the test did not expect: see `play`. `is_over`: the test has ended."""
         plays = [play for play in self._plays if isinstance(play, _Play)]
         wanted = "; ".join(play.names for play in plays if not play.is_lenient)
-        if is_over and wanted and not self._count:
+        if is_over and wanted and not (self.requests or self._unplayable):
             return [f"no request came for {wanted}. {_WHY_NOTHING}"]
         found = [self._nothing_to_play] if self._unplayable else []
         return found + [problem for play in plays for problem in play.problems(is_over=is_over)]
@@ -177,74 +165,59 @@ class Replay(LocalServer):
         if problems := self.problems():
             raise AssertionError("\n".join(problems))
 
-    def fail(self) -> None:
-        """The test failed: its new recordings are not written."""
-        self._is_failed = True
-
     # --- Serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3) with the last `play`."""
-        if scope["type"] != "http":
-            raise NotImplementedError(f"a Replay answers HTTP, not {scope['type']}")
-        self._count += 1
         if self._plays:
             await self._plays[-1](scope, receive, send)
-            return
-        self._unplayable.append(f"{scope['method']} {scope['path']}")
-        await send_answer(send, error_answer(404, "not_found_error", self._nothing_to_play))
+        elif scope["type"] == "http":
+            self._unplayable.append(f"{scope['method']} {scope['path']}")
+            await send_answer(send, error_answer(404, "not_found_error", self._nothing_to_play))
+        else:
+            raise NotImplementedError(f"a Replay answers HTTP, not {scope['type']}")
 
     @contextmanager
     def kept(self) -> Iterator[Self]:
         """Reserve the address before it is served, so that clients can be made. Until then it refuses connections."""
         self._is_kept = True
         self._take_port()
-        self._lead_to(f"http://127.0.0.1:{self._port}")
+        self._on_start(self)
         try:
             yield self
         finally:
-            self._address, self._is_kept = None, False
-            self._give_port()
+            self._is_kept = False
+            self._held_port.close()
 
     async def __aenter__(self) -> Self:
         if self._is_kept and self.is_recording:
             raise ConfigurationError("the real API cannot be recorded in virtual time: run it without that clock")
-        self._give_port()
+        self._held_port.close()
         await super().__aenter__()
-        self._lead_to(self.base_url)
+        if not self._is_kept:
+            self._on_start(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await super().__aexit__()
         if self._is_kept:
             self._take_port()
-        else:
-            self._address = None
-            for play in self._plays:
-                if isinstance(play, _Recorded):
-                    await play.finish(is_failed=self._is_failed)
+            return
+        for play in self._plays:
+            if isinstance(play, _Recorded):
+                await play.finish(is_failed=self.is_failed)
 
     def __exit__(self, *exc: object) -> None:
-        self._is_failed = self._is_failed or any(exc)
+        self.is_failed = self.is_failed or any(exc)
         super().__exit__(*exc)
-
-    def _lead_to(self, base_url: str) -> None:
-        if base_url != self._address:
-            self._address = base_url
-            self._on_start(self)
 
     def _take_port(self) -> None:
         """Bind a socket that does not listen: a connection to it is refused at once."""
-        self._holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        holder = self._held_port.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         if os.name == "posix":  # else connections that ended just now keep the port for minutes
-            self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._holder.bind(("127.0.0.1", self._port))
-        self._port = self._holder.getsockname()[1]
-
-    def _give_port(self) -> None:
-        if self._holder is not None:
-            self._holder.close()
-            self._holder = None
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", self._port))
+        self._port = holder.getsockname()[1]
 
     def _is_wanted(self, name: str | Path) -> bool:
         if own_path(name, self._folder) is not None:
@@ -255,6 +228,8 @@ class Replay(LocalServer):
 
 class _Play(Player):
     """A player that knows what its test expects of it: see `strict` of `Replay.play`."""
+
+    _default_speed = 0.0
 
     def __init__(self, recordings: Sequence[Recording], options: PlayOptions, *, strict: bool | None) -> None:
         super().__init__(recordings, **options)

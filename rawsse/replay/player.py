@@ -11,10 +11,10 @@ Several recordings take turns, unless `match` says otherwise (`answers.py`). A r
 that names the nearest one, and is added to `misses`. A recorded HTTP error is answered as it was, and a recording that was cut
 ends in a cut connection. `…/count_tokens` and `…/v1/models` are answered, too. No key is needed, and none is kept.
 
-`faults` are what goes wrong (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They are counted in the requests to
-`…/v1/messages`, and each of `requests` lists those that it had. A request that a fault left without a whole answer gets the
-same recording when it is sent again, word for word. A fault that has no place in any recording is refused at once; one that
-has none in an answer is answered with an HTTP 500 that says so.
+`faults` make answers fail (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They count the requests to
+`…/v1/messages`, and each of `requests` lists those that it had. A request whose answer a fault cut short gets the same
+recording when it is repeated, word for word. A fault that has no place in any recording is refused at once; one that has none
+in an answer is answered with an HTTP 500 that says so.
 
 There are two ways to cut. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes on the wire,
 with the head and the chunk framing: each piece is one TCP write. A client in the same event loop reads each piece by itself,
@@ -27,13 +27,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from rawsse.errors import BodyTooLargeError, ConfigurationError
+from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.replay.answers import Match, RecordedAPI, error_answer
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
@@ -46,17 +46,17 @@ from rawsse.replay.recording import (
     parse_body,
     shipped_fixtures,
 )
-from rawsse.replay.scrub import CREDENTIAL_HEADERS, ScrubPolicy, scrub
+from rawsse.replay.scrub import ScrubPolicy, is_credential, scrub
 from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, recut, rewrite_by, split_by
 from rawsse.replay.wire import Schedule, Script, Stall, Wire, script, timed
 from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
 
 MAX_KEPT_REQUESTS = 1000
-"""How many of the last requests a `Player` remembers: more than a test reads, and bounded for a server that runs on."""
+"""How many of the last requests a `Player` keeps: more than a test reads, and bounded for a long-running server."""
 
 PATIENCE = 10.0
-"""Real seconds that a server's thread may take to start and to end. It needs a thousandth of that."""
+"""Real seconds that a server in a thread may take to start or to end. It needs a thousandth of that."""
 
 DEMO_WORDS: Mapping[str, str] = {
     "unicode": "unicode",
@@ -71,7 +71,7 @@ DEMO_WORDS: Mapping[str, str] = {
     "error": "error-after-content",
     "cut": "cut",
 }
-"""Word in the prompt -> name of the shipped recording; the first that is found counts, and without any it is `plain`."""
+"""Word in the prompt -> name of the shipped recording. The first match counts; without a match it is `plain`."""
 
 Source: TypeAlias = Recording | str | Path
 Sources: TypeAlias = Source | Iterable[Source]
@@ -79,7 +79,7 @@ Sources: TypeAlias = Source | Iterable[Source]
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
-# A test may need any header field, except those that carry secrets. Secrets elsewhere are starred.
+# A test may need any header field, except those that carry secrets. Secrets in other fields are hidden.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
 # Web pages of any origin may use this server: there is nothing here to steal or to spend.
 _CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
@@ -95,7 +95,7 @@ class PlayedRequest(RecordedRequest):
     def of(cls, scope: Scope, body: bytes, faults: tuple[Fault, ...] = ()) -> PlayedRequest:
         """The request without secrets, so that it can be kept and shown when a test fails."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        harmless = {name: value for name, value in headers.items() if name.lower() not in CREDENTIAL_HEADERS}
+        harmless = {name: value for name, value in headers.items() if not is_credential(name)}
         query = scope.get("query_string", b"").decode("latin-1")
         request = RecordedRequest(scope["method"], f"{scope['path']}?{query}" if query else scope["path"], harmless)
         kept = scrub(Recording(request), _EVERY_HEADER).request or request
@@ -159,29 +159,23 @@ class Player:
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
-        self._owed: dict[tuple[str, bytes], Recording] = {}  # to requests that got only a part of it
+        self._owed: dict[tuple[str, bytes], Recording] = {}  # by the request that got only a part of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3)."""
         if scope["type"] != "http":
             raise NotImplementedError(f"a Player answers HTTP, not {scope['type']}")
-        faults: tuple[Fault, ...] = ()
-        try:
-            body = await read_body(receive, self._max_body_bytes)
-        except BodyTooLargeError as exc:
-            answer = error_answer(413, "request_too_large", exc.message)
-        else:
-            if body is None:
-                return  # the client disconnected before the end of its body
-            faults = self._schedule.next() if is_messages(scope["method"], scope["path"]) else ()
-            request = PlayedRequest.of(scope, body, faults)
-            self.requests.append(request)
-            del self.requests[: -self._max_kept_requests]
-            answer = self._answer(request, body)
-        await unless_gone(self._play(answer, faults, scope, send), receive)
+        body = await read_body(receive, send, self._max_body_bytes)
+        if body is None:
+            return
+        faults = self._schedule.next() if is_messages(scope["method"], scope["path"]) else ()
+        request = PlayedRequest.of(scope, body, faults)
+        self.requests.append(request)
+        del self.requests[: -self._max_kept_requests]
+        await unless_gone(self._play(self._answer(request, body), faults, scope, send), receive)
 
     def _answer(self, request: PlayedRequest, body: bytes) -> Recording:
-        """The recordings' answer; the same one again if a fault kept the client from getting it."""
+        """The recordings' answer; the same one again if a fault cut it short."""
         if (other := replacement(request.faults)) is not None:
             return other
         question = (request.path, body)
@@ -244,7 +238,7 @@ class Player:
         for step in timed(answer.reads or [Read(0.0, b"")], self._speed, answer.duration):
             if isinstance(step, bytes):
                 if not is_begun:
-                    await send_head(send, answer)
+                    await send_head(send, answer.status, answer.headers.items())
                 is_begun = True
                 await send({"type": "http.response.body", "body": step, "more_body": True})
                 await _let_read()
@@ -309,32 +303,25 @@ class LocalServer:
             await server.shutdown(0)  # without waiting for the rest of an answer
 
     def __enter__(self) -> Self:
-        started, self._stopped = Future[None](), Future[None]()
+        loop = asyncio.new_event_loop()
         # A daemon: a thread that hangs does not keep a test run from ending.
-        self._thread = threading.Thread(target=self._run, args=(started,), name="rawsse replay", daemon=True)
-        self._thread.start()
-        started.result(PATIENCE)
+        thread = threading.Thread(target=loop.run_forever, name="rawsse replay", daemon=True)
+
+        def run(work: Coroutine[Any, Any, object]) -> None:
+            asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
+
+        with ExitStack() as stack:  # the last is called first
+            stack.callback(loop.close)
+            thread.start()
+            stack.callback(thread.join, PATIENCE)
+            stack.callback(loop.call_soon_threadsafe, loop.stop)
+            run(self.__aenter__())
+            stack.callback(lambda: run(self.__aexit__()))
+            self._leave = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._stopped.done():
-            self._loop.call_soon_threadsafe(self._leave.set)
-        self._thread.join(PATIENCE)
-        self._stopped.result(PATIENCE)
-
-    def _run(self, started: Future[None]) -> None:
-        async def serve() -> None:
-            self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
-            async with self:
-                started.set_result(None)
-                await self._leave.wait()
-
-        try:
-            asyncio.run(serve())
-        except BaseException as exc:  # for the thread that waits for this one
-            (self._stopped if started.done() else started).set_exception(exc)
-        else:
-            self._stopped.set_result(None)
+        self._leave.close()
 
 
 class ReplayServer(Player, LocalServer):
@@ -353,18 +340,15 @@ def demo_player(*, speed: float = 1.0) -> Player:
 
 
 def _by_word(recordings: Mapping[str, Recording], request: RecordedRequest) -> Recording:
-    messages = request.body["messages"]
-    content = messages[-1].get("content") if messages and isinstance(messages[-1], dict) else None
-    blocks = content if isinstance(content, list) else [{"text": content}]
-    prompt = " ".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict)).lower()
+    prompt = str(request.body["messages"][-1:]).lower()
     return recordings[next((name for word, name in DEMO_WORDS.items() if word in prompt), "plain")]
 
 
 # --- ASGI ------------------------------------------------------------------------------------------------------------
 
 
-async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
-    """The request's body; None if the client disconnects before its end. Raises `BodyTooLargeError`."""
+async def read_body(receive: Receive, send: Send, max_bytes: int) -> bytes | None:
+    """The request's body; None if the client disconnects before its end, or if it is larger, which is answered here."""
     body, has_more = bytearray(), True
     while has_more:
         message = await receive()
@@ -372,20 +356,22 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes | None:
             return None
         body += message.get("body", b"")
         if len(body) > max_bytes:
-            raise BodyTooLargeError(f"the request's body is larger than max_body_bytes ({max_bytes})", limit=max_bytes)
+            text = f"the request's body is larger than max_body_bytes ({max_bytes})"
+            await send_answer(send, error_answer(413, "request_too_large", text))
+            return None
         has_more = message.get("more_body", False)
     return bytes(body)
 
 
-async def send_head(send: Send, answer: Recording) -> None:
+async def send_head(send: Send, status: int, fields: Iterable[tuple[str, str]]) -> None:
     """Send the head of an answer."""
-    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def send_answer(send: Send, answer: Recording) -> None:
     """Send a whole answer at once."""
-    await send_head(send, answer)
+    await send_head(send, answer.status, answer.headers.items())
     await send({"type": "http.response.body", "body": answer.body})
 
 

@@ -26,16 +26,16 @@ from urllib.parse import quote as percent_encoded
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.exchange import CallSettings, Exchange, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.pool import Pool, Pools
 from rawsse.client.network.route import Proxies
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.request import Endpoint, RequestData
 from rawsse.client.retry import RetryPolicy, Timeouts
 from rawsse.client.stream import Call
-from rawsse.errors import APIError, BodyTooLargeError, UsageError
+from rawsse.errors import APIError, UsageError
 from rawsse.http1 import MAX_BODY_BYTES, Response
 from rawsse.replay.answers import HOP_BY_HOP, error_answer
-from rawsse.replay.player import read_body, send_answer
+from rawsse.replay.player import read_body, send_answer, send_head
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
@@ -107,13 +107,9 @@ class RecordingProxy:
         """Serve one request, as ASGI 3 defines it."""
         if scope["type"] != "http":
             raise NotImplementedError(f"the recording proxy passes HTTP on, not {scope['type']}")
-        try:
-            body = await read_body(receive, self._max_body_bytes)
-        except BodyTooLargeError as exc:
-            await _refuse(send, 413, "request_too_large", exc.message)
-        else:
-            if body is not None:  # else the client disconnected within its request
-                await unless_gone(self._pass_on(scope, body, send), receive)
+        body = await read_body(receive, send, self._max_body_bytes)
+        if body is not None:
+            await unless_gone(self._pass_on(scope, body, send), receive)
 
     def call(self, scope: Scope, body: bytes) -> Call[RawAnswer]:
         """The upstream call for a request. Raises `ConfigurationError`."""
@@ -143,9 +139,7 @@ class RecordingProxy:
 
     async def _pass_back(self, answer: RawAnswer, call: Call[RawAnswer], scope: Scope, send: Send) -> None:
         response: Response = answer.response  # type: ignore[assignment]  # it is open
-        fields = _without_hop(response.headers.raw)
-        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send_head(send, response.status, _without_hop(response.headers.raw))
         await send({"type": "http.response.body", "body": b"", "more_body": True})  # sends the head at once
         while True:
             for piece in answer.take():

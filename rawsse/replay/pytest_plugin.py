@@ -1,4 +1,4 @@
-"""The pytest plugin: a Messages API made of recordings as a fixture, streams cut at every place, and a clock that jumps.
+"""The pytest plugin: a Messages API made of recordings as a fixture, and a clock that jumps.
 
 It imports nothing of rawsse before a test uses it, so that it costs other test runs nothing. For the same reason it is loaded
 by its path (`_rawsse_pytest.py`), not through the package.
@@ -10,8 +10,7 @@ by its path (`_rawsse_pytest.py`), not through the package.
 
     @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # a made-up answer, and a fault
     @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
-    @pytest.mark.splits("whole", "event", "bytes")              # the same test for each way to cut the answers
-    def test_…(assert_every_split)                              # assert_every_split("weather", parse): every cut of a stream
+    replay.play("weather", split=split)                         # cut as a parameter of the test says: "event", "bytes", 7 …
     async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
 
 Names are looked up in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
@@ -25,8 +24,8 @@ test's API does not find the real one, with the real key.
 
 (PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
 
-Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, and only by tests that pass. The mark's
-`policy` says what is scrubbed, or for all tests a fixture in `conftest.py`:
+Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, and only by tests that pass. A fixture in
+`conftest.py`, or in a test file, says what is scrubbed:
 
     @pytest.fixture(scope="session")
     def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
@@ -51,23 +50,15 @@ if TYPE_CHECKING:
 
     from rawsse.replay.fixture import Replay
     from rawsse.replay.scrub import ScrubPolicy
-    from rawsse.replay.variants import Chunks
     from rawsse.replay.virtual_clock import VirtualClock
 
-DEFAULT_SPLITS = ("whole", "event", "line-ends", "bytes", "random:1")
-"""The ways to cut of `@pytest.mark.splits` without arguments."""
-
-_MARKS = (
-    "replay(*sources, env, network, policy, **play): what the Messages API plays; see Replay.play (rawsse)",
-    "splits(*ways): once for each way to cut the answers: whole, event, line-ends, bytes, random:1, 7 … (rawsse)",
-)
+_MARK = "replay(*sources, env, network, **play): what the Messages API plays; see Replay.play (rawsse)"
 T = TypeVar("T")
 
 _REPLAY = pytest.StashKey["Replay"]()
 _REFUSED = pytest.StashKey[list[str]]()
-_SPLIT = "_rawsse_split"
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-_UNKNOWN_TO_REPLAY = ("env", "network", "policy")
+_UNKNOWN_TO_REPLAY = ("env", "network")
 _API_HOST = "api.anthropic.com"
 _HINT = (
     ". Was the client made before the test began (when its module was imported), or is its address written in the code? "
@@ -89,9 +80,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
-    for mark in _MARKS:
-        config.addinivalue_line("markers", mark)
+    """Register the mark."""
+    config.addinivalue_line("markers", _MARK)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -110,20 +100,17 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
     node = request.node
     sources, options = _marked(node)
-    env, network, policy = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
+    env, network = (options.pop(name, None) for name in _UNKNOWN_TO_REPLAY)
     which = request.config.getoption("--rawsse-record")
     record = None if which == "none" else which
     own = {name: os.environ[name] for name in _KEYS if name in os.environ}
     if record is not None and not any(own.values()):
         _fail("recording needs a key for the real API: set ANTHROPIC_API_KEY")
-    if record is not None and policy is None:
-        policy = request.getfixturevalue("rawsse_scrub_policy")
     real_url = {"record_url": os.environ["ANTHROPIC_BASE_URL"]} if os.environ.get("ANTHROPIC_BASE_URL") else {}
     replay = Replay(
         node.path.parent,
-        split=_split_of(node),
         record=record,
-        policy=policy,
+        policy=None if record is None else request.getfixturevalue("rawsse_scrub_policy"),
         on_start=partial(_lead_here, monkeypatch, own) if env is not False else lambda _: None,
         **real_url,
     )
@@ -160,25 +147,8 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
     return VirtualClock(lambda: replay)
 
 
-@pytest.fixture
-def assert_every_split(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`assert_every_split(source, parse, expected=AS_UNCUT)`: no cutting of a stream changes the result of `parse`."""
-    from rawsse.replay.fixture import find
-    from rawsse.replay.variants import AS_UNCUT, assert_every_split
-
-    def check(source: Any, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT) -> None:
-        __tracebackhide__ = True
-        if isinstance(source, bytes):
-            assert_every_split(source, parse, expected)
-            return
-        for recording in _or_fail(lambda: find(source, request.node.path.parent)):
-            assert_every_split(recording.body, parse, expected, name=recording.name)
-
-    return check
-
-
 def _lead_here(monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str], replay: Replay) -> None:
-    """Lead clients that read the environment here, and nowhere else; `own` are the keys that were in it."""
+    """Point clients that read the environment at this API, and nowhere else. `own` has the keys that were in it."""
     for name in _KEYS:
         monkeypatch.delenv(name, raising=False)
     for name, value in {**(own if replay.is_recording else {}), **replay.environment}.items():
@@ -197,7 +167,7 @@ _HOW = (
 
 
 def _require_clock(replay: Replay, sock: socket.socket, port: int) -> None:
-    """Fail the test whose client connects while the API is not served, or blocks the loop that serves it."""
+    """Fail a test whose client connects while the API is not served, or blocks the loop that serves it."""
     if not replay.environment["ANTHROPIC_BASE_URL"].endswith(f":{port}"):
         return
     words = "blocks the event loop that serves the API" if replay.is_served else "uses the API outside of virtual_clock"
@@ -207,7 +177,7 @@ def _require_clock(replay: Replay, sock: socket.socket, port: int) -> None:
 
 
 def _is_blocking(sock: socket.socket) -> bool:
-    """The caller of `connect` runs in the clock's loop, and will block it."""
+    """Whether the caller of `connect` runs in the clock's loop, and will block it."""
     import asyncio
 
     from rawsse.replay.virtual_clock import VirtualClockLoop
@@ -286,9 +256,7 @@ def is_this_machine(host: str) -> bool:
         address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
         return False
-    mapped = (
-        getattr(address, "ipv4_mapped", None) or address
-    )  # Python < 3.13 does not take ::ffff:127.0.0.1 for loopback
+    mapped = getattr(address, "ipv4_mapped", None) or address  # Python < 3.13: ::ffff:127.0.0.1 is not loopback
     return bool(mapped.is_loopback or mapped.is_unspecified)
 
 
@@ -312,11 +280,6 @@ def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return sources, options
 
 
-def _split_of(node: pytest.Item) -> Any:
-    callspec = getattr(node, "callspec", None)
-    return None if callspec is None else callspec.params.get(_SPLIT)
-
-
 def _or_fail(work: Callable[[], T]) -> T:
     """The result of `work`. An error of the test is reported by its message, which says more than a traceback."""
     from rawsse.errors import UsageError
@@ -335,14 +298,6 @@ def _fail(message: str) -> NoReturn:
 # --- Hooks -----------------------------------------------------------------------------------------------------------
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each way to cut."""
-    if (mark := metafunc.definition.get_closest_marker("splits")) is not None:
-        ways = mark.args or DEFAULT_SPLITS
-        metafunc.fixturenames.append(_SPLIT)
-        metafunc.parametrize(_SPLIT, ways)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """Set up `replay` for a marked test, also without the fixture, and before its other fixtures, which may need it."""
@@ -355,14 +310,14 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _asks_for_ours(item: pytest.Item, name: str) -> bool:
-    """The test uses our fixture of that name, and not another one."""
+    """Whether the test uses our fixture of that name, and not another one."""
     info = getattr(item, "_fixtureinfo", None)  # functions have it
     found = () if info is None else info.name2fixturedefs.get(name, ())
     return any(each.func.__module__ == __name__ for each in found[-1:])  # the last is the nearest
 
 
 def _give_to_clock(item: pytest.Item) -> None:
-    """Have an `async def` test run by its clock. Another plugin would run it in real time."""
+    """Let the clock run an `async def` test. Another plugin would run it in real time."""
     if not isinstance(item, pytest.Function) or not _asks_for_ours(item, "virtual_clock"):
         return
     if inspect.iscoroutinefunction(item.obj) and not _is_unittest(item):
@@ -383,7 +338,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     _give_to_clock(item)
     result = yield from _telling(item, "call")
     if problems := _problems(item, is_over=True):
-        item.stash[_REPLAY].fail()
+        item.stash[_REPLAY].is_failed = True
         _fail("\n".join(problems))
     return result
 
@@ -406,7 +361,7 @@ def _telling(item: pytest.Item, when: str) -> Generator[None, object, object]:
         return (yield)
     except BaseException:
         if _REPLAY in item.stash:
-            item.stash[_REPLAY].fail()
+            item.stash[_REPLAY].is_failed = True
         if problems := _problems(item, is_over=False):
             item.add_report_section(when, "rawsse", "\n".join(problems))
         raise

@@ -1,21 +1,21 @@
 """Recording the exchanges of a client; or, as a flight recorder, only those that failed.
 
     recorder = Recorder("recordings")
-    async with AsyncClient(recorder=recorder) as client: ...        # all is written when the client is closed
+    async with AsyncClient(recorder=recorder) as client: ...        # written when the client is closed
     # recordings/0001-claude-sonnet-5-complete.sse.jsonl, …
 
-    recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a client that runs for long
+    recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a long-running client
 
-Each attempt is one recording, those that were retried included. Only requests to `…/v1/messages` are recorded, unless
-`is_wanted` decides otherwise; without a response's head there is nothing to record. One `read` holds the bytes of the body that
-one read of the network brought, without TLS and without the framing. Times are in whole microseconds.
+Each attempt is one recording, including those that were retried. Only requests to `…/v1/messages` are recorded; without a
+response head there is nothing to record. One `read` has the bytes of the body that arrived in one read of the network, without
+TLS and framing. Times are in whole microseconds.
 
-Everything is scrubbed before it is written, also of the values in the request's own header (`Secrets`). A thread scrubs and
-writes, so that no stream waits for it. A recording that cannot be written is logged: the stream does not fail.
+Everything is scrubbed before it is written, including the values of the request's own header fields (`Secrets`). A thread
+scrubs and writes, so that no stream waits for it. If a recording cannot be written, that is logged, and the stream goes on.
 
-Every ending but `complete` and `cancelled` is a failure: a caller that closes a stream does not want it, and nothing went
-wrong. A flight recorder keeps the newest `max_files` on the disk. A stream is held in memory until it is over: `max_bytes` of
-it at most, and `max_held_bytes` of all together. A stream that exceeds them is cut there, and recorded as `cut`.
+Every ending but `complete` and `cancelled` is a failure: when the caller closes a stream, nothing went wrong. A flight recorder
+keeps the newest `max_files` on the disk. A stream is held in memory until it ends: at most `max_bytes` of it, and
+`max_held_bytes` of all streams together. A stream that exceeds them is cut there, and recorded as `cut`.
 """
 
 from __future__ import annotations
@@ -34,29 +34,20 @@ from pathlib import Path
 
 from rawsse.client.exchange import ExchangeObserver
 from rawsse.client.request import RequestData, Secrets
-from rawsse.errors import (
-    APIConnectionError,
-    APIError,
-    APITimeoutError,
-    ConfigurationError,
-    EndingKind,
-    HTTPProtocolError,
-    RawsseError,
-    StreamCancelledError,
-)
+from rawsse.errors import APIConnectionError, APIError, ConfigurationError, EndingKind, HTTPProtocolError, RawsseError
 from rawsse.http1 import ContentDecoder, Response
 from rawsse.replay.recording import End, Read, RecordedRequest, Recording, is_messages, parse_body, write_whole
 from rawsse.replay.scrub import ScrubPolicy, checked, scrub
 
 MAX_RECORDING_BYTES = 16 * 1024 * 1024
-"""How much of one answer is kept. The longest answers of today have about a hundredth of that."""
+"""How much of one answer is kept. The longest answers today have about a hundredth of that."""
 
 MAX_FAILED_FILES = 100
 """How many recordings a flight recorder leaves in its folder by default."""
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
-"""How much a recorder holds of all exchanges together, requests included: those that are open, and those that wait to be
-written. That is a thousand long answers at a time. Answers beyond it are cut, or are logged and not recorded."""
+"""How much a recorder holds of all exchanges together, including their requests: of those that are open, and of those that
+wait to be written. That is a thousand long answers at a time. Beyond it, answers are cut, or are logged and not recorded."""
 
 MAX_SLUG_CHARS = 60
 
@@ -69,7 +60,7 @@ _DIGITS = 6
 _SUFFIX = ".sse.jsonl"
 _NUMBERED = re.compile(rf"(\d{{4,}})-(.*){re.escape(_SUFFIX)}")
 _LAST_BYTES = 300  # message_stop has about 60
-# Within an event's data this cannot stand: no line of JSON begins like this.
+# An event's data cannot contain this: no line of JSON begins like this.
 _STOP = re.compile(rb"(?:^|[\r\n])event: ?message_stop[\r\n]")
 _BY_END: Mapping[End, EndingKind] = {"clean": "truncated", "cut": "truncated", "client_closed": "cancelled"}
 
@@ -77,10 +68,8 @@ _BY_END: Mapping[End, EndingKind] = {"clean": "truncated", "cut": "truncated", "
 class Recorder:
     """Writes recordings into `folder`, which is created if it is missing. `AsyncClient(recorder=…)` takes one.
 
-    `policy` says which secrets are scrubbed. `only_failed` makes it a flight recorder. `name` stands in the names of its
-    files, after the number; by default `failed` for a flight recorder. `max_files`: when there are more of that name, the
-    oldest are deleted, those of earlier runs included; by default only a flight recorder has such a limit.
-    `is_wanted(method, path)` chooses requests.
+    `policy` says which secrets are scrubbed. `only_failed` makes it a flight recorder: the names of its files have `failed`
+    after the number, and when there are more than `max_files` of them, the oldest are deleted, those of earlier runs included.
 
     `written` and `lost` count recordings. Any number of clients may share a recorder, also in several threads. Call `close`, or
     leave `async with`, when all of them are closed. Raises `ConfigurationError` if the folder cannot be used.
@@ -92,23 +81,17 @@ class Recorder:
         *,
         policy: ScrubPolicy | None = None,
         only_failed: bool = False,
-        name: str | None = None,
-        max_files: int | None = None,
+        max_files: int = MAX_FAILED_FILES,
         max_bytes: int = MAX_RECORDING_BYTES,
         max_held_bytes: int = MAX_HELD_BYTES,
-        is_wanted: Callable[[str, str], bool] = is_messages,
     ) -> None:
-        if only_failed:
-            name = "failed" if name is None else name
-            max_files = MAX_FAILED_FILES if max_files is None else max_files
         self.written = 0
         self.lost = 0
         self._only_failed = only_failed
-        self._folder = RecordingFolder(folder, word=name or "", max_files=max_files)
+        self._folder = RecordingFolder(folder, max_failed=max_files if only_failed else None)
         self._policy = policy or ScrubPolicy()
         self._max_bytes = max_bytes
         self._max_held_bytes = max_held_bytes
-        self._is_wanted = is_wanted
         self._is_closed = False
         self._start()
 
@@ -130,7 +113,7 @@ class Recorder:
         # The target names the origin, too, if a proxy is to forward the request.
         target = request.target
         path = target if target.startswith("/") else "/" + target.partition("://")[2].partition("/")[2]
-        if not self._is_wanted(request.method, path):
+        if not is_messages(request.method, path):
             return None
         if not self.hold(len(request.body)):
             self._lose(f"max_held_bytes ({self._max_held_bytes}) are held of others")
@@ -169,7 +152,7 @@ class Recorder:
         return has_room
 
     def keep(self, exchange: ExchangeLog, error: APIError | None) -> None:
-        """The exchange is over: have it written."""
+        """The exchange is over: queue it for the thread."""
         if self._is_closed:
             self._lose("the recorder is closed")
         else:
@@ -244,11 +227,11 @@ class ExchangeLog:
         return len(self.request.body) + len(self._body)
 
     def sent(self) -> None:
-        """Times count from here."""
+        """The request has been sent: times count from now."""
         self.started = self.clock()
 
     def head(self, response: Response) -> None:
-        """The response's head has come."""
+        """The head of the response has arrived."""
         headers = dict(response.headers)
         try:
             # A compressed body can be neither searched nor read: it is recorded as if it had not been compressed.
@@ -260,7 +243,7 @@ class ExchangeLog:
         self._response = response.status, headers
 
     def read(self, data: bytes) -> None:
-        """Bytes of the body have come."""
+        """Bytes of the body have arrived."""
         try:
             data = data if self._decoder is None else self._decoder.decode(data)
         except APIError:
@@ -277,12 +260,12 @@ class ExchangeLog:
         self._ends.append(len(self._body))
 
     def end(self, error: APIError | None) -> None:
-        """It is over."""
+        """The exchange has ended."""
         self._stop(end_of(error))
         self.recorder.keep(self, error)
 
     def recording(self) -> Recording | None:
-        """The exchange so far; None if not even the head of a response has come."""
+        """The exchange so far; None before the head of the response."""
         if self._response is None:
             return None
         request = self.request
@@ -303,19 +286,19 @@ class ExchangeLog:
 
 
 def end_of(error: APIError | None) -> End:
-    """How the exchange ended whose reader met this error. None: it met none."""
+    """How an exchange ended, by the error of its reader, if there was one."""
     if error is None:
         return "clean"
-    is_lost = isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError | StreamCancelledError)
-    return "cut" if is_lost or isinstance(error, HTTPProtocolError) else "client_closed"
+    is_broken = error.ending_kind == "truncated" or isinstance(error, HTTPProtocolError)
+    return "cut" if is_broken else "client_closed"
 
 
 def outcome(recording: Recording, error: APIError | None = None) -> tuple[Recording, EndingKind]:
-    """The recording with the end that it should have, and how its stream ended. `error` is the one that its reader met.
+    """The recording with the end that it should have, and how its stream ended. `error` is that of its reader.
 
-    If the client left after message_stop, the end is a clean one: both official SDKs and ours may leave there, before the
-    end of the body, and nothing more would have come. A whole answer is `complete` even if the connection broke after it, and
-    so is one whose `stop_reason` had come: as in the client.
+    If the client disconnected after message_stop, the end is `clean`: both official SDKs and ours may disconnect there, before
+    the end of the body, and nothing more would have arrived. A whole answer is `complete` even if the connection broke after
+    it, and so is one with its `stop_reason`, as in the client.
     """
     if not 200 <= recording.status < 300:
         return recording, "error"
@@ -343,21 +326,22 @@ def slug(*words: str) -> str:
 
 
 class RecordingFolder:
-    """A folder of recordings that grows: numbered names, and files that are there whole or not at all.
+    """A folder of recordings that grows: numbered names, and files that are written whole or not at all.
 
-    Names tell no time, so the same exchanges in the same order have the same names. Numbers go on after the highest one in
-    the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
-    prompts. `word` stands in every name after the number. `max_files`: when there are more with that word, the oldest are
-    deleted, those of earlier runs included. Any thread may use it. Raises `ConfigurationError` if the folder cannot be used.
+    Names contain no time, so the same exchanges in the same order have the same names. Numbers continue after the highest one
+    in the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
+    prompts. Any thread may use it.
+
+    `max_failed` makes it the folder of a flight recorder: `failed` stands in every name after the number, and when there are
+    more of those, the oldest are deleted, those of earlier runs included. Raises `ConfigurationError` if the folder cannot be
+    used.
     """
 
-    def __init__(self, folder: str | Path, *, word: str = "", max_files: int | None = None) -> None:
-        if max_files is not None and (max_files < 1 or not word):
-            # Without the word, the oldest could be files that a person made with care.
-            raise ConfigurationError("max_files must be 1 or more, and needs a name for the files that it counts")
+    def __init__(self, folder: str | Path, *, max_failed: int | None = None) -> None:
+        if max_failed is not None and max_failed < 1:
+            raise ConfigurationError(f"max_files must be 1 or more, not {max_failed}")
         self._folder = Path(folder)
-        self._word = slug(word)
-        self._max_files = max_files
+        self._max_failed = max_failed
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._numbers = itertools.count(1 + max((number for number, _, _ in self._files()), default=0))
@@ -370,16 +354,17 @@ class RecordingFolder:
 
     def put(self, number: int, name: str, text: str) -> Path:
         """Write a file, with another number if this one has been taken. Raises `OSError`."""
+        name = slug("" if self._max_failed is None else "failed", name) or "answer"
         while True:
-            path = self._folder / f"{number:04}-{slug(self._word, name) or 'answer'}{_SUFFIX}"
+            path = self._folder / f"{number:04}-{name}{_SUFFIX}"
             try:
                 write_whole(path, text, is_new=True)
                 break
             except FileExistsError:
                 number = self.next_number()
-        if self._max_files is not None:
-            own = [path for _, rest, path in self._files() if rest.startswith(f"{self._word}-")]
-            for oldest in own[: -self._max_files]:
+        if self._max_failed is not None:
+            failed = [path for _, rest, path in self._files() if rest.startswith("failed-")]
+            for oldest in failed[: -self._max_failed]:
                 oldest.unlink(missing_ok=True)
         return path
 

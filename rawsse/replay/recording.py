@@ -7,10 +7,10 @@ A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one l
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
-`t` is in seconds since the request was sent. `data` holds the bytes of a read as text; a read that is not UTF-8 by itself (it
-may end inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client left,
-and the rest is unknown). `request` may be null. So a changed answer is a changed line in a diff, and no byte, boundary or time
-is lost: `Recording.loads(recording.dump()) == recording`.
+`t` is in seconds since the request was sent. `data` has the bytes of a read as text; a read that is not valid UTF-8 (it may end
+inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client disconnected,
+and the rest is unknown). `request` may be null. A changed answer is a changed line in a diff, and no byte, boundary or time is
+lost: `Recording.loads(recording.dump()) == recording`.
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
@@ -31,9 +31,9 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import APIError, RecordingError
 from rawsse.messages import MessageBuilder
@@ -43,25 +43,23 @@ from rawsse.sse import Decoder
 FORMAT_VERSION = 1
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
-"""The largest file that is loaded: a device gives bytes without end."""
+"""The largest file that is loaded: a device may be endless."""
 
 SUFFIXES = (".sse.jsonl", ".sse")
 """How the names of recordings and bare event streams end."""
 
 End: TypeAlias = Literal["clean", "cut", "client_closed"]
 
-_PIECE_BYTES = 1024 * 1024
 _MARK = b"\xef\xbb\xbf"  # some editors leave a byte order mark
 _SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
 # A bare event stream begins with a field or a comment; a file that is named as one may have it in any line.
 _FIELD = re.compile(rb"(?:^|[\r\n]|\xef\xbb\xbf)(?:data|event|id|retry)?:")
-# Characters that an editor would take for a line end, or not show; and halves of surrogate pairs, which UTF-8 cannot hold.
+# Characters that an editor would take for a line end, or not show; and unpaired surrogates, which UTF-8 cannot encode.
 _UNSHOWN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """One read from the network: its bytes, and when they came, in seconds since the request was sent."""
+class Read(NamedTuple):
+    """One read from the network: its bytes, and when they arrived, in seconds since the request was sent."""
 
     t: float
     data: bytes
@@ -112,7 +110,7 @@ class Recording:
         return self.content_type.startswith("text/event-stream")
 
     def fold(self) -> tuple[MessageBuilder, APIError | None]:
-        """The message that the events of the body add up to, and the error at which reading them ended."""
+        """The message that the events of the body add up to, and the error that ended reading them, if there was one."""
         builder = MessageBuilder(strict=False)
         try:
             for event in Decoder().feed(self.body):
@@ -139,16 +137,14 @@ class Recording:
     @classmethod
     def load(cls, path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Recording:
         """The recording, or bare event stream, in a file. Raises `RecordingError`, and `OSError` if it cannot be read."""
-        content = bytearray()
         try:
             with Path(path).open("rb") as file:
-                while len(content) <= max_bytes and (piece := file.read(_PIECE_BYTES)):
-                    content += piece
+                content = file.read(max_bytes + 1)
         except OSError as exc:
             raise OSError(exc.errno, exc.strerror, str(path)) from None  # a read names no file
         if len(content) > max_bytes:
             raise RecordingError(f"{path}: larger than max_bytes ({max_bytes})")
-        return cls.loads(bytes(content), name=str(path))
+        return cls.loads(content, name=str(path))
 
     @classmethod
     def loads(cls, content: bytes | str, *, name: str = "recording") -> Recording:
@@ -156,7 +152,7 @@ class Recording:
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
         begin = data.removeprefix(_MARK).lstrip()
         if begin[:1] == b"{" or name.endswith(".jsonl"):
-            return _Reader(data, name).recording()
+            return _read(data, name)
         if not (_FIELD.search(data) if name.endswith(".sse") else _FIELD.match(begin)):
             raise RecordingError(f"{name}: neither a recording nor an event stream")
         return cls.from_sse(data, name=name)
@@ -190,17 +186,11 @@ def find_recordings(path: str | Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and _may_be_file(file))
+    # Not `is_file`: it raises in a folder that may be listed but not entered. Loading the file gives a better error.
+    found = sorted(Path(at, name) for at, _, names in os.walk(path) for name in names if name.endswith(SUFFIXES))
     if not found:
         raise RecordingError(f"{path}: no recording in this folder (looked for {', '.join('*' + s for s in SUFFIXES)})")
     return found
-
-
-def _may_be_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # in a folder that may not be searched: loading it fails, and says so
-        return True
 
 
 def shipped_fixtures() -> dict[str, Recording]:
@@ -216,7 +206,7 @@ def shipped_fixtures() -> dict[str, Recording]:
 
 
 def write_whole(path: Path, text: str, *, is_new: bool = False) -> None:
-    """Write a file so that a reader finds the old text or the new one, never a part of it. Raises `OSError`.
+    """Write a file so that readers find the old text or the new one, never a part. Raises `OSError`.
 
     `is_new`: only the owner can read the file, and `FileExistsError` is raised if there is one already.
     """
@@ -265,89 +255,83 @@ def _to_json(line: dict[str, Any]) -> str:
 # --- Reading -----------------------------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """Reads one recording line by line. Its errors name the file and the line, and quote nothing: the file may be another than
-    the caller meant, and hold a key."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self._name = name
-        self._number = 0  # of the line
-        self._last = 0.0  # of the times so far
-        self._lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
-
-    def recording(self) -> Recording:
-        objects = self._objects()
-        head = next(objects)
-        if head.get("rawsse") != FORMAT_VERSION:
-            raise self._error(f'the first line must have "rawsse": {FORMAT_VERSION}')
-        request = None if head.get("request") is None else self._request(self._of(head, "request", dict))
-        status, headers = self._of(head, "status", int), self._headers(head)
-        reads: list[Read] = []
-        for line in objects:
-            t = self._time(line)
-            if "end" not in line:
-                reads.append(Read(t, self._data(line)))
-            elif self._number < len(self._lines):
-                raise self._error("a line comes after the end")
+def _read(data: bytes, name: str) -> Recording:
+    """Errors name the file and the line, and quote nothing: the caller may have named the wrong file, and it may hold a key."""
+    lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
+    number, reads = 1, list[Read]()
+    try:
+        recording = _head(_object(lines[0]))
+        for number, line in enumerate(lines[1:], 2):
+            value = _object(line)
+            t = _time(value, reads[-1].t if reads else 0.0)
+            if "end" not in value:
+                reads.append(Read(t, _data(value)))
+            elif number < len(lines):
+                raise ValueError("a line comes after the end")
+            elif value["end"] not in get_args(End):
+                raise ValueError(f'"end" must be one of {", ".join(get_args(End))}')
             else:
-                return Recording(request, status, headers, tuple(reads), self._end(line), t, self._name)
-        raise self._error('the last line must have "end": the file is cut')
+                return replace(recording, reads=tuple(reads), end=value["end"], duration=t, name=name)
+        raise ValueError('the last line must have "end": the file is cut')
+    except ValueError as exc:
+        raise RecordingError(f"{name}, line {number}: {exc}") from None
 
-    def _objects(self) -> Iterator[dict[str, Any]]:
-        for line in self._lines:
-            self._number += 1
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as exc:
-                raise self._error(f"invalid JSON ({exc})") from None
-            if not isinstance(value, dict):
-                raise self._error("not a JSON object")
-            yield value
 
-    def _request(self, value: dict[str, Any]) -> RecordedRequest:
-        method, path = self._of(value, "method", str), self._of(value, "path", str)
-        return RecordedRequest(method, path, self._headers(value), value.get("body"))
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"invalid JSON ({exc})") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
 
-    def _headers(self, line: dict[str, Any]) -> dict[str, str]:
-        headers: dict[str, str] = self._of(line, "headers", dict)
-        if not all(isinstance(value, str) for value in headers.values()):
-            raise self._error("the value of a header must be a text")
-        return headers
 
-    def _time(self, line: dict[str, Any]) -> float:
-        t = line.get("t")
-        if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < 1e9:
-            raise self._error('"t" must be a number of seconds from 0 on')
-        if t < self._last:
-            raise self._error(f'"t" goes back from {self._last} to {t}')
-        self._last = float(t)
-        return self._last
+def _head(line: dict[str, Any]) -> Recording:
+    if line.get("rawsse") != FORMAT_VERSION:
+        raise ValueError(f'the first line must have "rawsse": {FORMAT_VERSION}')
+    request = None
+    if line.get("request") is not None:
+        asked = _of(line, "request", dict)
+        request = RecordedRequest(
+            _of(asked, "method", str), _of(asked, "path", str), _headers(asked), asked.get("body")
+        )
+    return Recording(request, _of(line, "status", int), _headers(line))
 
-    def _data(self, line: dict[str, Any]) -> bytes:
-        name = "b64" if "b64" in line else "data"
-        text: str = self._of(line, name, str)
-        try:
-            return text.encode() if name == "data" else base64.b64decode(text, validate=True)
-        except UnicodeEncodeError as exc:
-            raise self._error(f'"data" holds half a surrogate pair at {exc.start}') from None
-        except ValueError as exc:
-            raise self._error(f'"b64" is invalid base64 ({exc})') from None
 
-    def _end(self, line: dict[str, Any]) -> End:
-        end: End = line["end"]
-        if end not in get_args(End):
-            raise self._error(f'"end" must be one of {", ".join(get_args(End))}')
-        return end
+def _headers(line: dict[str, Any]) -> dict[str, str]:
+    headers: dict[str, str] = _of(line, "headers", dict)
+    if not all(isinstance(value, str) for value in headers.values()):
+        raise ValueError("the value of a header must be a text")
+    return headers
 
-    def _of(self, line: dict[str, Any], name: str, wanted: type) -> Any:
-        value = line.get(name)
-        if type(value) is not wanted:
-            words = {int: "a number", str: "a text", dict: "an object"}[wanted]
-            raise self._error(f'"{name}" must be {words}')
-        return value
 
-    def _error(self, text: str) -> RecordingError:
-        return RecordingError(f"{self._name}, line {self._number}: {text}")
+def _time(line: dict[str, Any], last: float) -> float:
+    t = line.get("t")
+    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < 1e9:
+        raise ValueError('"t" must be a number of seconds from 0 on')
+    if t < last:
+        raise ValueError(f'"t" goes back from {last} to {t}')
+    return float(t)
+
+
+def _data(line: dict[str, Any]) -> bytes:
+    name = "b64" if "b64" in line else "data"
+    text: str = _of(line, name, str)
+    try:
+        return text.encode() if name == "data" else base64.b64decode(text, validate=True)
+    except UnicodeEncodeError as exc:
+        raise ValueError(f'"data" holds half a surrogate pair at {exc.start}') from None
+    except ValueError as exc:
+        raise ValueError(f'"b64" is invalid base64 ({exc})') from None
+
+
+def _of(line: dict[str, Any], name: str, wanted: type) -> Any:
+    value = line.get(name)
+    if type(value) is not wanted:
+        words = {int: "a number", str: "a text", dict: "an object"}[wanted]
+        raise ValueError(f'"{name}" must be {words}')
+    return value
 
 
 def parse_body(body: bytes) -> Any:

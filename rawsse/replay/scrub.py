@@ -1,4 +1,4 @@
-"""No secret in a recording reaches the disk, wherever it stands, and over however many deltas it is spread.
+"""Hide the secrets in a recording before it is written, wherever they are and however many deltas they are spread over.
 
     recording = checked(scrub(recording, ScrubPolicy(secrets=(api_key,))))
     recording.save("answer.sse.jsonl")
@@ -6,14 +6,14 @@
     for secret in find_secrets(recording):
         print(secret)           # Anthropic key in the response body, event 9, text of block 0 (across 3 deltas)
 
-Headers are kept only if they are on a list. Everywhere else (the URL, the headers that are left, both bodies) secrets are
-searched as their readers see them: with escapes read, and in the texts that deltas add up to. Every byte of one turns into `*`
-where it stands, so nothing else changes: not the JSON around it, the cuts between deltas, the boundaries of the reads, the
-times. The prefix that tells the kind of a key stays (`sk-ant-api03-****`), and so do the signs that JSON and line ends are
-made of. Scrubbing twice is scrubbing once.
+Headers are kept only if they are on a list. Everywhere else (in the URL, the headers that are kept, and both bodies) secrets
+are searched for as a reader would see them: with escapes decoded, and in the text that the deltas add up to. Each byte of a
+secret is replaced by `*` in place, so nothing else changes: neither the JSON around it, nor the cuts between deltas, the
+boundaries of the reads, or the times. The prefix that names the kind of key stays (`sk-ant-api03-****`), and so do the
+characters of JSON's syntax and line ends. Scrubbing is idempotent.
 
 A secret is a known shape (`SHAPES`), or the value of a name that says so (`named_values`). Shapes err on the side of hiding: a
-made-up key in an example looks like a true one. But ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking, images and other
+made-up key in an example looks like a real one. But ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking, images and other
 long base64 must never match: every stream of the Messages API is full of them, and its recording could not be played.
 
 No pattern takes more than linear time: repetitions are bounded, or cannot begin in the middle of themselves. Most secrets
@@ -53,7 +53,7 @@ from rawsse.replay.texts import (
 # --- Known shapes ----------------------------------------------------------------------------------------------------
 
 MIN_BASE64_CHARS = 8
-"""The shortest base64 that is searched: fewer characters would be found in many texts."""
+"""The shortest base64 that is searched for: fewer characters would match by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Shape:
 
 
 def secret_span(found: re.Match[str]) -> tuple[int, int]:
-    """Where the secret stands in a match: the group `secret`, or else the first group, or else all."""
+    """The span of the secret in a match: that of the group `secret`, else of the first group, else of the whole match."""
     if "secret" in found.re.groupindex:
         return found.span("secret")
     return found.span(1 if found.re.groups else 0)
@@ -207,21 +207,6 @@ SHAPES: tuple[Shape, ...] = (
 
 # --- Names whose value is a secret -----------------------------------------------------------------------------------
 
-CREDENTIAL_HEADERS: frozenset[str] = frozenset(
-    {
-        "api-key",
-        "authorization",
-        "cookie",
-        "proxy-authorization",
-        "set-cookie",
-        "x-amz-security-token",
-        "x-api-key",
-        "x-auth-token",
-        "x-goog-api-key",
-    }
-)
-"""Header fields that carry a secret, in lower case. Their whole value is hidden, whatever its shape."""
-
 _KEYS = ("api", "secret", "private", "access", "subscription", "signing", "encryption", "account")
 _TOKENS = ("access", "refresh", "auth", "api", "bearer", "bot", "session", "security", "authorization")
 SECRET_NAMES: tuple[str, ...] = (
@@ -229,10 +214,10 @@ SECRET_NAMES: tuple[str, ...] = (
     *(f"{kind}key" for kind in _KEYS),
     *(f"{kind}token" for kind in _TOKENS),
 )
-"""How the names of secrets end, in lower case and with letters only: `DB_PASSWORD`, `client_secret`, `accessToken2`."""
+"""How names of secrets end, in lower case and without digits and signs: `DB_PASSWORD`, `client_secret`, `accessToken2`."""
 
 MIN_VALUE_CHARS = 8
-"""The shortest value that is hidden: a shorter one is as often a type or a placeholder as a password."""
+"""The shortest value that is hidden: shorter ones are types or placeholders as often as passwords."""
 
 # A member of a JSON object whose value is a string, and what there is of that string. An object is not a value: the schema of a
 # tool may have a property called `password`.
@@ -251,8 +236,8 @@ _ASSIGNED = re.compile(
 
 _SIGNS = re.compile(r"[^a-z]")
 
-# Not a secret: a variable, a template, one character repeated, the name of a variable, an expression, a file, a word that
-# says so.
+# Not a secret: a variable, a template, one character repeated, the name of a variable, an expression, a file, a word like
+# "redacted".
 _NO_VALUE = re.compile(
     r"\$\{?[A-Za-z_]+\}?|\$[({].*|%\(?\w+\)?[s%]|\{.*\}|<.*>|\[.*\]|(.)\1*|[A-Z]+(?:_[A-Z]+)+"
     r"|[A-Za-z_]+\d?(?:\.[A-Za-z_]+\d?)+(?:[(\[].*)?|[A-Za-z_]+[(\[].*[)\]]|(?:~|\.{0,2})(?:/[a-z._-]+){2,}|https?://.*"
@@ -274,6 +259,11 @@ _NAME = re.compile(r"[A-Za-z]+(?:[_-][A-Za-z]+)+")
 def is_secret_name(name: str) -> bool:
     """Whether a value with this name is a secret."""
     return _SIGNS.sub("", name.lower()).removesuffix("s").endswith(SECRET_NAMES)
+
+
+def is_credential(header: str) -> bool:
+    """Whether the whole value of this header field is a secret, whatever its shape."""
+    return is_secret_name(header) or header.lower() in ("cookie", "set-cookie")
 
 
 def named_values(text: Text) -> Iterator[Text]:
@@ -317,25 +307,24 @@ ALLOWED_RESPONSE_HEADERS = (
     "content-type",
     "date",
     "request-id",
-    "retry-after",
-    "retry-after-ms",
+    "retry-after*",
     "server",
     "x-accel-buffering",
     "x-should-retry",
 )
-"""The headers that clients read, and those that help to find out who answered. No ids of organization and workspace, no
-cookies."""
+"""The headers that clients read, and those that help to find out which server answered. Ids of organizations and workspaces,
+and cookies, are not among them."""
 
 MIN_SECRET_CHARS = 4
-"""The shortest secret of the caller's: a shorter one would be found in half of all words."""
+"""The shortest secret that a caller may name: a shorter one would match parts of ordinary words."""
 
 MAX_PASSES = 5
-"""Hiding one secret may reveal another one's shape. No recording has needed more than two passes."""
+"""Hiding one secret may reveal the shape of another. No recording has needed more than two passes."""
 
 _MARK = "*"  # written over each byte that is hidden
-# The signs that JSON, its escapes and lines are made of stay, so that what was JSON remains JSON.
+# The characters of JSON's syntax, its escapes and line ends stay, so that JSON remains JSON.
 _KEPT = '"\\/{}[]:,'
-# The word in which `quote` cut a text: it may be half a secret, which has no shape.
+# The word in which `quote` cut a text: it may be half of a secret, whose shape is not recognized.
 _CUT_WORD = re.compile(r"(?<![^\s'\"])[^\s'\"]{4,}(?=['\"]… \(\d+ in all\))")
 _NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f]*")
 
@@ -349,7 +338,7 @@ class ScrubPolicy:
     the first group, or the whole match. A secret with neither a known shape nor a telling name (a bare password in a
     sentence) needs one. They are matched against JSON as it is written, too: one that matches a number or a member's name
     breaks the JSON.
-    `secrets`: hidden wherever they stand, also %-encoded and in base64: the key that the client itself uses, for example.
+    `secrets`: hidden wherever they are, %-encoded and in base64, too: the key that the client itself uses, for example.
     """
 
     allowed_request_headers: tuple[str, ...] = ALLOWED_REQUEST_HEADERS
@@ -366,13 +355,15 @@ class ScrubPolicy:
     def shapes(self) -> tuple[Shape, ...]:
         """All shapes, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
         exact = [Shape("secret of yours", pattern) for secret in self.secrets for pattern in written_forms(secret)]
-        own = [Shape(f"match of your pattern {number}", _compiled(p)) for number, p in enumerate(self.patterns, 1)]
+        try:
+            own = [Shape(f"match of your pattern {number}", re.compile(p)) for number, p in enumerate(self.patterns, 1)]
+        except re.error as exc:
+            raise ConfigurationError(f"{quote(str(exc.pattern))} is not a regular expression: {exc}") from None
         return (*exact, *own, *SHAPES)
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """Something that looks like a secret: the name of its shape and its place, never the secret itself.
+class Secret(NamedTuple):
+    """Something that looks like a secret: the name of its shape, and its place; never the secret itself.
 
     In the response body, `byte` is where it begins, from 0, and `event` the number of its event, from 1.
     """
@@ -391,7 +382,6 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
 
     Raises `SecretRemainsError` if the response's body cannot be searched, since it is still compressed.
     """
-    policy = policy or ScrubPolicy()
     if secret := _unsearchable(recording):
         raise SecretRemainsError(f"{recording.name} may not be written: {secret}")
     return _Search(policy).scrubbed(recording)
@@ -406,15 +396,16 @@ def to_show(recording: Recording) -> Recording:
 
 def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
     """A line of text to show to a person: without secrets, and without a word that `quote` has cut."""
-    return _Search(policy or ScrubPolicy()).hide_in_line(_CUT_WORD.sub("", text))
+    return _Search(policy).hidden(_CUT_WORD.sub("", text))
 
 
 def find_secrets(exchange: Recording | bytes | str, policy: ScrubPolicy | None = None) -> list[Secret]:
-    """Everything that looks like a secret in a recording, or in the body of a response."""
-    search = _Search(policy or ScrubPolicy())
+    """Everything in a recording, or in the body of a response, that looks like a secret."""
+    search = _Search(policy)
     if isinstance(exchange, Recording):
         return list(search.secrets(exchange))
-    return list(search.secrets_in_response(exchange if isinstance(exchange, bytes) else _to_bytes(exchange)))
+    data = exchange if isinstance(exchange, bytes) else _to_bytes(exchange)
+    return list(search.secrets_in(data, "stream", "response body"))
 
 
 def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
@@ -425,14 +416,7 @@ def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recordin
     return recording
 
 
-def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as exc:
-        raise ConfigurationError(f"{quote(str(pattern))} is not a regular expression: {exc}") from None
-
-
-# JSON, and so a request's body, may hold halves of surrogate pairs.
+# JSON, and so the body of a request, may contain unpaired surrogates.
 def _to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
@@ -442,7 +426,7 @@ def _to_text(data: bytes) -> str:
 
 
 def _json_bytes(body: Any) -> bytes:
-    return _to_bytes(json.dumps(body, ensure_ascii=False))
+    return _to_bytes("" if body is None else json.dumps(body, ensure_ascii=False))
 
 
 def _unsearchable(recording: Recording) -> Secret | None:
@@ -461,31 +445,49 @@ def _unsearchable(recording: Recording) -> Secret | None:
 
 
 class _Hit(NamedTuple):
-    """Something that looks like a secret stands in these bytes. `joined` names the joined text that it was found in."""
+    """Bytes that look like a secret. `joined` names the joined text in which they were found."""
 
     shape: str
     places: list[int]
     joined: str = ""
 
 
-_Kind: TypeAlias = Literal["line", "json", "stream"]
-"""A path or a header's value; a JSON text, or any other; the body of a response."""
+_Kind: TypeAlias = Literal["credential", "line", "json", "stream"]
+"""A text that is all secret; a path or a header's value; a JSON text, or any other; the body of a response."""
+
+
+def _parts(recording: Recording) -> Iterator[tuple[str, _Kind, bytes]]:
+    """All that a recording's file holds: the place and the kind of each part, and its bytes."""
+    request = recording.request or RecordedRequest("", "")
+    yield "request method", "line", _to_bytes(request.method)
+    yield "request path", "line", _to_bytes(request.path)
+    for place, headers in (("request header", request.headers), ("response header", recording.headers)):
+        for name, value in headers.items():
+            yield f"{place} {name}", _kind_of(name), _to_bytes(value)
+    yield "request body", "json", _json_bytes(request.body)
+    yield "response body", "stream", recording.body
+
+
+def _kind_of(header: str) -> _Kind:
+    return "credential" if is_credential(header) else "line"
 
 
 class _Search:
-    """Finds the secrets of a policy, writes over them, and says where they stand."""
+    """Finds the secrets of a policy, overwrites them, and reports their places."""
 
-    def __init__(self, policy: ScrubPolicy) -> None:
-        self._policy = policy
-        self._shapes = policy.shapes()
+    def __init__(self, policy: ScrubPolicy | None) -> None:
+        self._policy = policy or ScrubPolicy()
+        self._shapes = self._policy.shapes()
 
     def _hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
         """Of a stream: first those in the texts that its events add up to, then those in the bytes as they stand."""
         body = Characters(data)
+        if kind == "credential" and not self._is_hidden(body.text):
+            yield _Hit("credential", _hidden_bytes(body, 0, len(body.text)))
         for name, joined in joined_texts(body) if kind == "stream" else ():
             for hit in self._in_text(joined, JSON_ESCAPES):
                 yield hit._replace(joined=name)
-        yield from self._in_text(body, PERCENT_ESCAPES if kind == "line" else JSON_ESCAPES)
+        yield from self._in_text(body, JSON_ESCAPES if kind in ("json", "stream") else PERCENT_ESCAPES)
 
     def _in_text(self, text: Text, escapes: Escapes) -> Iterator[_Hit]:
         for layer in layers(text, escapes):
@@ -499,7 +501,7 @@ class _Search:
                     yield _Hit("value of a secret's name", _hidden_bytes(value, 0, len(value.text)))
 
     def _is_hidden(self, value: str) -> bool:
-        """Nothing is left to be hidden."""
+        """Nothing in it is left to hide."""
         return _NOTHING_TO_HIDE.fullmatch(value.replace(_MARK, "")) is not None
 
     def _is_known(self, value: str) -> bool:
@@ -514,7 +516,7 @@ class _Search:
         request, policy = recording.request, self._policy
         if request is not None:
             headers = self._headers(request.headers, policy.allowed_request_headers)
-            method, path = self.hide_in_line(request.method), self.hide_in_line(request.path)
+            method, path = self.hidden(request.method), self.hidden(request.path)
             request = RecordedRequest(method, path, headers, self._request_body(request.body))
         body = self._hide(recording.body, "stream")
         ends = accumulate(len(read.data) for read in recording.reads)
@@ -522,9 +524,9 @@ class _Search:
         headers = self._headers(recording.headers, policy.allowed_response_headers)
         return replace(recording, request=request, headers=headers, reads=tuple(reads))
 
-    def hide_in_line(self, text: str) -> str:
-        """The same line without the secrets."""
-        return _to_text(self._hide(_to_bytes(text), "line"))
+    def hidden(self, text: str, kind: _Kind = "line") -> str:
+        """The same text without the secrets."""
+        return _to_text(self._hide(_to_bytes(text), kind))
 
     def _hide(self, data: bytes, kind: _Kind) -> bytes:
         """The same bytes without the secrets, as many of them."""
@@ -539,13 +541,11 @@ class _Search:
         return data
 
     def _headers(self, headers: Mapping[str, str], allowed: tuple[str, ...]) -> dict[str, str]:
-        kept = {}
-        for name, value in headers.items():
-            if name.lower() in CREDENTIAL_HEADERS:
-                value = "".join(char if _is_kept(char) else _MARK for char in value)  # noqa: PLW2901
-            if any(fnmatchcase(name.lower(), entry.lower()) for entry in allowed):
-                kept[name] = self.hide_in_line(value)
-        return kept
+        return {
+            name: self.hidden(value, _kind_of(name))
+            for name, value in headers.items()
+            if any(fnmatchcase(name.lower(), entry.lower()) for entry in allowed)
+        }
 
     def _request_body(self, body: Any) -> Any:
         before = _json_bytes(body)
@@ -560,41 +560,23 @@ class _Search:
     # --- Finding
 
     def secrets(self, recording: Recording) -> Iterator[Secret]:
-        """In all that a recording's file holds."""
-        if (request := recording.request) is not None:
-            yield from self._secrets_in_line(request.method, "request method")
-            yield from self._secrets_in_line(request.path, "request path")
-            yield from self._secrets_in_headers(request.headers, "request header")
-            data = _json_bytes(request.body)
-            for hit in self._new_hits(data, "json"):
-                path = _path_to(data, hit.places[0])
-                yield Secret(hit.shape, f"request body, {path}" if path else "request body")
-        yield from self._secrets_in_headers(recording.headers, "response header")
+        """Those in everything that a recording's file holds."""
         if secret := _unsearchable(recording):
             yield secret
-        yield from self.secrets_in_response(recording.body)
+        for place, kind, data in _parts(recording):
+            yield from self.secrets_in(data, kind, place)
 
-    def secrets_in_response(self, body: bytes) -> Iterator[Secret]:
-        """In the body of a response."""
-        starts: list[int] | None = None
-        for hit in self._new_hits(body, "stream"):
-            starts = event_starts(Characters(body)) if starts is None else starts
-            events = {bisect_right(starts, place) for place in hit.places}
-            first = min(events)
-            place = f"response body, event {first}" if first else "response body"
-            if hit.joined:
-                place += f", {hit.joined}" + (f" (across {len(events)} deltas)" if len(events) > 1 else "")
-            yield Secret(hit.shape, place, hit.places[0], first)
-
-    def _secrets_in_line(self, line: str, place: str) -> Iterator[Secret]:
-        return (Secret(hit.shape, place) for hit in self._new_hits(_to_bytes(line), "line"))
-
-    def _secrets_in_headers(self, headers: Mapping[str, str], kind: str) -> Iterator[Secret]:
-        for name, value in headers.items():
-            if name.lower() in CREDENTIAL_HEADERS and not self._is_hidden(value):
-                yield Secret("credential", f"{kind} {name}")
-            else:
-                yield from self._secrets_in_line(value, f"{kind} {name}")
+    def secrets_in(self, data: bytes, kind: _Kind, place: str) -> Iterator[Secret]:
+        """Those in one part of it."""
+        hits = list(self._new_hits(data, kind))
+        starts = event_starts(Characters(data)) if hits and kind == "stream" else []
+        for hit in hits:
+            events = {bisect_right(starts, byte) for byte in hit.places}
+            first, byte = min(events), hit.places[0]
+            across = f" (across {len(events)} deltas)" if hit.joined and len(events) > 1 else ""
+            path = _path_to(data, byte) if kind == "json" else hit.joined + across
+            where = ", ".join(filter(None, (place, f"event {first}" if first else "", path)))
+            yield Secret(hit.shape, where, byte if kind == "stream" else 0, first)
 
     def _new_hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
         """The hits that do not overlap with earlier ones: the same secret matches several shapes, in several views."""

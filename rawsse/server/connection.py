@@ -180,14 +180,6 @@ class Call:
 
     # --- The request
 
-    def feed(self, event: Data | EndOfMessage) -> None:
-        """The next piece of the request's body, or its end."""
-        if isinstance(event, Data):
-            self.unread += event.data
-        else:
-            self.is_whole = True
-        self._connection.wake()
-
     async def receive(self) -> Message:
         """ASGI's `receive`."""
         connection = self._connection
@@ -226,9 +218,7 @@ class Call:
             await connection.drain()
 
     def _head(self) -> bytes:
-        """The head, if it has not been sent."""
-        if not self._start:
-            return b""
+        """The head, which has not been sent."""
         start, self._start = self._start, {}
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start.get("headers", ())]
         return self._connection.head(start["status"], fields)
@@ -244,7 +234,10 @@ class Call:
         connection = self._connection
         if connection.is_gone:
             return False
-        connection.transport.write(self._head() + connection.http.send_data(data))
+        if self._start:
+            connection.transport.write(self._head() + connection.http.send_data(data))
+        else:
+            connection.transport.write(connection.http.send_data(data))
         return not connection.is_write_paused
 
     def end(self, data: bytes = b"") -> None:
@@ -252,10 +245,11 @@ class Call:
         connection = self._connection
         if not connection.is_gone:
             http = connection.http
-            wire = self._head() + http.send_data(data) + http.send_end()
+            head = self._head() if self._start else b""
+            wire = head + http.send_data(data) + http.send_end()
             self.is_complete = True
             connection.transport.write(wire)
-            connection.wake()
+            connection.change.set()
             connection.end_call()
 
     async def closed(self) -> None:
@@ -278,11 +272,10 @@ class Connection(asyncio.Protocol):
         )
         self.is_gone = False  # the app no longer has a client, though bytes may still be sent
         self.is_write_paused = False
-        self._is_idle = True  # no byte of the next request has arrived
         self._call: Call | None = None
-        self._change = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, linger
-        self._stall_timer: asyncio.TimerHandle | None = None
+        self.change = asyncio.Event()
+        """Something has changed: see `wait`."""
+        self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, write, linger
 
     # --- Callbacks of asyncio
 
@@ -299,8 +292,9 @@ class Connection(asyncio.Protocol):
         """Bytes have arrived."""
         if self.is_gone:
             return
+        was_idle = self.http.is_idle
         self.http.receive_data(data)
-        if self._is_idle:
+        if was_idle:
             self._await_request()
         else:
             self._read_events()
@@ -312,7 +306,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by either side."""
         self._hang_up()
-        self._stop_watching_writes()
         self._server.forget(self)
 
     def pause_writing(self) -> None:
@@ -323,8 +316,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.is_write_paused = False
-        self._stop_watching_writes()
-        self.wake()
+        if not self.is_gone:  # then the timer is that of the end
+            self._disarm()
+        self.change.set()
         # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11, 3.12).
         self._loop.call_soon(self._drained)
 
@@ -341,8 +335,7 @@ class Connection(asyncio.Protocol):
         self._read_events()
         if self._call is not None or self.is_gone:
             return
-        self._is_idle = self.http.is_idle
-        if self._is_idle:
+        if self.http.is_idle:
             self._arm(self.limits.keep_alive_seconds, self._close)
         else:
             self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not arrive in time")
@@ -352,8 +345,11 @@ class Connection(asyncio.Protocol):
             while not self.is_gone and (event := self.http.next_event()) is not None:
                 if isinstance(event, Request):
                     self._begin(event)
-                elif self._call is not None and isinstance(event, (Data, EndOfMessage)):
-                    self._call.feed(event)
+                elif (call := self._call) is not None:
+                    if isinstance(event, Data):
+                        call.unread += event.data
+                    call.is_whole = isinstance(event, EndOfMessage)
+                    self.change.set()
         except HTTPProtocolError as exc:
             self.refuse(exc.status_hint, exc.message)
         except (HeadTooLargeError, BodyTooLargeError) as exc:
@@ -362,7 +358,6 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         self._disarm()
-        self._is_idle = False
         if "websocket" in request.headers.get("upgrade", "").lower():
             self.refuse(400, "this server does not speak WebSocket")
             return
@@ -407,26 +402,20 @@ class Connection(asyncio.Protocol):
                 raise ClientDisconnectedError("the client disconnected, or was too slow to read")
             await self.wait()
 
-    def _stop_watching_writes(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
-
     def _watch_writes(self, left_before: float = math.inf) -> None:
         """While bytes wait in the buffer, check every `write_seconds` that the client read some. Nothing is added to them."""
-        self._stop_watching_writes()
         left = self.transport.get_write_buffer_size()
         if left >= left_before:
             self.abort()
         elif left:
-            self._stall_timer = self._loop.call_later(self.limits.write_seconds, self._watch_writes, left)
+            self._arm(self.limits.write_seconds, self._watch_writes, left)
 
     # --- Waiting
 
     async def wait(self) -> None:
         """Wait for a change: body has arrived, the client has caught up, or it has disconnected."""
-        self._change.clear()
-        await self._change.wait()
+        self.change.clear()
+        await self.change.wait()
 
     async def wait_for_body(self) -> None:
         """The same, while body is missing: send 100 Continue if the client waits for it, and set a deadline."""
@@ -437,10 +426,6 @@ class Connection(asyncio.Protocol):
             await self.wait()
         finally:
             timer.cancel()
-
-    def wake(self) -> None:
-        """Something has changed: see `wait`."""
-        self._change.set()
 
     def _arm(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
         self._disarm()
@@ -510,6 +495,6 @@ class Connection(asyncio.Protocol):
     def _hang_up(self) -> None:
         self.is_gone = True
         self._disarm()
-        self.wake()
+        self.change.set()
         if self._call is not None and self._call.sink is not None:
             self._call.sink.on_closed()

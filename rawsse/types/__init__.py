@@ -4,11 +4,11 @@
     from rawsse.types.beta import BetaMessageParam
 
 These names are for annotations and `isinstance`; no call needs them. Params are plain dicts at run time, which the API
-checks (https://docs.anthropic.com/en/api/messages). Answers are of classes of `rawsse.messages`: where the SDK has a
-class for each kind of tool result, ours is one class, so look at `block.type`. SDK names that are missing here stand for
-fields that are mappings to us: annotate them as `dict[str, Any]`.
+checks (https://docs.anthropic.com/en/api/messages). Answers are of the classes of `rawsse.messages`. The SDK has a class
+for each kind of tool result and rawsse has one for all of them: their `block.type` differs. For an SDK name that is
+missing here write `dict[str, Any]`.
 
-`BetaX` is `X`, since there is one Messages API here. Type checkers read `beta.pyi`, which lists those names.
+`BetaX` is the same as `X`. Type checkers read `beta.pyi`, which lists those names.
 """
 
 from __future__ import annotations
@@ -71,19 +71,30 @@ RawContentBlockStopEvent = ContentBlockStop
 ContentBlockStopEvent = ContentBlockStop
 
 # --- Params --------------------------------------------------------------------------------------------------------
+#
+# Type checkers look into turns and tools. Content blocks and options are any dicts, whose fields only the API checks.
 
 ModelParam: TypeAlias = str
 """The name of a model."""
 
+CacheControlEphemeralParam: TypeAlias = dict[str, Any]
+CitationsConfigParam: TypeAlias = dict[str, Any]
+DocumentBlockParam: TypeAlias = dict[str, Any]
+ImageBlockParam: TypeAlias = dict[str, Any]
+JSONOutputFormatParam: TypeAlias = dict[str, Any]
+MetadataParam: TypeAlias = dict[str, Any]
+OutputConfigParam: TypeAlias = dict[str, Any]
+RedactedThinkingBlockParam: TypeAlias = dict[str, Any]
+TextBlockParam: TypeAlias = dict[str, Any]
+ThinkingBlockParam: TypeAlias = dict[str, Any]
+ThinkingConfigParam: TypeAlias = dict[str, Any]
+ToolChoiceParam: TypeAlias = dict[str, Any]
+ToolReferenceBlockParam: TypeAlias = dict[str, Any]
+ToolResultBlockParam: TypeAlias = dict[str, Any]
+ToolUseBlockParam: TypeAlias = dict[str, Any]
+
 ContentBlockParam: TypeAlias = Mapping[str, Any] | Block
-"""A content block: one of the types below, any other mapping, or a block of an answer as it came."""
-
-
-class CacheControlEphemeralParam(TypedDict, total=False):
-    """Marks the end of what is to be cached."""
-
-    type: Required[Literal["ephemeral"]]
-    ttl: Literal["5m", "1h"]
+"""A content block: any mapping, or a block of an answer as it came."""
 
 
 class MessageParam(TypedDict):
@@ -93,85 +104,8 @@ class MessageParam(TypedDict):
     content: str | Iterable[ContentBlockParam]
 
 
-class TextBlockParam(TypedDict, total=False):
-    """Text."""
-
-    type: Required[Literal["text"]]
-    text: Required[str]
-    citations: Iterable[Mapping[str, Any]] | None
-    cache_control: CacheControlEphemeralParam | None
-
-
-class ImageBlockParam(TypedDict, total=False):
-    """An image: `source` holds it, or says where it is."""
-
-    type: Required[Literal["image"]]
-    source: Required[Mapping[str, Any]]
-    cache_control: CacheControlEphemeralParam | None
-
-
-class CitationsConfigParam(TypedDict, total=False):
-    """Whether the answer is to cite the document."""
-
-    enabled: bool
-
-
-class DocumentBlockParam(TypedDict, total=False):
-    """A document: `source` holds it, or says where it is."""
-
-    type: Required[Literal["document"]]
-    source: Required[Mapping[str, Any]]
-    title: str | None
-    context: str | None
-    citations: CitationsConfigParam | None
-    cache_control: CacheControlEphemeralParam | None
-
-
-class ThinkingBlockParam(TypedDict):
-    """Thinking, sent back unchanged."""
-
-    type: Literal["thinking"]
-    thinking: str
-    signature: str
-
-
-class RedactedThinkingBlockParam(TypedDict):
-    """Thinking that only the API can read, sent back unchanged."""
-
-    type: Literal["redacted_thinking"]
-    data: str
-
-
-class ToolUseBlockParam(TypedDict, total=False):
-    """A call of a tool, sent back."""
-
-    type: Required[Literal["tool_use"]]
-    id: Required[str]
-    name: Required[str]
-    input: Required[Mapping[str, Any]]
-    cache_control: CacheControlEphemeralParam | None
-
-
-class ToolResultBlockParam(TypedDict, total=False):
-    """The result of a tool call."""
-
-    type: Required[Literal["tool_result"]]
-    tool_use_id: Required[str]
-    content: str | Iterable[ContentBlockParam]
-    is_error: bool
-    cache_control: CacheControlEphemeralParam | None
-
-
-class ToolReferenceBlockParam(TypedDict, total=False):
-    """Names a tool that a search for tools found."""
-
-    type: Required[Literal["tool_reference"]]
-    tool_name: Required[str]
-    cache_control: CacheControlEphemeralParam | None
-
-
 class ToolParam(TypedDict, total=False):
-    """A tool of yours."""
+    """A tool of the caller."""
 
     name: Required[str]
     input_schema: Required[Mapping[str, Any]]
@@ -181,56 +115,23 @@ class ToolParam(TypedDict, total=False):
     defer_loading: bool
     eager_input_streaming: bool | None
     input_examples: Iterable[Mapping[str, Any]]
-    cache_control: CacheControlEphemeralParam | None
+    cache_control: Mapping[str, Any] | None
 
 
 ToolUnionParam: TypeAlias = ToolParam | Mapping[str, Any]
-"""A tool of yours, or one of Anthropic's."""
-
-ToolChoiceParam: TypeAlias = Mapping[str, Any]
-"""Whether a tool must be called, and which: `{"type": "auto" | "any" | "tool" | "none", …}`."""
-
-ThinkingConfigParam: TypeAlias = Mapping[str, Any]
-"""How the model may think: `{"type": "adaptive" | "enabled" | "disabled" …}`."""
-
-
-class MetadataParam(TypedDict, total=False):
-    """Data about the request."""
-
-    user_id: str | None
-
-
-class JSONOutputFormatParam(TypedDict):
-    """The JSON that the answer is to be."""
-
-    type: Literal["json_schema"]
-    schema: Mapping[str, Any]
-
-
-class OutputConfigParam(TypedDict, total=False):
-    """How the answer is to be."""
-
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None
-    format: JSONOutputFormatParam | None
-
+"""A tool of the caller, or one of Anthropic's."""
 
 # --- The beta resource ---------------------------------------------------------------------------------------------
 
-_ONLY_BETA: Mapping[str, Any] = {
-    "BetaCompactionBlock": CompactionBlock,
-    "BetaFallbackBlock": FallbackBlock,
-    "BetaMCPToolResultBlock": ToolResultBlock,
-    "BetaMCPToolUseBlock": MCPToolUseBlock,
-    "BetaRequestDocumentBlockParam": DocumentBlockParam,
-}
+MCPToolResultBlock = ToolResultBlock
+RequestDocumentBlockParam = DocumentBlockParam
+_ONLY_BETA = ("CompactionBlock", "FallbackBlock", "MCPToolResultBlock", "MCPToolUseBlock", "RequestDocumentBlockParam")
 
 beta = sys.modules[f"{__name__}.beta"] = sys.modules[__name__]
 """`rawsse.types.beta` is this module, as `os.path` is a module of another name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ONLY_BETA:
-        return _ONLY_BETA[name]
-    if (plain := name.removeprefix("Beta")) in __all__:
+    if (plain := name.removeprefix("Beta")) in (*__all__, *_ONLY_BETA):
         return globals()[plain]
     raise AttributeError(f"module 'rawsse.types' has no attribute {name!r}")

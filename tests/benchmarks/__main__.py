@@ -11,17 +11,17 @@ installs it. Each row is a module of this folder, which has more options: `pytho
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from .measure import ROOT, print_machine
-from .relay import NGINX, NODE, NODE_MODULES, NODE_PACKAGES
+from .measure import ROOT, absent, print_machine
+
+SHORT_SECONDS, FULL_SECONDS = 180, 3600
+"""How long a row may take: it is ended then, and counts as failed."""
 
 
 class Row(NamedTuple):
@@ -63,28 +63,28 @@ ROWS: Mapping[str, Row] = {
         "5,000 readers that all come at once: the first byte, and whether all streams are whole",
         "first byte at most 0.6 s after nginx's; all whole",
         "tests.benchmarks.relay --ramp 0 --rate 0.5 --events 4 --streams 5000",
-        "--streams 500",
+        "--streams 500 --rate 1",
     ),
     "memory": Row(
         "the relay's memory for each open stream",
         "100 frames: at most 25 KiB, over TLS 60",
-        "tests.benchmarks.memory '100 frames' '100 frames, TLS'",
+        "tests.benchmarks.memory --row '100 frames' --row '100 frames, TLS'",
         "--streams 20",
     ),
     "client-burst": Row(
         "the async client, an event per chunk, all at once",
         "at most 1.5x aiohttp by hand; at most 1/12 of the SDK",
-        "tests.benchmarks.client async-burst",
+        "tests.benchmarks.client --row async-burst",
     ),
     "client-paced": Row(
         "the async client, 100 streams x 50/s",
         "at most 3.3x a bare BufferedProtocol",
-        "tests.benchmarks.client async-paced",
+        "tests.benchmarks.client --row async-paced",
     ),
     "blocking": Row(
         "the blocking client, burst and paced",
         "burst at most 1/10 of the SDK, paced 1/2",
-        "tests.benchmarks.client blocking-burst blocking-paced",
+        "tests.benchmarks.client --row blocking-burst --row blocking-paced",
     ),
     "decoder": Row(
         "the decoder of server-sent events",
@@ -102,18 +102,6 @@ ROWS: Mapping[str, Row] = {
 SHORT_LEAVES_OUT = ("tests",)  # it takes as long as all others
 
 
-def absent() -> Iterator[tuple[str, str]]:
-    """The peers that are not installed, and how they are."""
-    for package in ("aiohttp", "anthropic", "httpx_sse", "uvloop"):
-        if importlib.util.find_spec(package) is None:
-            yield package, f"pip install {package.replace('_', '-')}"
-    if not Path(NGINX).exists():
-        yield "nginx", "apt install nginx"
-    if NODE is None or not all((NODE_MODULES / package).is_dir() for package in NODE_PACKAGES):
-        install = f"npm install --prefix DIR {' '.join(NODE_PACKAGES)}"
-        yield "Express with the official SDK", f"Node, {install}, and RAWSSE_NODE_MODULES=DIR/node_modules"
-
-
 def measured(name: str, *, full: bool, rounds: int | None) -> bool:
     """Run the row; its table goes to standard output."""
     row = ROWS[name]
@@ -121,10 +109,14 @@ def measured(name: str, *, full: bool, rounds: int | None) -> bool:
     if row.has_rounds and (rounds is not None or not full):
         command += ["--rounds", str(rounds or 1)]
     print(f"\n=== {name}: {row.what}\n    goal: {row.goal}\n    python -m {shlex.join(command)}", flush=True)
-    started = time.monotonic()
-    code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
-    print(f"    ({'failed' if code else 'done'} after {time.monotonic() - started:.0f} s)", flush=True)
-    return code == 0
+    started, limit = time.monotonic(), FULL_SECONDS if full else SHORT_SECONDS
+    try:
+        code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False, timeout=limit).returncode
+        outcome = f"failed with exit code {code}" if code else "done"
+    except subprocess.TimeoutExpired:  # its child processes end with it
+        outcome = "failed: not done"
+    print(f"    ({outcome} after {time.monotonic() - started:.0f} s)", flush=True)
+    return outcome == "done"
 
 
 def main() -> int:
@@ -137,9 +129,8 @@ def main() -> int:
     print_machine()
     for peer, install in absent():
         print(f"absent: {peer}; to have it measured: {install}")
-    for name in ROWS if not arguments.only else ():
-        if name not in names:
-            print(f"left out of the short form: {name}; to have it measured: --only {name}")
+    if not arguments.only and not arguments.full:
+        print(f"left out of the short form: {', '.join(SHORT_LEAVES_OUT)}")
     failed = [name for name in names if not measured(name, full=arguments.full, rounds=arguments.rounds)]
     if failed:
         print(f"\nfailed: {', '.join(failed)}")

@@ -1,6 +1,6 @@
 """CPU time per event of the async and the blocking client, beside their peers in one run: compare the ratios.
 
-    python -m tests.benchmarks.client [ROW ...] [--uvloop] [--rounds 3] [--against OTHER_CHECKOUT]
+    python -m tests.benchmarks.client [--row ROW] [--uvloop] [--rounds 3] [--against OTHER_CHECKOUT]
 
 Each kind runs in a fresh process, whose user and system time, threads included, is taken after a warm-up. "Event" means a
 text delta. The upstream sends each event as an HTTP chunk of its own, either all at once (burst) or one at a time (paced).
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import json
 import resource
 import socket
@@ -28,7 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import Sample, checkouts, measure, parser_of, print_machine, result_of, upstream
+from . import measure
+from .measure import Sample
 from .upstream import END, ask, new_loop_factory, request
 
 READ_BYTES = 64 * 1024
@@ -61,10 +61,16 @@ Call = Callable[[Mapping[str, Any]], int | None]
 """Makes one call with these parameters. Returns how many texts it got; None if it only reads."""
 
 
+def options(port: int) -> dict[str, Any]:
+    """Of both clients: the SDK connects too late for its own timeout if the machine is busy."""
+    url = f"http://127.0.0.1:{port}"
+    return {"api_key": "any", "base_url": url, "max_retries": 0, "timeout": WORKER_SECONDS}
+
+
 @asynccontextmanager
 async def async_client(module: str, port: int) -> AsyncIterator[AsyncCall]:
     new = importlib.import_module(module).AsyncAnthropic
-    async with new(api_key="any", base_url=f"http://127.0.0.1:{port}", max_retries=0) as client:
+    async with new(**options(port)) as client:
 
         async def call(params: Mapping[str, Any]) -> int:
             count = 0
@@ -79,7 +85,7 @@ async def async_client(module: str, port: int) -> AsyncIterator[AsyncCall]:
 @contextmanager
 def blocking_client(module: str, port: int) -> Iterator[Call]:
     new = importlib.import_module(module).Anthropic
-    with new(api_key="any", base_url=f"http://127.0.0.1:{port}", max_retries=0) as client:
+    with new(**options(port)) as client:
 
         def call(params: Mapping[str, Any]) -> int:
             with client.messages.stream(**params) as stream:
@@ -257,18 +263,15 @@ def work(name: str, kind: str, port: str, loop: str) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, rounds=3)
-    parser.add_argument("rows", nargs="*", metavar="ROW", default=list(ROWS), help=f"default: {' '.join(ROWS)}")
-    parser.add_argument("--uvloop", action="store_true", help="the async rows on uvloop too")
+    parser = measure.parser_of(__doc__, rounds=3)
+    measure.add_rows(parser, ROWS)
+    measure.add_uvloop(parser)
     arguments = parser.parse_args()
-    if unknown := set(arguments.rows) - set(ROWS):
-        parser.error(f"unknown row {' '.join(unknown)}: the rows are {' '.join(ROWS)}")
-    print_machine()
-    found = checkouts(arguments.against)
-    loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
-    with upstream() as port:
-        for name in arguments.rows:
-            for loop in loops[:1] if name.startswith("blocking") else loops:
+    measure.print_machine()
+    found = measure.checkouts(arguments.against)
+    with measure.running_upstream() as port:
+        for name in arguments.rows or ROWS:
+            for loop in arguments.loops[:1] if name.startswith("blocking") else arguments.loops:
                 measure_row(name, port, loop, found, arguments.rounds)
 
 
@@ -277,16 +280,18 @@ def measure_row(name: str, port: int, loop: str, found: Mapping[str, Path], roun
 
     def worker(kind: str, checkout: Path) -> Sample:
         arguments = ("--worker", name, kind, str(port), loop)
-        sample: Sample = result_of("-m", "benchmarks.client", *arguments, seconds=WORKER_SECONDS, checkout=checkout)
+        sample: Sample = measure.result_of(
+            "-m", "benchmarks.client", *arguments, seconds=WORKER_SECONDS, checkout=checkout
+        )
         return sample
 
     kinds = {label: partial(worker, "rawsse", checkout) for label, checkout in found.items()}
     for peer in row.peers:
-        if peer not in PACKAGES or importlib.util.find_spec(PACKAGES[peer]):
+        if peer not in PACKAGES or measure.is_installed(PACKAGES[peer]):
             kinds[peer] = partial(worker, peer, found["rawsse"])
     pace = f"one every {row.interval_ms} ms" if row.interval_ms else "all at once"
     shape = f"{row.streams} x {row.calls} calls x {row.events} events, {pace}"
-    measure(f"{name}, {loop if name.startswith('async') else 'no loop'}: {shape}", kinds, rounds, row.peers)
+    measure.compare(f"{name}, {loop if name.startswith('async') else 'no loop'}: {shape}", kinds, rounds, row.peers)
 
 
 if __name__ == "__main__":

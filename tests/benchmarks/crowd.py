@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from .measure import PYTHON, ROOT, Sample, checkouts, environment, measure, parser_of, print_machine
-from .measure import upstream as upstream_process
+from . import measure
+from .measure import Sample
 from .relay import rawsse
 from .upstream import prompt, request
 
@@ -34,6 +34,8 @@ LOADS: Mapping[str, tuple[int, int, bool]] = {
     "resumes": (2000, 0, True),
 }
 """Events of the run, milliseconds between two of them, and whether it is finished before the readers come."""
+
+CHILD_SECONDS = 120
 
 
 async def probe(url: str, seconds: float) -> dict[str, float]:
@@ -91,10 +93,8 @@ async def begin(url: str, events: int, interval_ms: int, *, waits: bool) -> tupl
 
 async def child(*arguments: object) -> dict[str, float]:
     """What this program prints in a process of its own."""
-    command = [*PYTHON, "-m", "benchmarks.crowd", *map(str, arguments)]
-    made = await asyncio.create_subprocess_exec(*command, env=environment(ROOT), stdout=asyncio.subprocess.PIPE)
-    printed, _ = await made.communicate()
-    result: dict[str, float] = json.loads(printed)
+    command = ("-m", "benchmarks.crowd", *map(str, arguments))
+    result: dict[str, float] = await asyncio.to_thread(measure.result_of, *command, seconds=CHILD_SECONDS)
     return result
 
 
@@ -124,16 +124,16 @@ def main() -> None:
     if sys.argv[1:2] == ["read"]:
         print(json.dumps(asyncio.run(read_all(sys.argv[2], sys.argv[3], int(sys.argv[4])))))
         return
-    parser = parser_of(__doc__, rounds=3)
+    parser = measure.parser_of(__doc__, rounds=3)
     parser.add_argument("--readers", type=int, default=1000, help="at a time (default 1000)")
     arguments = parser.parse_args()
-    print_machine()
-    with upstream_process() as port:
-        for label, checkout in checkouts(arguments.against).items():
+    measure.print_machine()
+    with measure.running_upstream() as port:
+        for label, checkout in measure.checkouts(arguments.against).items():
             kinds: dict[str, Callable[[], Sample]] = {
                 kind: partial(run, checkout, port, kind, arguments.readers) for kind in LOADS
             }
-            measure(f"{label}: {arguments.readers} readers", kinds, arguments.rounds, ("idle",))
+            measure.compare(f"{label}: {arguments.readers} readers", kinds, arguments.rounds, ("idle",))
 
 
 if __name__ == "__main__":

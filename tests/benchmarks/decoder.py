@@ -1,6 +1,6 @@
 """How fast the event stream decoder is, compared with others in the same run: compare the ratios, not the figures.
 
-    python -m tests.benchmarks.decoder
+    python -m tests.benchmarks.decoder [--rounds 7]
 
 The stream is one that the Messages API sends while it generates text. Decoders that are not installed are left out.
 `bytes.split` is not a parser: it splits on blank lines and decodes, the minimum that any parser in Python has to do.
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import codecs
 import importlib
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from rawsse.sse import Decoder
 
+from . import measure
+from .measure import Sample
+
 EVENTS = 20_000
-ROUNDS = 7  # the best one counts: it was disturbed least
+PACKAGES = {"httpx-sse": "httpx_sse", "official SDK": "anthropic"}
 
 Reader = Callable[[list[bytes]], int]
 
@@ -29,11 +32,8 @@ def read_with_rawsse(chunks: list[bytes]) -> int:
 
 def read_with_httpx_sse(chunks: list[bytes]) -> int:
     decoders = importlib.import_module("httpx_sse._decoders")
-    text, lines, events = (
-        codecs.getincrementaldecoder("utf-8")("replace"),
-        decoders.SSELineDecoder(),
-        decoders.SSEDecoder(),
-    )
+    text = codecs.getincrementaldecoder("utf-8")("replace")
+    lines, events = decoders.SSELineDecoder(), decoders.SSEDecoder()
     return sum(events.decode(line) is not None for chunk in chunks for line in lines.decode(text.decode(chunk)))
 
 
@@ -73,35 +73,28 @@ def chunkings() -> dict[str, list[bytes]]:
     return {"an event": events, "half an event": halves, **cut}
 
 
-def is_installed(reader: Reader) -> bool:
-    try:
-        reader([])
-    except ImportError:
-        return False
-    return True
+def run(reader: Reader, cuts: Mapping[str, list[bytes]]) -> Sample:
+    reader([])  # imports what it needs
+    sample = {}
+    for cut, chunks in cuts.items():
+        started = time.process_time()
+        if reader(chunks) != EVENTS:
+            raise AssertionError(f"{reader.__name__} lost events")
+        sample[f"us/event, {cut}"] = (time.process_time() - started) / EVENTS * 1e6
+    return sample
 
 
-def million_events_per_second(reader: Reader, chunks: list[bytes]) -> float:
-    started = time.perf_counter()
-    if reader(chunks) != EVENTS:
-        raise AssertionError(f"{reader.__name__} lost events")
-    return EVENTS / (time.perf_counter() - started) / 1e6
-
-
-def table() -> Iterator[str]:
-    readers, cuts = {name: reader for name, reader in READERS.items() if is_installed(reader)}, chunkings()
-    best = {(name, cut): 0.0 for name in readers for cut in cuts}
-    for _ in range(ROUNDS):  # one round after another, so that a busy machine affects all readers alike
-        for name, cut in best:
-            best[name, cut] = max(best[name, cut], million_events_per_second(readers[name], cuts[cut]))
-    first = next(iter(readers))
-    yield f"million events a second, and how many times {first}; by chunk"
-    yield "".join(f"{title:>16}" for title in ("", *cuts))
-    for name in readers:
-        cells = (f"{best[name, cut]:.2f} ({best[name, cut] / best[first, cut]:.1f}x)" for cut in cuts)
-        yield "".join(f"{cell:>16}" for cell in (name, *cells))
+def main() -> None:
+    arguments = measure.parser_of(__doc__, rounds=7).parse_args()
+    measure.print_machine()
+    cuts = chunkings()
+    kinds = {
+        name: partial(run, reader, cuts)
+        for name, reader in READERS.items()
+        if measure.is_installed(PACKAGES.get(name, "rawsse"))
+    }
+    measure.compare("the decoder, by chunk", kinds, arguments.rounds, ("httpx-sse", "official SDK"))
 
 
 if __name__ == "__main__":
-    for row in table():
-        sys.stdout.write(row + "\n")
+    main()

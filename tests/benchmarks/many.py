@@ -10,12 +10,10 @@ and is to stay flat from there on.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from functools import partial
 
+from . import measure
 from .crowd import whole
-from .measure import checkouts, parser_of, print_machine
-from .measure import upstream as upstream_process
 from .relay import Start, Usage, rawsse
 from .upstream import prompt, request
 
@@ -45,15 +43,14 @@ def grow(kind: str, start: Start, port: int, runs: int) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, rounds=1)
+    parser = measure.parser_of(__doc__, rounds=1)
     parser.add_argument("--runs", type=int, default=50_000, help=f"a multiple of {STEP} (default 50000)")
-    parser.add_argument("--uvloop", action="store_true", help="on uvloop too")
+    measure.add_uvloop(parser)
     arguments = parser.parse_args()
-    print_machine()
-    loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
-    with upstream_process() as port:
-        for label, checkout in checkouts(arguments.against).items():
-            for loop in loops:
+    measure.print_machine()
+    with measure.running_upstream() as port:
+        for label, checkout in measure.checkouts(arguments.against).items():
+            for loop in arguments.loops:
                 grow(f"{label}, {loop}", partial(rawsse, checkout, loop), port, arguments.runs)
 
 

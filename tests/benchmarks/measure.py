@@ -1,4 +1,5 @@
-"""Shared by the benchmarks: child processes that import `rawsse` from a given checkout, and the table of results.
+"""Shared by the benchmarks: their options, the peers, child processes that import `rawsse` from a given checkout, and the table
+of results.
 
 On a machine that others use, Linux shares the CPUs between sessions first (autogroups), so `nice` is not enough:
 
@@ -9,23 +10,28 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PYTHON = (sys.executable, "-P")  # -P: `rawsse` is never imported from the working directory
-PEERS = ("aiohttp", "anthropic", "uvloop")
+PACKAGES = ("aiohttp", "anthropic", "httpx_sse", "uvloop")
+NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+NODE = shutil.which("node")
+NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", ROOT / "tests/interop/node/node_modules"))
+NODE_PACKAGES = ("express", "@anthropic-ai/sdk")
 STOP_SECONDS = 15
 
 Sample = Mapping[str, float]
@@ -37,15 +43,56 @@ Kinds = Mapping[str, Callable[[], Sample]]
 def parser_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"runs of each kind (default {rounds})")
-    parser.add_argument(
-        "--against",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="another checkout whose `rawsse` is measured beside this one's; may be given several times",
-    )
+    another = "another checkout whose `rawsse` is measured beside this one's; may be given several times"
+    parser.add_argument("--against", type=Path, action="append", default=[], metavar="PATH", help=another)
     return parser
+
+
+def add_rows(parser: argparse.ArgumentParser, rows: Iterable[str]) -> None:
+    choices = tuple(rows)
+    known = f"of {', '.join(choices)} (default: all)"
+    parser.add_argument("--row", action="append", dest="rows", choices=choices, metavar="ROW", help=known)
+
+
+def add_uvloop(parser: argparse.ArgumentParser) -> None:
+    words = "on uvloop too, if it is installed"
+    parser.add_argument("--uvloop", action="store_const", dest="loops", const=LOOPS, default=("asyncio",), help=words)
+
+
+def add_load(parser: argparse.ArgumentParser, streams: int) -> None:
+    """The load on a relay, and the event loops."""
+    option = parser.add_argument
+    option("--streams", type=int, default=streams, help="open at a time (default %(default)s)")
+    option("--rate", type=float, default=20, help="events per second of each stream (default 20)")
+    option("--events", type=int, nargs="+", default=[200], help="of each stream (default 200)")
+    option("--ramp", type=float, default=1.0, help="seconds in which the streams start (default 1)")
+    option("--warm-up", type=int, default=40, help="streams before the measured ones (default 40)")
+    add_uvloop(parser)
+
+
+def load_of(arguments: argparse.Namespace) -> str:
+    """The load in words, for a title."""
+    events = " and ".join(map(str, arguments.events))
+    return f"{arguments.streams} streams x {arguments.rate:g}/s x {events} events"
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+LOOPS = ("asyncio", "uvloop") if is_installed("uvloop") else ("asyncio",)
+
+
+def absent() -> Iterator[tuple[str, str]]:
+    """The peers that are not installed, and how they are."""
+    for package in PACKAGES:
+        if not is_installed(package):
+            yield package, f"pip install {package.replace('_', '-')}"
+    if not Path(NGINX).exists():
+        yield "nginx", "apt install nginx"
+    if NODE is None or not all((NODE_MODULES / package).is_dir() for package in NODE_PACKAGES):
+        install = f"npm install --prefix DIR {' '.join(NODE_PACKAGES)}"
+        yield "express", f"Node, {install}, and RAWSSE_NODE_MODULES=DIR/node_modules"
 
 
 def checkouts(against: Sequence[Path]) -> dict[str, Path]:
@@ -88,7 +135,7 @@ def process(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[s
 
 
 @contextmanager
-def upstream(*options: str) -> Iterator[int]:
+def running_upstream(*options: str) -> Iterator[int]:
     """The port of an upstream in a process of its own."""
     with process(*PYTHON, "-m", "benchmarks.upstream", *options, env=environment(ROOT)) as child:
         assert child.stdout
@@ -104,13 +151,31 @@ def result_of(*arguments: str, seconds: float, checkout: Path = ROOT) -> Any:
         return json.loads(printed)
 
 
-def measure(title: str, kinds: Kinds, rounds: int, peers: Sequence[str]) -> None:
-    """Run all kinds round by round, so that a disturbance of the machine meets them all, and print the table."""
+def compare(title: str, kinds: Kinds, rounds: int, peers: Sequence[str]) -> None:
+    """Run all kinds round by round, so that a disturbance of the machine meets them all, and print the table.
+
+    A kind that fails is not run again, and does not stop the others. Raises `SystemExit` then, after the table.
+    """
     runs: dict[str, list[Sample]] = {kind: [] for kind in kinds}
-    for _ in range(rounds):
-        for kind, run in kinds.items():
-            runs[kind].append(run())
-    print("\n".join(table(title, runs, [peer for peer in peers if peer in kinds])), flush=True)
+    failed: dict[str, str] = {}
+    for number in range(1, rounds + 1):
+        for kind in [kind for kind in kinds if kind not in failed]:
+            progress(f"{title}: {kind}, round {number} of {rounds}")
+            try:
+                runs[kind].append(kinds[kind]())
+            except (Exception, SystemExit) as exc:
+                failed[kind] = f"{kind} failed: {type(exc).__name__}: {exc}"
+    progress("")
+    whole = {kind: samples for kind, samples in runs.items() if kind not in failed}
+    print("\n".join(table(title, whole, [peer for peer in peers if peer in whole])), flush=True)
+    if failed:
+        raise SystemExit("\n".join(failed.values()))
+
+
+def progress(text: str) -> None:
+    """Show on a terminal what is going on, in place of what was shown before; nothing if it is empty."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def table(title: str, runs: Mapping[str, Sequence[Sample]], peers: Sequence[str]) -> Iterator[str]:
@@ -147,12 +212,7 @@ def ratio(value: float, peer: float) -> str:
 
 
 def print_machine() -> None:
-    """Where this was measured; missing peers are named, since their rows are left out."""
-    versions = []
-    for name in PEERS:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{name} is not installed: its rows are skipped")
+    """Where this was measured, and which peers are left out."""
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {load}; {', '.join(versions)}")
+    missing = ", ".join(peer for peer, _ in absent()) or "no peer"
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {load}; {missing} is absent", flush=True)

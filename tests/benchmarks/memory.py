@@ -1,6 +1,6 @@
 """What an open stream costs a relay in memory, beside nginx and Express with the official SDK: KiB per stream.
 
-    python -m tests.benchmarks.memory [ROW ...] [--uvloop] [--streams 100] [--rounds 3] [--against OTHER_CHECKOUT]
+    python -m tests.benchmarks.memory [--row ROW] [--uvloop] [--streams 100] [--rounds 3] [--against OTHER_CHECKOUT]
 
 The growth of the resident memory of all processes of the relay, each row in a fresh one, from before the streams to when they
 are open, have brought their texts, and the relay rests. The upstream then says nothing more, and ends no stream.
@@ -28,8 +28,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
-from .measure import PYTHON, ROOT, Sample, checkouts, environment, measure, parser_of, print_machine, process
-from .measure import upstream as upstream_process
+from . import measure
+from .measure import Sample
 from .relay import Running, Start, Usage, read, relays
 from .upstream import STAMP, ask, new_loop_factory, prompt, request
 
@@ -134,9 +134,8 @@ def grown(start: Start, port: int, row: Row, streams: int) -> tuple[float, float
         read(running, Namespace(rate=100, ramp=0), 4, 5)  # what is imported and made at the first use is not a stream's
         rest(running.pid)
         before = Usage.of(running.pid).rss_kib
-        with process(
-            *PYTHON, "-m", "benchmarks.memory", "--hold", *shape(running, row, streams), env=environment(ROOT)
-        ) as reader:
+        command = (*measure.PYTHON, "-m", "benchmarks.memory", "--hold", *shape(running, row, streams))
+        with measure.process(*command, env=measure.environment(measure.ROOT)) as reader:
             assert reader.stdout
             if not reader.stdout.readline():
                 raise SystemExit(f"{running.url}: not all texts came")
@@ -160,19 +159,19 @@ def run(start: Start, ports: Mapping[str, int], streams: int, rows: Sequence[str
 
 
 def main() -> None:
-    parser = parser_of(__doc__, rounds=3)
-    parser.add_argument("rows", nargs="*", metavar="ROW", default=list(ROWS), help="default: all")
+    parser = measure.parser_of(__doc__, rounds=3)
+    measure.add_rows(parser, ROWS)
+    measure.add_uvloop(parser)
     parser.add_argument("--streams", type=int, default=100, help="open at a time (default 100)")
-    parser.add_argument("--uvloop", action="store_true", help="rawsse on uvloop too")
     arguments = parser.parse_args()
-    if unknown := set(arguments.rows) - set(ROWS):
-        parser.error(f"unknown row {', '.join(unknown)}: the rows are {', '.join(ROWS)}")
-    print_machine()
-    with upstream_process() as port, upstream_process("--tls") as tls_port:
-        ports = {"http": port, "https": tls_port}
-        starts = relays(checkouts(arguments.against), with_uvloop=arguments.uvloop)
-        kinds = {kind: partial(run, start, ports, arguments.streams, arguments.rows) for kind, start in starts.items()}
-        measure(f"KiB per open stream, {arguments.streams} streams", kinds, arguments.rounds, ("nginx", "express"))
+    measure.print_machine()
+    with measure.running_upstream() as port, measure.running_upstream("--tls") as tls_port:
+        ports, rows = {"http": port, "https": tls_port}, arguments.rows or list(ROWS)
+        starts = relays(measure.checkouts(arguments.against), arguments.loops)
+        kinds = {kind: partial(run, start, ports, arguments.streams, rows) for kind, start in starts.items()}
+        measure.compare(
+            f"KiB per open stream, {arguments.streams} streams", kinds, arguments.rounds, ("nginx", "express")
+        )
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib.util
 import json
-import re
 import shutil
 import socket
 import sys
@@ -28,9 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import PYTHON, Sample, checkouts, environment, measure, parser_of, print_machine, process
-from .measure import upstream as upstream_process
-from .relay import SERVE, Running, Usage, costs, direct, read
+from . import measure
+from .measure import Sample
+from .relay import SERVE, Running, Usage, costs, direct, listening, read
 
 KEEP_SECONDS = 300
 SERVE_COMMAND = "; from benchmarks.nodes import main_of_child; main_of_child()"
@@ -59,7 +57,7 @@ def redis_server() -> Iterator[Store]:
             port = listener.getsockname()[1]
         with tempfile.TemporaryDirectory() as folder:
             options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
-            with process("redis-server", *options) as child:
+            with measure.process("redis-server", *options) as child:
                 assert child.stdout
                 if any("ready to accept connections" in line.lower() for line in child.stdout):
                     with Redis(port=port) as client:
@@ -135,15 +133,8 @@ class Naive:
 
 @contextmanager
 def relay(checkout: Path, loop: str, kind: str, store: Store, upstream_port: int) -> Iterator[Running]:
-    command = (*PYTHON, "-c", SERVE[loop] + SERVE_COMMAND, f"http://127.0.0.1:{upstream_port}", kind, store.url)
-    with tempfile.TemporaryDirectory() as folder:
-        error = Path(folder, "log")
-        with error.open("w") as log, process(*command, env=environment(checkout), cwd=folder, stderr=log) as child:
-            assert child.stdout
-            found = re.search(r"http://\S+:\d+", child.stdout.readline())
-            if found is None:
-                raise SystemExit(f"the relay does not listen: {error.read_text()}")
-            yield Running(found[0], "text", child.pid)
+    base_url = f"http://127.0.0.1:{upstream_port}"
+    yield from listening(checkout, SERVE[loop] + SERVE_COMMAND, base_url, kind, store.url)
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------
@@ -151,7 +142,7 @@ def relay(checkout: Path, loop: str, kind: str, store: Store, upstream_port: int
 
 def run(start: Any, store: Store, arguments: argparse.Namespace) -> Sample:
     """Start a relay, warm it up, put the load on it."""
-    streams, events = arguments.streams, arguments.events
+    streams, (events, *_) = arguments.streams, arguments.events
     store.client.flushall()
     with start() as running:
         read(running, arguments, arguments.warm_up, 5)
@@ -165,23 +156,17 @@ def run(start: Any, store: Store, arguments: argparse.Namespace) -> Sample:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, rounds=3)
-    parser.add_argument("--streams", type=int, default=400, help="open at a time (default 400)")
-    parser.add_argument("--rate", type=float, default=20, help="events per second of each stream (default 20)")
-    parser.add_argument("--events", type=int, default=200, help="of each stream (default 200)")
-    parser.add_argument("--ramp", type=float, default=1.0, help="seconds in which the streams start (default 1)")
-    parser.add_argument("--warm-up", type=int, default=40, help="streams before the measured ones (default 40)")
-    parser.add_argument("--uvloop", action="store_true", help="on uvloop too")
+    parser = measure.parser_of(__doc__, rounds=3)
+    measure.add_load(parser, streams=400)
     parser.add_argument("--kinds", nargs="+", default=["direct", "memory", "redis", "naive"], help="(default all)")
     arguments = parser.parse_args()
-    if shutil.which("redis-server") is None or importlib.util.find_spec("redis") is None:
+    if shutil.which("redis-server") is None or not measure.is_installed("redis"):
         raise SystemExit("this needs redis-server and the extra `redis`")
-    print_machine()
-    loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
-    with upstream_process() as port, redis_server() as store:
-        for loop in loops:
+    measure.print_machine()
+    with measure.running_upstream() as port, redis_server() as store:
+        for loop in arguments.loops:
             starts: dict[str, Any] = {}
-            for label, checkout in checkouts(arguments.against).items():
+            for label, checkout in measure.checkouts(arguments.against).items():
                 for kind in arguments.kinds:
                     name = kind if label == "rawsse" else f"{kind} {label.removeprefix('rawsse ')}"
                     starts[name] = partial(relay, checkout, loop, kind, store, port)
@@ -189,8 +174,7 @@ def main() -> None:
                 starts = {name: start for name, start in starts.items() if not name.startswith("direct")}
                 starts["direct"] = partial(direct, port, "http")
             kinds = {kind: partial(run, start, store, arguments) for kind, start in starts.items()}
-            title = f"{loop}: {arguments.streams} streams x {arguments.rate:g}/s x {arguments.events} events"
-            measure(title, kinds, arguments.rounds, ("memory", "naive"))
+            measure.compare(f"{loop}: {measure.load_of(arguments)}", kinds, arguments.rounds, ("memory", "naive"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ those of `relay.py`; `--events 20 200` tells the set-up of a stream from its slo
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,8 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from .measure import checkouts, measure, parser_of, print_machine
-from .measure import upstream as upstream_process
+from . import measure
 from .relay import Running, Start, rawsse, run
 
 TOKEN = "a-token-of-ada"
@@ -71,28 +69,19 @@ def scraped(url: str) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, rounds=3)
-    parser.add_argument("--streams", type=int, default=150, help="open at a time (default 150)")
-    parser.add_argument("--rate", type=float, default=20, help="events per second of each stream (default 20)")
-    parser.add_argument("--events", type=int, nargs="+", default=[200], help="of each stream (default 200)")
-    parser.add_argument("--ramp", type=float, default=1.0, help="seconds in which the streams start (default 1)")
-    parser.add_argument("--warm-up", type=int, default=40, help="streams before the measured ones (default 40)")
-    parser.add_argument("--uvloop", action="store_true", help="on uvloop too")
+    parser = measure.parser_of(__doc__, rounds=3)
+    measure.add_load(parser, streams=150)
     arguments = parser.parse_args()
-    print_machine()
-    loops = ("asyncio", "uvloop") if arguments.uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
-    with upstream_process() as port:
-        for label, checkout in checkouts(arguments.against).items():
-            for loop in loops:
+    measure.print_machine()
+    with measure.running_upstream() as port:
+        for label, checkout in measure.checkouts(arguments.against).items():
+            for loop in arguments.loops:
                 starts: dict[str, Start] = {
                     "plain": partial(rawsse, checkout, loop),
                     "production": partial(production, checkout, loop),
                 }
                 kinds = {kind: partial(run, start, port, "http", arguments) for kind, start in starts.items()}
-                title = (
-                    f"{label}, {loop}: {arguments.streams} streams x {arguments.rate:g}/s x {arguments.events} events"
-                )
-                measure(title, kinds, arguments.rounds, ("plain",))
+                measure.compare(f"{label}, {loop}: {measure.load_of(arguments)}", kinds, arguments.rounds, ("plain",))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ upstream waits before it. Express sends its head before it asks the upstream: co
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
-import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,11 +29,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import PYTHON, ROOT, Sample, checkouts, environment, measure, parser_of, print_machine, process, result_of
-from .measure import upstream as upstream_process
+from . import measure
+from .measure import ROOT, Sample, environment, process
 from .upstream import CERTIFICATE
 
-NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 NGINX_CONFIGURATION = """
 daemon off;
 worker_processes 1;
@@ -66,10 +63,6 @@ http {{
 }}
 """
 
-NODE = shutil.which("node")
-NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", ROOT / "tests/interop/node/node_modules"))
-NODE_PACKAGES = ("express", "@anthropic-ai/sdk")
-
 # The loop is the benchmark's choice, whatever `serve` itself would take.
 SERVE = {
     "asyncio": "import sys; sys.modules['uvloop'] = None",
@@ -99,14 +92,14 @@ def nginx(upstream_port: int, scheme: str = "http") -> Iterator[Running]:
         file.write_text(NGINX_CONFIGURATION.format(**values, certificate=CERTIFICATE))
         # NGINX names inherited sockets, as at an upgrade: so the port is free, and listens before nginx runs.
         inherit: dict[str, Any] = {"env": {"NGINX": f"{listener.fileno()};"}, "pass_fds": [listener.fileno()]}
-        with process(NGINX, "-p", folder, "-c", file, "-e", f"{folder}/error.log", **inherit) as child:
+        with process(measure.NGINX, "-p", folder, "-c", file, "-e", f"{folder}/error.log", **inherit) as child:
             yield Running(f"http://127.0.0.1:{port}", "messages", child.pid)
 
 
 @contextmanager
 def express(upstream_port: int, scheme: str = "http") -> Iterator[Running]:
-    command = (str(NODE), Path(__file__).with_name("express.cjs"), f"{scheme}://127.0.0.1:{upstream_port}")
-    env = {"NODE_PATH": str(NODE_MODULES), "NODE_ENV": "production", "NODE_EXTRA_CA_CERTS": str(CERTIFICATE)}
+    command = (str(measure.NODE), Path(__file__).with_name("express.cjs"), f"{scheme}://127.0.0.1:{upstream_port}")
+    env = {"NODE_PATH": str(measure.NODE_MODULES), "NODE_ENV": "production", "NODE_EXTRA_CA_CERTS": str(CERTIFICATE)}
     with process(*command, env=environment(ROOT) | env) as child:
         assert child.stdout
         yield Running(child.stdout.readline().strip(), "text", child.pid)
@@ -118,37 +111,31 @@ def rawsse(
 ) -> Iterator[Running]:
     """`rawsse serve`, with `more` arguments."""
     base_url = f"{scheme}://127.0.0.1:{upstream_port}"
-    command = (*PYTHON, "-c", SERVE[loop] + RUN_COMMAND, "serve", "--port", "0", "--base-url", base_url, *more)
+    yield from listening(checkout, SERVE[loop] + RUN_COMMAND, "serve", "--port", "0", "--base-url", base_url, *more)
+
+
+def listening(checkout: Path, code: str, *arguments: str | Path) -> Iterator[Running]:
+    """Python code that serves, and prints its address."""
     env = environment(checkout) | {"SSL_CERT_FILE": str(CERTIFICATE)}
     with (
         tempfile.TemporaryDirectory() as folder,
         Path(folder, "log").open("w+") as log,
-        process(*command, env=env, cwd=folder, stderr=log) as child,
+        process(*measure.PYTHON, "-c", code, *arguments, env=env, cwd=folder, stderr=log) as child,
     ):
         assert child.stdout
         found = re.search(r"http://\S+:\d+", child.stdout.readline())
         if found is None:
-            raise SystemExit(f"rawsse serve does not listen: {Path(log.name).read_text()}")
+            raise SystemExit(f"the relay does not listen: {Path(log.name).read_text()}")
         yield Running(found[0], "text", child.pid)
 
 
-def relays(found: Mapping[str, Path], *, with_uvloop: bool) -> dict[str, Start]:
-    """What can be run here; the reason is printed for what is left out."""
-    loops = ("asyncio", "uvloop") if with_uvloop and importlib.util.find_spec("uvloop") else ("asyncio",)
+def relays(found: Mapping[str, Path], loops: Sequence[str]) -> dict[str, Start]:
+    """What can be run here."""
     starts: dict[str, Start] = {
         f"{label}, {loop}": partial(rawsse, checkout, loop) for label, checkout in found.items() for loop in loops
     }
-    if Path(NGINX).exists():
-        starts["nginx"] = nginx
-    else:
-        print("nginx is not installed: its rows are skipped")
-    if missing := [name for name in NODE_PACKAGES if not (NODE_MODULES / name).is_dir()]:
-        print(f"no npm package {' '.join(missing)} in {NODE_MODULES}: the rows of Express are skipped")
-    elif NODE is None:
-        print("no Node on PATH: the rows of Express are skipped")
-    else:
-        starts["express"] = express
-    return starts
+    peers: dict[str, Start] = {"nginx": nginx, "express": express}
+    return starts | {peer: start for peer, start in peers.items() if peer not in dict(measure.absent())}
 
 
 @contextmanager
@@ -202,7 +189,7 @@ def read(running: Running, arguments: argparse.Namespace, streams: int, events: 
     numbers = map(str, (streams, events, interval_ms, arguments.ramp))
     seconds = arguments.ramp + events / arguments.rate + 60
     asked = (running.url, running.dialect, *numbers)
-    sample: Sample = result_of("-m", "benchmarks.readers", *asked, seconds=seconds)
+    sample: Sample = measure.result_of("-m", "benchmarks.readers", *asked, seconds=seconds)
     return sample
 
 
@@ -216,25 +203,19 @@ def costs(before: Usage, after: Usage, streams: int, events: int) -> dict[str, f
 
 
 def main() -> None:
-    parser = parser_of(__doc__, rounds=3)
-    parser.add_argument("--streams", type=int, default=400, help="open at a time (default 400)")
-    parser.add_argument("--rate", type=float, default=20, help="events per second of each stream (default 20)")
-    parser.add_argument("--events", type=int, nargs="+", default=[200], help="of each stream (default 200)")
-    parser.add_argument("--ramp", type=float, default=1.0, help="seconds in which the streams start (default 1)")
-    parser.add_argument("--warm-up", type=int, default=40, help="streams before the measured ones (default 40)")
-    parser.add_argument("--uvloop", action="store_true", help="rawsse on uvloop too")
+    parser = measure.parser_of(__doc__, rounds=3)
+    measure.add_load(parser, streams=400)
     parser.add_argument("--tls", action="store_true", help="to the upstream over TLS")
     arguments = parser.parse_args()
-    print_machine()
-    with upstream_process(*(["--tls"] if arguments.tls else [])) as port:
+    measure.print_machine()
+    with measure.running_upstream(*(["--tls"] if arguments.tls else [])) as port:
         scheme = "https" if arguments.tls else "http"
-        starts = relays(checkouts(arguments.against), with_uvloop=arguments.uvloop)
+        starts = relays(measure.checkouts(arguments.against), arguments.loops)
         if not arguments.tls:
             starts["direct"] = direct
         kinds = {kind: partial(run, start, port, scheme, arguments) for kind, start in starts.items()}
-        events = " and ".join(map(str, arguments.events))
-        title = f"relay: {arguments.streams} streams x {arguments.rate:g}/s x {events} events, {scheme} upstream"
-        measure(title, kinds, arguments.rounds, ("nginx", "express"))
+        title = f"relay: {measure.load_of(arguments)}, {scheme} upstream"
+        measure.compare(title, kinds, arguments.rounds, ("nginx", "express"))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ other processes of the machine do not count.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from .measure import Kinds, Sample, checkouts, measure, parser_of, print_machine, result_of, upstream
+from . import measure
+from .measure import Kinds, Sample
 from .upstream import ask
 
 CHILD_SECONDS = 60
@@ -53,7 +53,9 @@ print('{"CPU ms": %f, "at": %f, "peak MiB": %f}' % (cpu * 1000, wall, peak), flu
 
 
 def import_time(statement: str, checkout: Path) -> Sample:
-    sample: Sample = result_of("-c", IMPORT.format(statement=statement), seconds=CHILD_SECONDS, checkout=checkout)
+    sample: Sample = measure.result_of(
+        "-c", IMPORT.format(statement=statement), seconds=CHILD_SECONDS, checkout=checkout
+    )
     return sample
 
 
@@ -61,25 +63,25 @@ def first_text(script: str, module: str, port: int, checkout: Path) -> Sample:
     report = f"exec({REPORT!r})"
     code = script.format(module=module, url=f"http://127.0.0.1:{port}", ask=ask(10, 0), report=report)
     started = time.monotonic()
-    sample = result_of("-c", code, seconds=CHILD_SECONDS, checkout=checkout)
+    sample = measure.result_of("-c", code, seconds=CHILD_SECONDS, checkout=checkout)
     return {"CPU ms": sample["CPU ms"], "wall ms": (sample["at"] - started) * 1000, "peak MiB": sample["peak MiB"]}
 
 
 def main() -> None:
-    arguments = parser_of(__doc__, rounds=10).parse_args()
-    print_machine()
-    found = checkouts(arguments.against)
+    arguments = measure.parser_of(__doc__, rounds=10).parse_args()
+    measure.print_machine()
+    found = measure.checkouts(arguments.against)
     modules = {label: ("rawsse", checkout) for label, checkout in found.items()}
-    if importlib.util.find_spec("anthropic"):
+    if measure.is_installed("anthropic"):
         modules["sdk"] = ("anthropic", found["rawsse"])
-    with upstream() as port:
+    with measure.running_upstream() as port:
         for name, form in (("import", "import {}"), ("import of the client", "from {} import AsyncAnthropic")):
             kinds = {label: (form.format(module), checkout) for label, (module, checkout) in modules.items()}
             kinds[LEAST] = f"import {LEAST}", found["rawsse"]
-            measure(name, imports(kinds), arguments.rounds, (LEAST, "sdk"))
+            measure.compare(name, imports(kinds), arguments.rounds, (LEAST, "sdk"))
         for name, script in (("async", ASYNC_TEXT), ("blocking", BLOCKING_TEXT)):
             runs = {label: partial(first_text, script, module, port, at) for label, (module, at) in modules.items()}
-            measure(f"process start to first text, {name}", runs, arguments.rounds, ("sdk",))
+            measure.compare(f"process start to first text, {name}", runs, arguments.rounds, ("sdk",))
 
 
 def imports(statements: Mapping[str, tuple[str, Path]]) -> Kinds:

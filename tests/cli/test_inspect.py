@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.background import Background
 
-from rawsse.cli import main
+from rawsse.cli import inspect, main
 from rawsse.replay import Checker, Read, Recording, ReplayServer, recording
 from rawsse.replay.recording import RecordedRequest
 from rawsse.sse import Decoder
@@ -132,6 +132,17 @@ def test_an_api_that_quotes_a_key_without_a_shape_shows_it_to_nobody(
     out, err = capsys.readouterr()
     assert "not for ***" in out
     assert "0f3b9a7c" not in out + err
+
+
+def test_an_api_that_is_wrong_without_end_is_not_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inspect, "MAX_FINDINGS", 3)
+    lines = [Read(0.0, b"evnt: x\n\n") for _ in range(1000)]
+    with Background() as background:
+        server = background.enter(ReplayServer(Recording(reads=tuple(lines)), segments="9", segment_seconds=0.001))
+        assert main(["check", server.base_url]) == 1
+    assert 3 <= capsys.readouterr().out.count("there is no field b'evnt'") < 1000
 
 
 # --- Odd files -----------------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,7 +66,8 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_healthy_way_is_one_line(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     assert examine(serve(Relay()), PLAN, TOKEN)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == ""
     assert re.fullmatch(r"events arrive as sent: median_delay \S+ ms, p99_delay \S+ ms, first_byte \S+ ms\n", out)
 
 
@@ -92,6 +95,15 @@ def test_the_token_is_never_shown_even_if_it_is_sent_back(
     assert main(["doctor", serve(echo), "--token", TOKEN, *(["--json"] if as_json else [])]) == 1
     printed = "".join(capsys.readouterr())
     assert (printed.count("[token]"), TOKEN in printed) == (3, False)
+
+
+def test_on_a_terminal_it_counts_the_events_while_it_waits(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert examine(serve(Relay()), PLAN, TOKEN)
+    assert "\r\x1b[K3 of 5 events" in screen.getvalue()
+    assert screen.getvalue().endswith("\r\x1b[K")
 
 
 def test_each_finding_is_a_line_and_a_line_of_what_to_do(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rawsse.cli import main
 from rawsse.cli.options import load_env_file, read_env_file
 from rawsse.errors import ConfigurationError
 
@@ -101,9 +102,11 @@ def test_a_folder_named_dot_env_is_no_fault() -> None:
     load_env_file(None)
 
 
-def test_a_named_file_must_be_there() -> None:
-    with pytest.raises(ConfigurationError, match=r"^cannot read gone\.env: No such file or directory$"):
+def test_a_named_file_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.env"):
         load_env_file(Path("gone.env"))
+    assert main(["serve", "--env-file", "gone.env"]) == 1
+    assert capsys.readouterr().err == "rawsse: gone.env: No such file or directory\n"
 
 
 def test_a_file_in_another_encoding_is_refused_in_words() -> None:

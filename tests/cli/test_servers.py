@@ -20,7 +20,7 @@ from support.command import Command
 
 from rawsse.cli import main
 from rawsse.cli.servers import JSONFormatter
-from rawsse.relay import Relay, UserFile
+from rawsse.relay import Relay, RunLimits, UserFile
 from rawsse.relay.record import RunRecord
 from rawsse.replay import Player, shipped_fixtures
 from rawsse.server import ASGIApp, Forwarded, Server
@@ -282,6 +282,21 @@ def test_what_is_no_address_of_a_proxy_is_refused(
         "rawsse: a proxy must be an IP address, or a network such as 10.0.0.0/8: "
     )
     assert served == {}
+
+
+def test_an_answer_without_a_reader_is_cancelled_unless_it_is_to_be_drained(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RunLimits] = []
+
+    def limits(**options: float) -> RunLimits:
+        made.append(RunLimits(**options))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr("rawsse.relay.RunLimits", limits)
+    assert main(["serve"]) == 0
+    assert main(["serve", "--on-disconnect", "drain"]) == 0
+    assert [each.drain_seconds for each in made] == [0.0, 600.0]
 
 
 def test_an_answer_without_a_reader_goes_on_for_as_long_as_resume_grace_says(background: Background) -> None:

@@ -71,19 +71,19 @@ MODEL = Asked(model="claude-x")
         ),
         (
             refusal(429, "rate_limit_error", "Slow down", wait=90.0),
-            "the rate limit is reached: try again in 90 s [429 rate_limit_error: Slow down]",
+            "429 rate_limit_error: Slow down: try again in 90 s",
         ),
         (
             refusal(429, "rate_limit_error", "Slow down", retries=2),
-            "the rate limit is reached (3 attempts): try again later [429 rate_limit_error: Slow down]",
+            "429 rate_limit_error: Slow down (3 attempts): try again later",
         ),
         (
             refusal(529, "overloaded_error", "Overloaded", retries=2),
-            "the API is overloaded (3 attempts): try again later [529 overloaded_error: Overloaded]",
+            "529 overloaded_error: Overloaded (3 attempts): try again later",
         ),
         (
             refusal(500, "api_error", "Internal server error", retries=1),
-            "the API has failed (2 attempts): try again later [500 api_error: Internal server error]",
+            "500 api_error: Internal server error (2 attempts): try again later",
         ),
         (
             refusal(400, "invalid_request_error", "max_tokens: too many", request_id="req_7"),
@@ -98,14 +98,12 @@ def test_a_refusal_says_what_to_do(error: APIError, words: str) -> None:
 
 def test_an_error_event_after_content_says_that_the_answer_is_incomplete() -> None:
     error = at("content", stream_error(body("overloaded_error", "Overloaded"), {}))
-    assert advise(error) == (
-        "the answer is incomplete: the API is overloaded: try again later [error event, overloaded_error: Overloaded]"
-    )
+    assert advise(error) == ("the answer is incomplete: error event, overloaded_error: Overloaded: try again later")
 
 
 def test_an_error_event_before_content_is_like_a_status() -> None:
     error = at("open", stream_error(body("overloaded_error", "Overloaded"), {}), retries=2)
-    assert advise(error).startswith("the API is overloaded (3 attempts): try again later [")
+    assert advise(error) == "error event, overloaded_error: Overloaded (3 attempts): try again later"
 
 
 def test_the_command_that_names_another_model_is_the_callers() -> None:
@@ -141,10 +139,10 @@ NO_NAME = socket.gaierror(-2, "Name or service not known")
 CHECK = "check the network, and HTTPS_PROXY if there is no way but through a proxy"
 
 
-def test_a_name_that_nobody_knows_is_told_without_its_number() -> None:
+def test_a_name_that_is_not_known_says_what_to_check() -> None:
     error = APIConnectionError(f"cannot connect to https://api.anthropic.com: {NO_NAME}")
     assert advise(at("connect", error, retries=2, cause=NO_NAME)) == (
-        f"cannot connect to https://api.anthropic.com: Name or service not known (3 attempts); {CHECK}"
+        "cannot connect to https://api.anthropic.com: [Errno -2] Name or service not known (3 attempts); " + CHECK
     )
 
 
@@ -161,20 +159,11 @@ def test_an_address_that_somebody_gave_is_to_be_checked() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("environ", "base_url", "name"),
-    [
-        ({"HTTPS_PROXY": "p"}, "", "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": "p", "https_proxy": "q"}, "", "https_proxy"),
-        ({"HTTPS_PROXY": "p", "HTTP_PROXY": "q"}, "http://example.org", "HTTP_PROXY"),
-        ({"HTTP_PROXY": "p", "ALL_PROXY": "q"}, "https://example.org", "ALL_PROXY"),
-        ({}, "", "the environment"),
-    ],
-)
-def test_a_proxy_is_told_with_the_variable_that_names_it(environ: dict[str, str], base_url: str, name: str) -> None:
+def test_a_proxy_is_told_with_the_variables_that_may_name_it() -> None:
     error = at("connect", ProxyError("the proxy http://p:3128 answered 403", status_code=403))
-    words = f"the proxy http://p:3128 answered 403; the proxy is named by {name}"
-    assert advise(error, Asked(base_url=base_url, environ=environ)) == words
+    assert advise(error) == (
+        "the proxy http://p:3128 answered 403; the environment names the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+    )
 
 
 def test_a_certificate_says_by_itself_what_to_do() -> None:

@@ -24,6 +24,7 @@ from rawsse.client.exchange import JSONAnswer
 from rawsse.errors import (
     APIConnectionError,
     APIError,
+    APIStatusError,
     APITimeoutError,
     BodyTooLargeError,
     ConnectTimeoutError,
@@ -33,6 +34,7 @@ from rawsse.errors import (
     EventDataError,
     EventOrderError,
     EventTooLargeError,
+    GatewayTimeoutError,
     HeadTimeoutError,
     HTTPProtocolError,
     HTTPUsageError,
@@ -792,6 +794,30 @@ def test_an_error_event_is_raised_with_what_came_before_it(before: tuple[Raw, ..
     assert [event.raw for event in attempt.events] == [*before]
     assert error.safe_to_retry is (before in ((), (PING,), (BEGIN,)))
     assert attempt.exchange.ending().error_type == "overloaded_error"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("overloaded_error", OverloadedError),
+        ("api_error", InternalServerError),
+        ("timeout_error", GatewayTimeoutError),
+        ("brand_new_error", APIStatusError),
+    ],
+)
+@pytest.mark.parametrize("after", [(), (STOP,)])
+def test_an_error_event_after_the_stop_reason_ends_the_stream_and_not_the_missing_tail(
+    kind: str, error: type[APIError], after: tuple[Raw, ...]
+) -> None:
+    raw: Raw = {"type": "error", "error": {"type": kind, "message": "No."}}
+    attempt = answered(says(*HELLO[:-1], raw, *after), b"")
+    raised = failure(attempt.exchange)
+    assert isinstance(raised, error)
+    assert (raised.in_stream, raised.safe_to_retry) == (True, False)  # type: ignore[attr-defined]
+    assert [event.raw for event in attempt.events] == [*HELLO[:-1]]
+    ending = attempt.exchange.ending()
+    assert (ending.kind, ending.error_type, ending.stop_reason) == ("error", kind, "end_turn")
+    assert (ending.tail_missing, text_of(attempt)) == (False, "Hello")
 
 
 def test_an_error_event_brings_the_limits_and_the_fields_of_its_response() -> None:

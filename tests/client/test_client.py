@@ -8,6 +8,8 @@ import datetime
 import json
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ from support.streams import ANSWER, TOOL_CALL, fold
 from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import ExchangeObserver
+from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Origin
 from rawsse.client.request import RequestData
-from rawsse.client.retry import Timeouts
+from rawsse.client.retry import RetryPolicy, Timeouts
 from rawsse.client.stream import EventStream
 from rawsse.errors import (
     APIError,
@@ -136,7 +139,7 @@ def test_a_request_within_itself_is_refused() -> None:
     turns: list[Any] = []
     turns.append(turns)
     deep: list[Any] = []
-    for _ in range(200_000):
+    for _ in range(100_000):
         deep = [deep]
     for endless in (turns, deep):
         with pytest.raises(ConfigurationError, match="the request cannot be written as JSON: "):
@@ -669,3 +672,31 @@ def test_an_observer_sees_that_the_caller_has_left() -> None:
 def test_a_proxy_of_another_type_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"^proxy must be Proxy, not '5'$"):
         AsyncClient(api_key="x", proxy=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"timeouts": Timeouts(silence=0)}, "timeouts: silence must be a number of seconds above 0, or None, not 0"),
+        ({"max_retries": -1}, "retries: max_retries must be a whole number of 0 or more, not -1"),
+        ({"retry_policy": RetryPolicy(max_delay=-1)}, "retries: max_delay must be a number of seconds of 0 or more"),
+        ({"limits": PoolLimits(max_idle=-1)}, "pool limits: max_idle must be a whole number from 0 up, not -1"),
+    ],
+)
+def test_clocks_retries_and_limits_are_checked_when_a_client_gets_them(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        AsyncClient(api_key=KEY, **options)
+    if "limits" not in options:
+        with pytest.raises(ConfigurationError, match=text):
+            AsyncClient(api_key=KEY).with_options(**options)
+    if options.keys() & {"timeouts", "max_retries"}:
+        with pytest.raises(ConfigurationError, match=text):
+            AsyncClient(api_key=KEY).messages.stream(**ASK, **options)
+
+
+def test_a_client_is_imported_without_what_only_some_programs_need() -> None:
+    needed = "import asyncio, ssl, sys; before = set(sys.modules)"
+    code = f"{needed}; from rawsse import AsyncClient; print(*(sys.modules.keys() - before))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"dataclasses", "datetime", "email", "ipaddress", "random", "urllib.parse", "pydantic"} & {*loaded} == set()
+    assert "h11" not in loaded

@@ -224,7 +224,7 @@ def test_an_option_of_another_type_is_named(option: str, value: Any, wanted: str
 
 def test_a_clock_that_is_no_number_is_named() -> None:
     with pytest.raises(ConfigurationError, match="silence must be a number of seconds above 0, or None, not '5'"):
-        Timeouts(silence="5")  # type: ignore[arg-type]
+        client_of(timeouts=Timeouts(silence="5"))  # type: ignore[arg-type]
 
 
 # --- Several event loops -------------------------------------------------------------------------------------------

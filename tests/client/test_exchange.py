@@ -139,6 +139,16 @@ def test_the_timing_says_when_things_happened() -> None:
     assert (timing.connected, timing.head, timing.ended, timing.longest_gap) == (1, 3, 6.5, 3)
 
 
+def test_a_timing_shows_what_happened_and_forgets_it_for_another_attempt() -> None:
+    timing = Attempt(JSONAnswer).send(is_reused=True).play(2.0, head(content_length="2"), b"{}").timing
+    nothing = "first_event=None, first_content=None, last_ping=None, longest_gap=0.0"
+    assert repr(timing) == f"Timing(connected=0.0, head=2.0, {nothing}, ended=2.0, is_reused=True)"
+    started = timing.started
+    timing.forget_attempt()
+    assert repr(timing) == f"Timing(connected=None, head=None, {nothing}, ended=None, is_reused=False)"
+    assert (timing.started, timing.elapsed()) == (started, 2.0)
+
+
 def test_an_exchange_that_never_began_ended_at_zero() -> None:
     timing = Timing()
     exchange = JSONAnswer(CallSettings(REQUEST, ROUTE, OFF), timing)

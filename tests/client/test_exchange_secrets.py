@@ -207,7 +207,7 @@ MORE_FORMS = {
     "each in HTML without its end": lambda text: "".join(f"&#{ord(char)}" for char in text),
     "each in HTML by hexadecimal without its end": lambda text: "".join(f"&#x{ord(char):x}" for char in text),
     "each in HTML with many zeros": lambda text: "".join(f"&#{ord(char):012};" for char in text),
-    "each in HTML with thousands of zeros": lambda text: "".join(f"&#{ord(char):02000};" for char in text),
+    "one in HTML with thousands of zeros": lambda text: f"&#{ord(text[0]):02000};{text[1:]}",
     "each in HTML by hexadecimal with many zeros": lambda text: "".join(f"&#x{ord(char):040X};" for char in text),
     "names of HTML without their end": lambda text: text.replace("&", "&amp").replace('"', "&quot"),
     "in the name of a field": str.lower,

@@ -85,10 +85,6 @@ def test_the_format_goes_into_the_output_config_beside_what_is_there() -> None:
     assert given == {"max_tokens": 1, "output_config": {"effort": "low"}}
 
 
-def test_without_a_format_the_fields_stay_as_they_are() -> None:
-    assert with_output_format({"output_config": {"format": 5}}, None) == {"output_config": {"format": 5}}
-
-
 def test_two_formats_are_one_too_many() -> None:
     with pytest.raises(ConfigurationError, match=r"output_format or output_config\['format'\], not both"):
         with_output_format({"output_config": {"format": {}}}, OutputFormat(ORDER))

@@ -273,11 +273,3 @@ def test_an_id_that_would_lead_elsewhere_is_refused(id: str) -> None:
 def test_an_id_that_cannot_be_encoded_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"model_id is not Unicode text: 'a\\udfff'"):
         run(client_of().models.retrieve("a\udfff"))
-
-
-def test_pages_can_be_iterated_over_too() -> None:
-    async def story() -> list[list[str]]:
-        page = await first_of(Server(answer("a", "b", has_more=True), answer("c")))
-        return [[model.id for model in each.data] async for each in page.iter_pages()]
-
-    assert run(story()) == [["a", "b"], ["c"]]

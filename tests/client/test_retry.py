@@ -331,7 +331,7 @@ def test_the_policy_has_the_values_of_the_official_sdks_and_a_ceiling() -> None:
 @pytest.mark.parametrize("value", [-1, 1.5, True, None, "2", math.inf])
 def test_a_number_of_retries_is_a_whole_number(value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        RetryPolicy(max_retries=value)
+        RetryPolicy(max_retries=value).check()
     assert str(caught.value) == f"retries: max_retries must be a whole number of 0 or more, not {value!r}"
 
 
@@ -339,14 +339,14 @@ def test_a_number_of_retries_is_a_whole_number(value: Any) -> None:
 @pytest.mark.parametrize("value", [-0.1, math.nan, True, None, "2"])
 def test_a_wait_is_a_number_of_seconds(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        RetryPolicy(**{name: value})
+        RetryPolicy(**{name: value}).check()
     assert str(caught.value) == f"retries: {name} must be a number of seconds of 0 or more, not {value!r}"
 
 
 @pytest.mark.parametrize("name", ["first_delay", "max_delay"])
 def test_a_wait_of_our_own_has_an_end(name: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"{name} must be a number of seconds of 0 or more, not inf"):
-        RetryPolicy(**{name: math.inf})  # type: ignore[arg-type]
+        RetryPolicy(**{name: math.inf}).check()  # type: ignore[arg-type]
 
 
 def test_whole_numbers_of_seconds_will_do() -> None:

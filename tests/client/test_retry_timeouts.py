@@ -18,5 +18,5 @@ def test_four_clocks_are_on_by_default() -> None:
 @pytest.mark.parametrize("value", [0, -1, math.nan, True, "10"])
 def test_a_clock_must_be_positive_or_none(name: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=f"timeouts: {name} must be a number of seconds above 0, or None, not"):
-        Timeouts(**{name: value})
+        Timeouts(**{name: value}).check()
     assert getattr(Timeouts(**{name: None}), name) is None

@@ -38,9 +38,9 @@ from support.streams import ANSWER
 from rawsse.client.answer import Answer
 from rawsse.client.client import AsyncClient
 from rawsse.client.exchange import WRITE_BYTES, CallSettings, Exchange, JSONAnswer
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, Expired, Signal, drive
 from rawsse.client.network.pool import Pool, PoolLimits
+from rawsse.client.network.tls import TLSContext
 from rawsse.client.request import RequestData
 from rawsse.client.retry import RetryPolicy, Timeouts
 from rawsse.client.stream import Call

@@ -20,6 +20,7 @@ import pytest
 from support.background import PATIENCE, Background
 from support.browser import chromium as chromium  # a fixture
 from support.command import ROOT, environment
+from support.redis_server import need_redis, redis_server
 from support.sockets import LOCALHOST, serving
 
 from rawsse import AsyncClient
@@ -356,6 +357,22 @@ def test_the_react_page_chats_in_a_browser(
         assert "Overloaded" in page.get_by_role("alert").inner_text()
         # The browser itself says on the console that an answer was 529.
         assert [each for each in complaints if "529" not in each] == []
+
+
+# --- three_nodes.py ---
+
+
+@pytest.mark.real
+def test_a_reader_goes_on_at_another_node_when_its_own_is_killed() -> None:
+    need_redis()
+    with redis_server() as store:
+        done = run("three_nodes.py", store, api="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    before, _, after = done.stdout.partition("-- the node is killed; another one goes on\n")
+    frames = [line for line in (before + after).splitlines() if line.startswith("{")]
+    assert len(before.splitlines()) == 3
+    assert "".join(json.loads(frame)["text"] for frame in frames) == text_of("thinking")
+    assert re.search("^total +1 ", after, re.MULTILINE)  # one run, counted once
 
 
 # --- pytest_project ---

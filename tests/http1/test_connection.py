@@ -261,6 +261,7 @@ def test_a_chunk_that_is_taken_is_read_as_any_other() -> None:
     assert events_of(connection, [b"1\r\nl\r\n", b"2\r\nl"]) == [Data(b"l"), Data(b"l")]
     assert connection.take_chunk(b"2\r\nhe\r\n") is None  # inside a chunk
     assert events_of(connection, [b"o\r\n0\r\n\r\n"]) == [Data(b"o"), EndOfMessage()]
+    assert connection.take_chunk(b"2\r\nhe\r\n") is None  # after the end of the body
     assert connection.is_reusable
 
 

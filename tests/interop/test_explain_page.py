@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
-Open = Callable[[Recording], "Page"]
+Open = Callable[..., "Page"]
 
 HOSTILE = (
     "</style></script></title><script>alert(1)</script><img src=https://example.com/x onerror=alert(2)>"
@@ -51,9 +51,9 @@ def show(chromium: Browser, settings: dict[str, Any], tmp_path: Path) -> Iterato
         page.on("console", lambda message: wrong.append(message.text))
         page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith("file:") else None)
 
-        def show(recording: Recording) -> Page:
+        def show(recording: Recording, event: int | None = None) -> Page:
             file = tmp_path / "page.html"
-            file.write_text(explain_html(recording), encoding="utf-8")
+            file.write_text(explain_html(recording, event=event), encoding="utf-8")
             page.goto(file.as_uri())
             return page
 
@@ -185,6 +185,24 @@ def test_nothing_sticks_out_sideways(show: Open, settings: dict[str, Any]) -> No
     page = show(everything())
     page.locator("summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") == settings["viewport"]["width"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"viewport": {"width": width, "height": 700}, "color_scheme": scheme}
+        for width, scheme in ((320, "dark"), (1600, "light"))
+    ],
+)
+def test_the_page_of_one_event_can_be_read_from_the_read_to_the_message(show: Open, settings: dict[str, Any]) -> None:
+    page = show(shipped_fixtures()["plain"], event=5)
+    assert page.locator("section dt").all_inner_texts() == ["read", "as HTTP chunk", "lines", "JSON", "message"]
+    event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": " is"}}
+    assert json.loads(page.locator("section dd").nth(3).inner_text()) == event
+    assert page.evaluate("document.documentElement.scrollWidth") == settings["viewport"]["width"]
+    page.hover("section dd >> nth=2")
+    ratio, whose = page.evaluate(WORST_CONTRAST)
+    assert ratio >= 4.5, whose
 
 
 def test_a_long_recording_is_laid_out_at_once(show: Open) -> None:

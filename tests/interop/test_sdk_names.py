@@ -13,7 +13,7 @@ from support.streams import ANSWER, TOOL_CALL
 import rawsse
 from rawsse import Client, messages, tool
 from rawsse.client.resources import AskFields, AsyncModels, CallOptions, CountFields, ModelInfo, TokenCount
-from rawsse.client.tools import ToolRunner
+from rawsse.client.tools.runner import ToolRunner
 from rawsse.messages.lens import Lens
 
 anthropic = pytest.importorskip("anthropic", reason="the official SDK: the extra `interop`")

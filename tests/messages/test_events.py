@@ -403,14 +403,17 @@ def test_what_an_event_cannot_do_without_is_named(raw: Raw, text: str) -> None:
 # --- Derived events ------------------------------------------------------------------------------------------------
 
 
+SUMMARY = CompactionDelta({"content": "c"})
+
+
 def test_a_derived_event_says_its_index_its_type_and_its_piece() -> None:
     kinds: list[Any] = [
         TextEvent(1, "t", lambda: "text"),
         ThinkingEvent(1, "t", lambda: "thinking"),
         InputJSONEvent(1, "{", dict),
         CitationEvent(1, Citation({}), list),
-        SignatureEvent(1, "s"),
-        CompactionEvent(1, CompactionDelta({})),
+        SignatureEvent(1, "s", str),
+        CompactionEvent(1, SUMMARY, lambda: SUMMARY),
     ]
     assert [event.type for event in kinds] == ["text", "thinking", "input_json", "citation", "signature", "compaction"]
     assert {event.index for event in kinds} == {1}
@@ -421,8 +424,8 @@ DERIVED: list[tuple[Any, Any]] = [
     (ThinkingEvent(1, "t", lambda: "one"), ThinkingEvent(1, "t", lambda: "two")),
     (InputJSONEvent(1, "{", lambda: "one"), InputJSONEvent(1, "{", lambda: "two")),
     (CitationEvent(1, Citation({}), list), CitationEvent(1, Citation({}), lambda: [Citation({})])),
-    (SignatureEvent(1, "s"), SignatureEvent(1, "s")),
-    (CompactionEvent(1, CompactionDelta({"content": "c"})), CompactionEvent(1, CompactionDelta({"content": "c"}))),
+    (SignatureEvent(1, "s", lambda: "one"), SignatureEvent(1, "s", lambda: "two")),
+    (CompactionEvent(1, SUMMARY, lambda: SUMMARY), CompactionEvent(1, SUMMARY, lambda: CompactionDelta({}))),
 ]
 
 

@@ -62,18 +62,26 @@ def seen(builder: MessageBuilder, stream: Iterable[Event], *, is_watched: bool) 
             yield type(exc), str(exc)
         else:
             assert event is not None
-            derived += builder.expand(event)
+            for each in builder.expand(event):
+                if each is event:
+                    yield ends_of(event)
+                else:
+                    derived.append(each)
             yield builder.added_text, event.raw, repr(event.raw)  # 1 is not True
         yield builder.state, builder.phase, builder.is_complete, builder.has_content, builder.error, builder.stop_reason
         yield builder._message_bytes, builder._event_number, list(builder.deviations)
         yield [(block.complete, block.length, list(block.fragments)) for block in builder._blocks]
         if is_watched:
             yield message_of(builder)
-    yield [
-        (repr(event).replace("PlainDelta", "ContentBlockDelta"), repr(getattr(event, "snapshot", None)))
-        for event in derived
-    ]
+    yield [(repr(event), repr(getattr(event, "snapshot", None))) for event in derived]
     yield message_of(builder)
+
+
+def ends_of(event: StreamEvent) -> Any:
+    """What the fold may put into an event of the wire."""
+    set_by_it = [getattr(event, name, None) for name in ("delta", "content_block", "message")]
+    kind = ContentBlockDelta if type(event) is PlainDelta else type(event)
+    return kind, [(type(each), getattr(each, "raw", each)) for each in set_by_it if each is not None]
 
 
 def message_of(builder: MessageBuilder) -> Any:

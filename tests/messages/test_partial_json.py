@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rawsse.errors import PartialJSONError
+from rawsse.messages import partial_json
 from rawsse.messages.partial_json import MAX_DEPTH, MAX_NUMBER_CHARS, PartialJSON, read_partial
 
 DOCUMENTS = [
@@ -219,9 +220,8 @@ def test_the_position_counts_over_all_fragments() -> None:
     reading = PartialJSON()
     for fragment in ("[1,", " ", "2"):
         reading.feed(fragment)
-    with pytest.raises(PartialJSONError, match="character 7") as caught:
+    with pytest.raises(PartialJSONError, match="at character 7: "):
         reading.feed(", ,")
-    assert caught.value.position == 7
 
 
 def test_after_an_error_every_call_raises_it_again_and_the_reading_stays() -> None:
@@ -235,9 +235,12 @@ def test_after_an_error_every_call_raises_it_again_and_the_reading_stays() -> No
     assert reading.value == [1, 2]
 
 
-@pytest.mark.parametrize("text", ["[1, 2.5x", "[1, " + "9" * (MAX_NUMBER_CHARS + 1), '[1, "ab\n', '[1, "ab\\x'])
-@pytest.mark.parametrize("size", [1, 3, len("[1, 2.5x"), MAX_NUMBER_CHARS + 8])
-def test_a_token_that_is_wrong_does_not_count_wherever_the_text_was_cut(text: str, size: int) -> None:
+@pytest.mark.parametrize("text", ["[1, 2.5x", "[1, " + "9" * 31, '[1, "ab\n', '[1, "ab\n5', '[1, "ab\\x'])
+@pytest.mark.parametrize("size", [1, 3, len("[1, 2.5x"), 38])
+def test_a_token_that_is_wrong_does_not_count_wherever_the_text_was_cut(
+    text: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_json, "MAX_NUMBER_CHARS", 30)  # a number is read again with each piece of it
     reading = PartialJSON(keep_strings=True)
 
     def feed() -> None:
@@ -262,7 +265,7 @@ def test_nesting_is_bounded(opening: str) -> None:
 
 def test_the_bound_on_nesting_is_an_argument() -> None:
     assert read_partial("[[]]", max_depth=2) == [[]]
-    assert error_of("[[[", max_depth=2).position == 2
+    assert "at character 2: " in str(error_of("[[[", max_depth=2))
 
 
 def test_the_length_of_a_number_is_bounded() -> None:
@@ -297,7 +300,7 @@ def test_four_times_the_text_character_by_character_takes_no_more_than_eight_tim
             reading.feed(char)
             _ = reading.value
 
-    small, large = (cpu_seconds_for(lambda n=n: read(n)) for n in (10_000, 40_000))  # type: ignore[misc]
+    small, large = (cpu_seconds_for(lambda n=n: read(n)) for n in (5_000, 20_000))  # type: ignore[misc]
     assert large / small < 8, f"{large / small:.1f} times as long: quadratic would be 16"
 
 

@@ -11,8 +11,9 @@ from rawsse.client.stream import EventStream
 from rawsse.relay.dialects import Dialect, Failure, TextDialect
 from rawsse.relay.node import Node
 from rawsse.relay.push import UnfoldedAnswer, pushed
+from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import Observer, RunRecord
-from rawsse.relay.store import Limits, MemoryStore, Store, StoreUnavailableError
+from rawsse.relay.store import MemoryStore, Store, StoreUnavailableError
 from rawsse.relay.stored_runs import OwnedRun
 
 from .outlets import REQUEST, House, join
@@ -66,7 +67,7 @@ class Host(House):
     def __init__(self, store: Store, *script: bytes, **limits: Any) -> None:
         super().__init__(*script, **limits)
         self.gate = Gate(store)
-        self.node = Node(self.gate, self.runs)
+        self.node = Node(self.runs, Quotas(), self.gate)
         self.kept = Kept()
         self.runs._observers = [*self.runs._observers, self.kept]
         self.runs.clock = asyncio.get_running_loop().time
@@ -78,9 +79,7 @@ class Host(House):
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
         source = pushed(open_stream)
-        limits = [Limits("")]
-        run, acquired = await self.node.begin(dialect or TextDialect(), source, limits, user="ada", model="x", id=id)
-        assert acquired.known is None
+        run, _ = await self.node.begin(dialect or TextDialect(), source, None, user="ada", model="x", id=id)
         assert isinstance(run, OwnedRun)
         return run
 
@@ -121,4 +120,4 @@ async def cluster(count: int = 2, *script: bytes, **limits: Any) -> AsyncIterato
         for host in hosts:
             host.gate.opened.set()
             host.gate.is_down = host.gate.answers_are_lost = False
-            await host.runs.aclose(Failure(503, "shutdown", "bye", retry=2000), host.node.aclose)
+            await host.node.aclose(Failure(503, "shutdown", "bye", retry=2000))

@@ -20,8 +20,8 @@ from urllib.parse import urlencode
 from support.clock import ticks
 from support.streams import PING, STOP, Raw, block_start, block_stop, end, start, text_delta, to_bytes
 
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.relay import Ledger, RunLimits, RunRecord, User, UserLimits
 from rawsse.relay.record import RunStart
 from rawsse.relay.runs import Run

@@ -24,8 +24,8 @@ from support.clock import run
 from support.streams import ANSWER, Raw, to_bytes
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.relay import Relay
 from rawsse.replay.fakes import FakeStream, fake_links
 from rawsse.sse import Decoder, Event

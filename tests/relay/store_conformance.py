@@ -54,6 +54,11 @@ async def begin(cluster: Cluster, run: StoredRun | None = None) -> StoredRun:
     return run
 
 
+async def finish(cluster: Cluster, write: Write, tokens: int, keep_seconds: float) -> bool:
+    (is_done,) = await cluster.store.write([write._replace(tokens=tokens, keep_seconds=keep_seconds)])
+    return is_done
+
+
 async def lapse(cluster: Cluster, node: str) -> None:
     """The lease of that node runs out, while `witness` sees it."""
     for _ in range(20):
@@ -138,7 +143,7 @@ async def the_open_runs_are_those_of_all_nodes_that_have_not_ended(cluster: Clus
     first = await begin(cluster)
     second = await begin(cluster, run_of(owner="b", id="run-2", tag="0002"))
     assert sorted(run.id for run in await cluster.store.open_runs()) == ["run-1", "run-2"]
-    assert await cluster.store.finish(Write(first, 0, 1, b"x"), 0, 60)
+    assert await finish(cluster, Write(first, 0, 1, b"x"), 0, 60)
     assert await cluster.store.open_runs() == [second]
 
 
@@ -197,7 +202,7 @@ async def a_write_that_would_leave_a_gap_is_refused(cluster: Cluster) -> None:
 @case
 async def a_write_to_a_run_that_is_forgotten_is_refused(cluster: Cluster) -> None:
     run = await begin(cluster)
-    assert await cluster.store.finish(Write(run, 0, 1, b"end"), 0, 0.05)
+    assert await finish(cluster, Write(run, 0, 1, b"end"), 0, 0.05)
     async with asyncio.timeout(10):
         while await cluster.store.find(*run.key) is not None:
             await cluster.pass_time(0.05)
@@ -228,7 +233,7 @@ async def a_reader_waits_for_what_comes(cluster: Cluster) -> None:
 @case
 async def a_reader_that_is_woken_looks_again(cluster: Cluster) -> None:
     reading = asyncio.ensure_future(cluster.store.read("reader", {}, 5))
-    await cluster.store.wake("reader")
+    await cluster.store.touch("reader", [])
     assert await reading == ({}, [])
 
 
@@ -236,7 +241,7 @@ async def a_reader_that_is_woken_looks_again(cluster: Cluster) -> None:
 async def the_last_entry_says_so(cluster: Cluster) -> None:
     run = await begin(cluster)
     await cluster.store.write([Write(run, 0, 1, b"one")])
-    assert await cluster.store.finish(Write(run, 1, 3, b"end"), 0, 60)
+    assert await finish(cluster, Write(run, 1, 3, b"end"), 0, 60)
     entries, _ = await cluster.store.read("reader", {run.key: (1, 0)}, 0.01)
     assert [(entry.number, entry.is_last) for entry in entries[run.key]] == [(1, False), (3, True)]
     assert await cluster.store.find(*run.key) == replace(run, is_ended=True)
@@ -247,7 +252,7 @@ async def a_finish_that_is_repeated_is_done_once(cluster: Cluster) -> None:
     run = await begin(cluster)
     await begin(cluster, run_of(id="run-2", tag="0002"))
     for _ in range(2):
-        assert await cluster.store.finish(Write(run, 0, 1, b"end"), 5, 60)
+        assert await finish(cluster, Write(run, 0, 1, b"end"), 5, 60)
     assert await entries_of(cluster, run) == [(1, 1, b"end")]
     acquired = await cluster.store.admit(NOBODY_REFUSED, counts=False)
     assert acquired.counts[0].open == 1
@@ -270,7 +275,7 @@ async def a_stop_reaches_the_owner_and_stays(cluster: Cluster) -> None:
 @case
 async def a_run_that_has_ended_is_not_stopped(cluster: Cluster) -> None:
     run = await begin(cluster)
-    await cluster.store.finish(Write(run, 0, 1, b"end"), 0, 60)
+    await finish(cluster, Write(run, 0, 1, b"end"), 0, 60)
     await cluster.store.stop(run)
     assert await cluster.store.find(*run.key) == replace(run, is_ended=True)
 
@@ -316,10 +321,10 @@ async def runs_whose_taker_is_silent_are_taken_again(cluster: Cluster) -> None:
 @case
 async def it_is_known_when_a_run_was_last_read_elsewhere(cluster: Cluster) -> None:
     run = await begin(cluster)
-    assert await cluster.store.touch([run_of(id="missing"), run_of(tag="another")]) == [False, False]
+    assert await cluster.store.touch("b", [run_of(id="missing"), run_of(tag="another")]) == [False, False]
     assert await cluster.store.find("ada", "missing") is None
     assert await cluster.store.unread_seconds(run) == math.inf
-    assert await cluster.store.touch([run]) == [True]
+    assert await cluster.store.touch("b", [run]) == [True]
     assert 0 <= await cluster.store.unread_seconds(run) < 60
     await cluster.pass_time(0.05)
     assert await cluster.store.unread_seconds(run) >= 0.05
@@ -329,7 +334,7 @@ async def it_is_known_when_a_run_was_last_read_elsewhere(cluster: Cluster) -> No
 @case
 async def the_end_of_a_run_that_was_not_begun_does_not_end_the_one_that_was(cluster: Cluster) -> None:
     run = await begin(cluster, run_of("b", tag="0002"))
-    assert not await cluster.store.finish(Write(run_of("a", tag="0001"), 0, 1, b"end"), 0, 60)
+    assert not await finish(cluster, Write(run_of("a", tag="0001"), 0, 1, b"end"), 0, 60)
     assert await cluster.store.find(*run.key) == run
 
 
@@ -372,10 +377,10 @@ async def the_writes_of_an_owner_whose_run_was_taken_are_refused(cluster: Cluste
     await lapse(cluster, "a")
     ((new, last),) = await cluster.store.take("b", "a", LEASE)
     assert await cluster.store.write([Write(run, 1, 2, b"zombie")]) == [False]
-    assert not await cluster.store.finish(Write(run, 1, 2, b"zombie"), 9, 60)
+    assert not await finish(cluster, Write(run, 1, 2, b"zombie"), 9, 60)
     await cluster.store.renew("b", LEASE)
-    assert await cluster.store.finish(Write(new, 0, last + 1, b"end"), 0, 60)
-    assert not await cluster.store.finish(Write(run, 1, 2, b"zombie"), 9, 60)
+    assert await finish(cluster, Write(new, 0, last + 1, b"end"), 0, 60)
+    assert not await finish(cluster, Write(run, 1, 2, b"zombie"), 9, 60)
     assert await entries_of(cluster, run) == [(1, 1, b"one"), (2, 2, b"end")]
 
 
@@ -406,7 +411,7 @@ async def a_run_whose_taker_dies_is_taken_again(cluster: Cluster) -> None:
 @case
 async def a_run_that_has_ended_is_not_taken(cluster: Cluster) -> None:
     run = await begin(cluster)
-    await cluster.store.finish(Write(run, 0, 1, b"end"), 0, 60)
+    await finish(cluster, Write(run, 0, 1, b"end"), 0, 60)
     await lapse(cluster, "a")
     assert await cluster.store.take("b", "a", LEASE) == []
 
@@ -415,7 +420,7 @@ async def a_run_that_has_ended_is_not_taken(cluster: Cluster) -> None:
 async def a_dead_node_loses_only_the_runs_that_it_owns(cluster: Cluster) -> None:
     run = await begin(cluster)
     # As after a lapse: the end is written under the node's new name, and the old one still has the run in its books.
-    assert await cluster.store.finish(Write(replace(run, owner="a2"), 0, 1, b"end"), 0, 0.05)
+    assert await finish(cluster, Write(replace(run, owner="a2"), 0, 1, b"end"), 0, 0.05)
     for _ in range(20):
         await cluster.pass_time(0.05)
         if await cluster.store.find(*run.key) is None:
@@ -472,9 +477,9 @@ async def a_run_that_ends_gives_back_its_place_and_costs_its_tokens(cluster: Clu
     first, second, third = (replace(run_of(id=f"run-{n}", tag=f"{n}"), time=now) for n in range(3))
     assert not (await cluster.store.acquire(first, limits)).is_refused
     assert (await cluster.store.acquire(second, limits)).is_refused
-    assert await cluster.store.finish(Write(first, 0, 1, b"end"), 9, 60)
+    assert await finish(cluster, Write(first, 0, 1, b"end"), 9, 60)
     assert not (await cluster.store.acquire(second, limits)).is_refused
-    assert await cluster.store.finish(Write(second, 0, 1, b"end"), 1, 60)
+    assert await finish(cluster, Write(second, 0, 1, b"end"), 1, 60)
     ada, everyone = (await cluster.store.admit(limits, counts=False)).counts
     assert (ada.tokens, everyone.tokens, ada.open, everyone.open) == (10, 10, 0, 0)
     assert (await cluster.store.acquire(third, limits)).is_refused
@@ -484,7 +489,7 @@ async def a_run_that_ends_gives_back_its_place_and_costs_its_tokens(cluster: Clu
 async def the_tokens_of_a_run_that_began_on_another_day_do_not_count_today(cluster: Cluster) -> None:
     run = replace(run_of(), time=86_400.0)
     await begin(cluster, run)
-    assert await cluster.store.finish(Write(run, 0, 1, b"end"), 9, 60)
+    assert await finish(cluster, Write(run, 0, 1, b"end"), 9, 60)
     (everyone,) = (await cluster.store.admit(NOBODY_REFUSED, counts=False)).counts
     assert everyone.tokens == 0
 

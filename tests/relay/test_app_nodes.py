@@ -32,7 +32,7 @@ async def relays(*script: bytes, count: int = 2, **options: Any) -> AsyncIterato
         yield stages
     finally:
         for stage in stages:
-            gate: Any = stage.relay.home.node._store  # type: ignore[attr-defined]
+            gate: Any = stage.relay.home._store  # type: ignore[attr-defined]
             gate.is_down = False
             await stage.relay.aclose()
 
@@ -140,6 +140,7 @@ def test_the_list_and_the_stop_of_all_runs_are_those_of_all_nodes() -> None:
             listed = (await b.ask("GET", "/runs").done()).json
             assert sorted(each["run"] for each in listed) == [f"{ID}-0", f"{ID}-1"]
             assert (await b.ask("DELETE", "/runs").done()).json == {"stopped": 2}
+            assert a.relay.open_runs() == b.relay.open_runs() == []
             for reader in readers:
                 assert '"cancelled"' in (await reader.done()).body.decode()
             assert (await a.ask("GET", "/runs").done()).json == []
@@ -246,7 +247,7 @@ def test_a_daily_limit_that_ends_open_runs_ends_those_of_the_node() -> None:
 def test_without_the_store_new_runs_and_resumes_are_refused_with_a_time_to_retry() -> None:
     async def story() -> None:
         async with relays(WHOLE) as (a, _):
-            gate: Any = a.relay.home.node._store  # type: ignore[attr-defined]
+            gate: Any = a.relay.home._store  # type: ignore[attr-defined]
             gate.is_down = True
             for method, path in (("POST", "/stream"), ("GET", f"/runs/{ID}"), ("DELETE", f"/runs/{ID}")):
                 refused = await a.ask(method, path, CHAT if method == "POST" else None).done()
@@ -254,7 +255,9 @@ def test_without_the_store_new_runs_and_resumes_are_refused_with_a_time_to_retry
                 assert refused.headers["retry-after"] == "2"
             assert a.calls == []
             assert (await a.ask("GET", "/healthz").done()).status == 200
+            assert (await a.ask("GET", "/readyz").done()).status == 503
             gate.is_down = False
+            assert (await a.ask("GET", "/readyz").done()).status == 200
             assert (await a.ask("POST", "/stream", CHAT).done()).status == 200
 
     run(story())

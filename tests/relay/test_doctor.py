@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from support.clock import run, ticks
+from support.clock import run
 from support.loops import Loop, each_loop
 
 from rawsse.cli.inspect import measure
@@ -19,8 +19,7 @@ from rawsse.relay.follow import SSE_HEADERS
 from rawsse.relay.guard import Guard
 from rawsse.sse import Decoder, Event
 
-from .outlets import FakeOutlet
-from .stage import Browser, frames
+from .stage import Browser
 from .test_app_hosts import HOSTS, Open
 
 PLAN = Plan(events=10, interval=0.2, silence=2.0)
@@ -155,51 +154,22 @@ def test_a_query_beyond_the_limits_is_refused_before_anything_is_sent() -> None:
     run(story())
 
 
-class PushExchange(Exchange):
-    """An exchange on a server that has `rawsse.push`."""
-
-    def __init__(self, outlet: FakeOutlet) -> None:
-        async def nothing(*_: Any) -> Any: ...
-
-        scope = {"method": "GET", "path": "/doctor", "headers": [], "query_string": b"events=3&interval=1&silence=1"}
-        super().__init__(scope, nothing, nothing, Guard())
-        self.fake = outlet
-
-    def outlet(self) -> Any:
-        return self.fake
-
-
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 3.0], ids=["head", "beats", "silence"])
 @pytest.mark.parametrize("is_cancelled", [True, False])
 def test_nothing_is_sent_when_the_client_has_gone(seconds: float, *, is_cancelled: bool) -> None:
     async def story() -> None:
-        outlet = FakeOutlet()
-        task = asyncio.create_task(send_beats(PushExchange(outlet), SSE_HEADERS))
+        browser = ask("events=3&interval=1&silence=1")
         await asyncio.sleep(seconds)
         if is_cancelled:
-            task.cancel()
+            browser.task.cancel()
         else:
-            outlet.leave()
-        await asyncio.wait({task})
-        count = len(outlet.sent)
+            browser.leave()
+        await asyncio.wait({browser.task})
+        count = len(browser.sent)
         await asyncio.sleep(100)
-        assert (len(outlet.sent), outlet.body != b"") == (count, True)
+        assert (len(browser.sent), browser.body != b"") == (count, True)
 
     run(story())
-
-
-def test_to_be_told_again_that_the_client_takes_more_changes_nothing() -> None:
-    async def story() -> list[float]:
-        outlet = FakeOutlet()
-        task = asyncio.create_task(send_beats(PushExchange(outlet), SSE_HEADERS))
-        await asyncio.sleep(0.1)
-        outlet.sink.on_drain()
-        await task
-        outlet.sink.on_drain()
-        await asyncio.sleep(100)
-        return [time - outlet.times[0] for time in outlet.times]
-
-    assert run(story()) == pytest.approx([0, 0.5, 1.5, 2.5, 3.5])
 
 
 def test_a_client_that_goes_ends_the_request_under_any_server() -> None:
@@ -215,21 +185,18 @@ def test_a_client_that_goes_ends_the_request_under_any_server() -> None:
 
 
 def test_a_client_that_takes_no_more_is_waited_for() -> None:
-    async def story() -> list[float]:
-        outlet = FakeOutlet()
-        task = asyncio.create_task(send_beats(PushExchange(outlet), SSE_HEADERS))
-        await ticks(3)
-        outlet.stall()
+    async def story() -> Browser:
+        browser = ask("events=3&interval=1&silence=1")
+        await asyncio.sleep(0.1)
+        browser.stall()
         await asyncio.sleep(100)
-        started = outlet.times[0]
-        assert [time - started for time in outlet.times] == pytest.approx([0, 0.5])  # the beat that filled it
-        outlet.go_on()
-        await task
-        sent = [float(frame.data.split()[1]) for frame in frames(outlet.body)]
-        assert sent == pytest.approx([time - started for time in outlet.times[1:]], abs=0.001)
-        return sent
+        assert browser.times == pytest.approx([0, 0.5])  # the beat that filled it
+        browser.go_on()
+        return await browser.done()
 
-    assert run(story())[1:] == pytest.approx([101, 102, 103])
+    browser = run(story())
+    assert browser.times == pytest.approx([0, 0.5, 101.1, 102.1, 103.1])
+    assert [float(frame.data.split()[1]) for frame in browser.frames] == pytest.approx(browser.times[1:], abs=0.001)
 
 
 @pytest.mark.parametrize("open_host", HOSTS)

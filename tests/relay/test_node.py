@@ -10,7 +10,8 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, STOPPED, WRITE_PAUSE_SECONDS
+from rawsse.relay.home import STOPPED
+from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS
 from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 from rawsse.relay.stored_runs import RemoteRun
 
@@ -115,8 +116,25 @@ def test_a_run_whose_beginning_got_no_answer_is_ended_by_its_node() -> None:
             a.gate.answers_are_lost = False
             async with asyncio.timeout(LEASE):
                 assert data(await join(remote).done())[-1] == "[DONE]"
-            assert await b.node.open_runs() == []
+            assert await b.node.open_runs(None) == {}
             assert [record.run for record in a.kept.records] == ["run-1"]
+
+    run(story())
+
+
+def test_a_node_without_a_lease_does_not_ask_for_runs_that_it_would_have_to_end() -> None:
+    async def story() -> None:
+        async with cluster(1) as (a,):
+            a.gate.is_down = True
+            await asyncio.sleep(2 * LEASE)
+            for _ in range(5):
+                with pytest.raises(Answer) as refused:
+                    await a.own()
+                assert refused.value.status == 503
+            assert a.node._orphans == {}, "each request of an outage would be kept until its end"
+            a.gate.is_down = False
+            await asyncio.sleep(LEASE)
+            await a.own()
 
     run(story())
 
@@ -127,7 +145,7 @@ def test_a_run_whose_node_left_before_it_could_end_it_is_ended_by_another() -> N
             a.gate.answers_are_lost = True
             with pytest.raises(Answer):
                 await a.own()
-            await a.runs.aclose(Failure(503, "shutdown", "bye"), a.node.aclose)
+            await a.node.aclose(Failure(503, "shutdown", "bye"))
             remote = await b.node.find("ada", "run-1")
             assert remote is not None
             async with asyncio.timeout(LEASE + BLOCK):
@@ -229,7 +247,7 @@ def test_a_run_without_readers_at_any_node_is_cancelled_after_the_grace() -> Non
             remote = await b.node.find("ada", "run-1")
             assert remote is not None
             there = join(remote)
-            await asyncio.sleep(15)
+            await asyncio.sleep(15.5)
             there.leave()
             await asyncio.sleep(9)
             assert not api.is_closed
@@ -273,16 +291,16 @@ def test_a_node_keeps_its_lease_while_it_ends_the_runs_of_another(monkeypatch: p
             store, before = a.gate._store, b.node.id
             assert isinstance(store, MemoryStore)
 
-            async def finish(*asked: Any) -> bool:
+            async def write(some: Any) -> Any:
                 await asyncio.sleep(LEASE / 5)
-                return await MemoryStore.finish(store, *asked)
+                return await MemoryStore.write(store, some)
 
-            monkeypatch.setattr(store, "finish", finish)
+            monkeypatch.setattr(store, "write", write)
             await a.kill()
             for _ in range(10):
                 await asyncio.sleep(LEASE)
                 assert b.node.id == before
-            assert await b.node.open_runs() == []
+            assert await b.node.open_runs(None) == {}
 
     run(story())
 
@@ -293,7 +311,7 @@ def test_a_run_that_is_about_to_begin_at_a_shutdown_says_so() -> None:
             a.gate.opened.clear()
             beginning = asyncio.ensure_future(a.own())
             await ticks(20)
-            closing = asyncio.ensure_future(a.runs.aclose(Failure(503, "shutdown", "bye"), a.node.aclose))
+            closing = asyncio.ensure_future(a.node.aclose(Failure(503, "shutdown", "bye")))
             await ticks(20)
             a.gate.opened.set()
             with pytest.raises(Answer) as refused:
@@ -315,7 +333,9 @@ def test_the_stop_of_a_run_that_is_lost_meanwhile_has_not_ended_it() -> None:
             await ticks(50)
             a.gate.is_down = True
             owned.stop(STOPPED)
-            assert not await a.node.stopped(owned)
+            with pytest.raises(Answer) as refused:
+                await a.node.stop(owned)
+            assert refused.value.status == 503
 
     run(story())
 
@@ -536,7 +556,7 @@ def test_a_run_of_which_the_store_has_lost_frames_is_ended_for_every_reader(lost
             for seen in range(4):
                 texts = data(await join(again, seen).done())
                 assert [text[:7] for text in texts][-2:] == ['{"error', "[DONE]"]
-            assert await b.node.open_runs() == []
+            assert await b.node.open_runs(None) == {}
             assert len(a.kept.records) == 1
 
     run(story())
@@ -597,6 +617,6 @@ def test_a_run_whose_client_cannot_come_back_is_kept_in_no_log() -> None:
             assert b"message_stop" in await outlet.done()
             assert await b.node.find("ada", "run-1") is None
             assert await b.node._store.entries(owned.stored) == []
-            assert await b.node.open_runs() == []
+            assert await b.node.open_runs(None) == {}
 
     run(story())

@@ -120,13 +120,13 @@ def test_a_dead_node_whose_runs_are_taken_leaves_nothing_behind(url: str) -> Non
         store = RedisStore(url)
         try:
             await store._redis.flushall()
-            await store.renew("a", 0.01)
+            await store.renew("a", 0.1)
             await store.acquire(run, [])
             await store.stop(run)  # it will not read this
             while "a" not in (await store.renew("b", 60))[1]:
                 pass
             ((taken, last),) = await store.take("b", "a", 60)
-            assert await store.finish(Write(taken, last, last + 1, b"end"), 0, 60)
+            assert await store.write([Write(taken, last, last + 1, b"end", tokens=0)]) == [True]
             await store.leave("b")
             assert sorted(await store._redis.keys("rs:n*")) == []
         finally:
@@ -139,9 +139,9 @@ def test_scripts_are_loaded_again_into_a_redis_that_was_restarted(url: str) -> N
     async def main() -> None:
         store = RedisStore(url)
         try:
-            await store.renew("a", 1)
+            await store.renew("a", 60)
             await store._redis.script_flush()
-            assert (await store.renew("a", 1))[0]
+            assert (await store.renew("a", 60))[0]
         finally:
             await store.aclose()
 

@@ -79,7 +79,7 @@ class Checked(Schedule):
         for name in (*NAMES, ""):
             left = quotas.me(User(name, PLENTY) if name else None, self.now)["left"]
             assert left == {"tokens": 10**9 - self.rows.tokens(name), "open_runs": 9}, name
-        assert not any(account.reserved or account.open for account in (*quotas._kept.values(), quotas._all))
+        assert not any(count.open for count in (quotas._all, *(count for _, count in quotas._kept.values())))
 
     def check_reader(self, reader: Reader) -> None:
         """It got each frame once and in order, to the one end."""

@@ -32,7 +32,7 @@ from .test_app_hosts import Host, connected
 from .test_ledger import rows as rows_in
 from .test_record import Rows
 
-MANY = 1000 if os.environ.get("RAWSSE_EVERY_CUT") else 200
+MANY = 1000 if os.environ.get("RAWSSE_EVERY_CUT") else 100
 CLIENTS = 50
 MESSAGES = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 LONG: list[Raw] = [start(), *block(0, TEXT_BLOCK, *(text_delta(0, f"{n:02}" * 6000) for n in range(20))), end(), STOP]

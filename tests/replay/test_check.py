@@ -316,6 +316,14 @@ def test_findings_and_places_are_the_same_however_the_stream_is_cut(end: bytes) 
         assert sorted(found, key=lambda finding: finding.where.byte) == expected
 
 
+def test_only_one_line_feed_belongs_to_the_return_before_it() -> None:
+    stream = GOOD.replace(b"}\n\n", b"}\r\n\n")
+    checker = Checker(max_searched_bytes=0)
+    assert (
+        [finding for byte in stream for finding in checker.feed(bytes([byte]))] + checker.close() == check(stream) == []
+    )
+
+
 def test_an_endless_line_is_given_up_at_the_limit_and_not_when_it_ends() -> None:
     checker = Checker(max_searched_bytes=0)
     assert checker.feed(b"data: " + b"x" * (16 * 1024 * 1024 - 6)) == []

@@ -205,6 +205,37 @@ def test_a_client_is_driven_through_answers_and_its_wrong_endings_are_named(monk
     assert {count for _, count in seen} == {3}
 
 
+HANGS, FAILS, CUTS, RIGHT = Run(None, "", ""), Run(1, "", "no"), Run(0, CUT, ""), Run(0, TEXT, "")
+
+
+@pytest.mark.parametrize(
+    ("runs", "verdict", "words"),
+    [
+        ([RIGHT], "right", "whole"),
+        ([HANGS, RIGHT], "right", "whole; the first time hangs"),
+        ([FAILS, RIGHT], "right", "whole; the first time exit 1: no"),
+        ([CUTS, RIGHT], "right", "whole; the first time ⚠ altered, no error"),
+        ([HANGS, HANGS], "wrong", "hangs"),
+        ([HANGS, FAILS], "wrong", "exit 1: no"),
+        ([CUTS, CUTS], "silent", "⚠ altered, no error"),
+    ],
+)
+def test_a_client_is_blamed_only_for_what_goes_wrong_twice(
+    runs: list[Run], verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = list(runs)
+
+    async def next_run(command: object, base_url: str, limit: float) -> Run:
+        async with AsyncClient(base_url=base_url, api_key="any") as client:  # it is counted
+            await client.call("GET", "/v1/models", max_retries=0).open()
+        return left.pop(0)
+
+    monkeypatch.setattr(conform, "client_cases", of_names("plain"))
+    monkeypatch.setattr(conform, "_run", next_run)
+    assert asyncio.run(try_client(["any"])) == [("plain", verdict, words)]
+    assert left == []
+
+
 def test_a_client_that_fails_with_a_whole_answer_is_tried_no_further() -> None:
     (row,) = asyncio.run(try_client(command("import sys; sys.exit('no such module')")))
     assert (row.verdict, row.what) == ("wrong", "exit 1: it did not ask ANTHROPIC_BASE_URL")
@@ -366,9 +397,9 @@ ERROR_EVENT = b'event: error\ndata: {"type":"error","error":{"type":"%s","messag
         ("plain", with_body(*EVENTS[:-2]), "wrong", "stream-end"),
         ("plain", in_json("{}", 502), "wrong", "status 502: b'{}'"),
         ("plain", NO_ANSWER, "wrong", "no answer"),
-        ("pings", changed(b'event: ping\ndata: {"type": "ping"}\n\n', b"", PINGS), "right", "; 0 of "),
+        ("pings", changed(b'event: ping\ndata: {"type": "ping"}\n\n', b"", PINGS), "right", ", and 0 of "),
         ("unicode, rewrite comments", COMMENTS, "right", "byte for byte"),
-        ("unicode, rewrite comments", shipped_fixtures()["unicode"], "right", "; 1 of 1 pings, 0 of "),
+        ("unicode, rewrite comments", shipped_fixtures()["unicode"], "right", "the same message in other bytes"),
         ("status=529", error("overloaded_error", 529), "right", "status 529, overloaded_error"),
         ("status=529", error("overloaded_error", 500), "wrong", "instead of status 529"),
         ("status=529", error("api_error", 529), "wrong", "instead of overloaded_error"),
@@ -517,6 +548,32 @@ def test_an_answer_for_which_the_gateway_did_not_ask_its_upstream_is_not_judged(
     assert [row for row in tried(kind=Cache) if row.verdict != "right"] == [
         ("end@event=5", "open", "status 429: the gateway did not ask its upstream")
     ]
+
+
+def test_a_gateway_is_blamed_only_for_what_goes_wrong_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_server(monkeypatch, "plain", "unicode")
+    answers: list[str] = []
+
+    class Flaky(Gateway):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            answers.append(scope["type"])
+            is_flaky = answers.count("http") in (1, 6)  # the first answer, and the first of `plain`
+
+            async def other(message: Any) -> None:
+                await send({**message, "status": 503} if is_flaky and "status" in message else message)
+
+            await super().__call__(scope, receive, other)
+
+    rows = tried(kind=Flaky)
+    assert wrong(rows) == []
+    assert rows[-2].what.startswith("byte for byte; the first time status 503: ")
+    assert rows[-1] == ("unicode", "right", "byte for byte")
+
+
+def test_an_answer_without_end_is_read_up_to_a_limit_and_counts_as_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conform, "MAX_ANSWER_BYTES", 500)
+    of_server(monkeypatch)
+    assert "stream" in wrong(tried())
 
 
 def test_a_gateway_without_its_upstream_is_one_row_that_does_not_show_the_key() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from functools import partial
 
 import pytest
 
 from rawsse.replay import Read, Recording, shipped_fixtures
 from rawsse.replay.explain import MAX_LABELLED_LINES, WIDTH, Timeline, explain, visible
+from rawsse.sse import Decoder
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
@@ -60,9 +63,8 @@ def test_a_gap_stands_before_the_read_that_ended_it() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
-def test_no_line_is_wider_than_asked_for(name: str) -> None:
-    for width in (60, WIDTH, 160):
-        assert max(map(len, explain(shipped_fixtures()[name], width=width).split("\n"))) <= width
+def test_no_line_is_wider_than_the_width(name: str) -> None:
+    assert max(map(len, explain(shipped_fixtures()[name]).split("\n"))) <= WIDTH
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
@@ -89,9 +91,11 @@ def test_data_that_are_no_json_are_shown_and_do_not_end_the_explanation() -> Non
     assert "═▶ event 2: [DONE] the end mark [DONE], which is not the API's" in text
 
 
-def test_an_event_that_is_too_large_is_said_and_the_rest_is_shown_as_lines() -> None:
-    text = explain(Recording.from_sse(b"data: " + b"x" * (16 * 1024 * 1024 + 1) + b"\n\n" + PING))
-    assert " ! a server-sent event is larger than max_event_bytes (16777216)\n" in text
+def test_an_event_that_is_too_large_is_said_and_the_rest_is_shown_as_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = sys.modules["rawsse.replay.check"]
+    monkeypatch.setattr(checks, "Decoder", partial(Decoder, max_event_bytes=1000))
+    text = explain(Recording.from_sse(b"data: " + b"x" * 1001 + b"\n\n" + PING))
+    assert " ! a server-sent event is larger than max_event_bytes (1000)\n" in text
     assert "event: ping␊" in text
     assert "events             0\n" in text
 
@@ -137,7 +141,7 @@ def test_a_missing_tail_is_told_from_a_whole_stream() -> None:
 def test_a_message_and_a_block_without_their_fields_are_shown_all_the_same() -> None:
     text = explain(Recording.from_sse(b'data: {"type":"message_start","message":{"content":[{"a":1}]}}\n\n'))
     assert "\nmessage            None, None, stop reason None\n" in text
-    assert '\n  [0] None: {"a": 1}\n' in text
+    assert '\n                   [0] None: {"a": 1}\n' in text
 
 
 # --- Figures ---
@@ -158,10 +162,10 @@ def test_the_figures_are_those_of_the_recording() -> None:
 def test_a_long_figure_takes_several_lines_and_not_too_many() -> None:
     words = {"type": "error", "error": {"type": "api_error", "message": "Oops " * 10_000}}
     recording = Recording(status=529, reads=(Read(0.0, json.dumps(words).encode()),))
-    text = explain(recording, width=60)
+    text = explain(recording)
     shown = text[text.index("\nending ") + 1 : text.index("\nmessage ")].split("\n")
     assert 2 < len(shown) <= MAX_LABELLED_LINES + 1
-    assert max(map(len, shown)) <= 60
+    assert max(map(len, shown)) <= WIDTH
     assert shown[-1].endswith(" characters)")
 
 

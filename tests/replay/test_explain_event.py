@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from support.command import ROOT
@@ -13,7 +14,9 @@ from support.command import ROOT
 from rawsse.cli import main
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.explain import MAX_JSON_LINES, WIDTH, Timeline, explain_event
+from rawsse.replay.explain import MAX_LAYER_LINES, WIDTH, Timeline, explain_event, layers
+from rawsse.replay.explain_page import explain_html
+from rawsse.replay.scrub import to_show
 from rawsse.replay.variants import rewrite_by
 
 START = (
@@ -38,18 +41,19 @@ def test_an_event_is_followed_from_its_reads_to_the_message() -> None:
     assert lines[0] == 'event 3: content_block_delta [0] text_delta "Hi"'
     assert lines[1] == f"read  1 at 0.500 s: {first} bytes; 20 of the event, from byte {start} on"
     # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
-    assert lines[2].startswith(f"as HTTP chunk  {first:x}␍␊ event: message_start␊data: ")
-    assert lines[3] == f"read  2 at 0.750 s: {second} bytes; {len(DELTA) - 20} of the event, from byte {start + 20} on"
-    assert lines[4].endswith(" ␍␊")
-    at = lines.index("lines")
-    assert lines[at + 1 : at + 3] == ["  event: content_block ⋯", "  _delta␊"]
-    assert lines[at + 3].startswith('  data: {"type":"content_block_delta","index":0,')
-    assert json.loads("\n".join(lines[lines.index("JSON") + 1 : -2])) == json.loads(DELTA.partition(b"data: ")[2])
+    assert lines[2] == f"as HTTP chunk  {first:x}␍␊"
+    assert lines[3].startswith("  event: message_start␊data: ")
+    assert lines[4] == "  ␍␊"
+    assert lines[5] == f"read  2 at 0.750 s: {second} bytes; {len(DELTA) - 20} of the event, from byte {start + 20} on"
+    assert lines[6] == f"as HTTP chunk  {second:x}␍␊"
+    assert lines[9:11] == ["lines  event: content_block ⋯", "  _delta␊"]
+    assert re.fullmatch(r"  data: \{\"type\":\"content_block_delta\",\"index\":0,.* characters\)␊", lines[11])
+    assert lines[12:14] == ["  ␊", "JSON  {"]
+    assert json.loads("\n".join(["{", *lines[14:-2]])) == json.loads(DELTA.partition(b"data: ")[2])
     assert lines[-2] == "message  m, c, stop reason None"
     assert lines[-1] == '  [0] text  (not complete): {"text": "Hi"}'
-    assert explain_event(recording, 2).endswith(
-        '  [0] text  (not complete): {"text": ""}\n'
-    )  # as it is then, not at the end
+    # As it is then, not at the end.
+    assert explain_event(recording, 2).endswith('  [0] text  (not complete): {"text": ""}\n')
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
@@ -61,25 +65,43 @@ def test_every_event_of_a_shipped_recording_can_be_followed_however_it_was_cut(n
         recording = Recording(status=recording.status, headers=recording.headers, reads=reads)
     elif form != "as it was":
         recording = rewrite_by(form)(recording)
-    events = Timeline.of(recording).events
-    for event in events[:5] + events[-5:]:
-        text = explain_event(recording, event.event)
+    timeline = Timeline.of(recording)
+    for event in timeline.events[:5] + timeline.events[-5:]:
+        shown = [(layer.name, "\n".join(layer.lines)) for layer in layers(timeline, event)]
+        assert [name for name, _ in shown if name not in ("read", "as HTTP chunk")] == [
+            "lines",
+            "JSON",
+            "problem",
+            "message",
+        ]
+        assert f'"type": "{event.kind}"' in dict(shown)["JSON"]
+        assert dict(shown)["lines"].replace(" ⋯\n", "").startswith(event.pieces[0].data.decode())
+        assert shown[0][1].startswith(f"{event.pieces[0].read} at ")
+    for number in {1, len(timeline.events)}:
+        text = explain_event(recording, number)
         assert max(map(len, text.split("\n"))) <= WIDTH
-        assert f'"type": "{event.kind}"' in text
+        assert f'"type": "{timeline.event(number).kind}"' in text
         assert "\nread  " in text
 
 
 def test_an_event_whose_data_are_not_json_is_shown_with_what_is_wrong() -> None:
     text = explain_event(Recording.from_sse(b"data: oops\n\ndata: [DONE]\n\n"), 1)
-    assert "\n                   data: oops␊\n" in text
-    assert "\n                   none\n" in text
-    assert "! " in text
-    assert "message            none: message_start never came" in text
+    assert "\nlines              data: oops␊\n" in text
+    assert "\nJSON               none\n" in text
+    assert "\nproblem            the data of event 'message' are not JSON" in text
+    assert "\nmessage            none: message_start never came\n" in text
+
+
+def test_of_an_event_that_came_in_many_reads_the_first_are_shown_and_the_others_are_counted() -> None:
+    reads = tuple(Read(0.0, bytes([byte])) for byte in START)
+    text = explain_event(Recording(reads=reads), 1)
+    assert text.count("\nas HTTP chunk") == MAX_LAYER_LINES
+    assert f"\nread               … and {len(START) - MAX_LAYER_LINES} more reads\n" in text
 
 
 def test_json_of_many_lines_is_cut() -> None:
     text = explain_event(Recording.from_sse(b'data: {"type":"x","many":[%b1]}\n\n' % (b"1," * 999)), 1)
-    assert f"… and {1005 - MAX_JSON_LINES} more lines\n" in text  # {, type, many, 1000 numbers, ] and }
+    assert f"… and {1005 - MAX_LAYER_LINES} more lines\n" in text  # {, type, many, 1000 numbers, ] and }
 
 
 @pytest.mark.parametrize("number", [0, -1, 3])
@@ -134,8 +156,10 @@ def test_an_event_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture
     assert "there is no event 99" in capsys.readouterr().err
 
 
-def test_a_page_has_all_events(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as raised:
-        main(["explain", "--event", "4", "--html", "out.html", str(PLAIN)])
-    assert raised.value.code == 2
-    assert "not allowed with argument --event" in capsys.readouterr().err
+def test_the_command_writes_the_page_of_one_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "4.html"
+    assert main(["explain", "--event", "4", "--html", str(page), str(PLAIN)]) == 0
+    assert page.read_text("utf-8") == explain_html(to_show(Recording.load(PLAIN)), event=4)
+    assert main(["explain", "--event", "99", "--html", str(tmp_path / "99.html"), str(PLAIN)]) == 2
+    assert "there is no event 99" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [page]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
 from support.long import long_recording
 from support.streams import block, end, input_delta, start, text_delta, tool_block
 
+from rawsse.errors import ConfigurationError
 from rawsse.replay import Read, RecordedRequest, Recording, shipped_fixtures
 from rawsse.replay.explain import Timeline
 from rawsse.replay.explain_page import MAX_SHOWN_EVENTS, MAX_SHOWN_LINES, explain_html
@@ -176,6 +178,49 @@ def test_a_gap_within_an_event_stands_before_its_row() -> None:
     assert items == ["row"] * 5 + ["wait", "row"]
 
 
+# --- The page of one event ---
+
+
+def test_the_page_of_an_event_has_its_layers_from_the_read_to_the_message() -> None:
+    text: dict[str, object] = {"type": "text", "text": ""}
+    body = wire(start(), *block(0, text, text_delta(0, "a <b> & ␊")))
+    at = body.index(b"event: content_block_delta")
+    page = Parsed(explain_html(Recording(reads=(Read(0.5, body[:at]), Read(0.75, body[at:]))), event=3))
+    assert page.all("h2") == ['event 3: content_block_delta [0] text_delta "a <b> & ␊"']
+    layers = dict(zip(page.all("dt")[-5:], page.all("dd", "prose"), strict=True))
+    assert list(layers) == ["read", "as HTTP chunk", "lines", "JSON", "message"]
+    event = wire(text_delta(0, "a <b> & ␊"))
+    size = len(body) - at
+    assert layers["read"] == f"2 at 0.750 s: {size} bytes; {len(event)} of the event, from byte {at} on"
+    # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
+    assert layers["as HTTP chunk"] == f"{size:x}␍␊\n{body[at:].decode().replace(chr(10), '␊')}\n␍␊"
+    assert layers["lines"] == event.decode().replace("\n", "␊\n").removesuffix("\n")
+    assert json.loads(layers["JSON"]) == text_delta(0, "a <b> & ␊")
+    assert layers["message"].split("\n")[1:] == ['[0] text  (not complete): {"text": "a <b> & ␊"}']
+
+
+def test_the_page_of_an_event_has_the_style_and_the_policy_of_the_other() -> None:
+    whole, one = (Parsed(explain_html(shipped_fixtures()["plain"], event=number)) for number in (None, 5))
+    assert one.all("style") == whole.all("style")
+    assert [given for tag, given, _ in one.elements if tag == "meta"] == [
+        given for tag, given, _ in whole.elements if tag == "meta"
+    ]
+
+
+def test_the_page_of_an_event_says_what_is_wrong_with_it_and_is_bounded() -> None:
+    page = Parsed(explain_html(Recording.from_sse(b"data: {\n\n"), event=1))
+    assert page.all("dt")[-2:] == ["problem", "message"]
+    assert page.all("dd", "prose")[-2].startswith("the data of event 'message' are not JSON")
+    single = Recording(reads=tuple(Read(0.0, bytes([byte])) for byte in b": x\n" * 1000 + b"data: 1\n\n"))
+    assert len(explain_html(single, event=1)) < 50_000
+
+
+@pytest.mark.parametrize("number", [0, 80])
+def test_an_event_that_is_not_there_has_no_page(number: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"there is no event {number}: plain.sse.jsonl has 79"):
+        explain_html(shipped_fixtures()["plain"], event=number)
+
+
 # --- Text is text ---
 
 HOSTILE = (
@@ -190,11 +235,17 @@ def test_whatever_a_recording_holds_is_text() -> None:
         *block(1, tool_block(name=HOSTILE, id=HOSTILE), input_delta(1, HOSTILE)),
         {"type": "error", "error": {"type": HOSTILE, "message": HOSTILE}},
     )
+    usual = Parsed(explain_html(shipped_fixtures()["tools"]))
     request = RecordedRequest("POST", HOSTILE, {}, {HOSTILE: HOSTILE})
     recording = Recording(
         request, 200, {HOSTILE: HOSTILE}, (Read(0.1, body + f": {HOSTILE}\n".encode()),), "cut", 1.0, HOSTILE
     )
-    page, usual = Parsed(explain_html(recording)), Parsed(explain_html(shipped_fixtures()["tools"]))
+    for number in range(1, len(Timeline.of(recording).events) + 1):
+        one = Parsed(explain_html(recording, event=number))
+        assert {tag for tag, _, _ in one.elements} <= {tag for tag, _, _ in usual.elements}
+        assert any(HOSTILE[:-2] in text for text in one.all("dd", "prose"))
+        assert not re.search("[\x1b\u202e]", explain_html(recording, event=number))
+    page = Parsed(explain_html(recording))
     assert {tag for tag, _, _ in page.elements} <= {tag for tag, _, _ in usual.elements}
     assert len(page.all("script")) == 1
     assert page.all("script") == usual.all("script")

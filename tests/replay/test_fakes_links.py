@@ -15,9 +15,10 @@ from support.pools import A, StillNetwork
 
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Expired, Network, drive
+from rawsse.client.network.connect import Network
+from rawsse.client.network.link import Aborted, Expired, drive
 from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIConnectionError
 from rawsse.replay.fakes import FakeLink, FakeStream
 

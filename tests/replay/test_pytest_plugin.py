@@ -508,74 +508,44 @@ def test_it():
     assert "To record it: ANTHROPIC_API_KEY=… pytest --rawsse-record=once" in said(result)
 
 
-@pytest.mark.parametrize(
-    ("mark", "words"),
-    [
-        ('"plain", sped=1', "@pytest.mark.replay has no argument 'sped'; it has match, faults"),
-        ("speed=1", "@pytest.mark.replay has speed=…, but no recording to play"),
-        ('"plain", match="soon"', "match must be"),
-        ('"plain", faults=["rest@event=3"]', "rest"),
-    ],
-)
-def test_a_wrong_mark_is_told_in_words(project: pytest.Pytester, mark: str, words: str) -> None:
-    result = run(project, f"\n@pytest.mark.replay({mark})\ndef test_it():\n    ask()\n")
-    result.assert_outcomes(errors=1)
-    assert words in said(result)
+WRONG = {
+    '"plain", sped=1': "@pytest.mark.replay has no argument 'sped'; it has match, faults",
+    "speed=1": "@pytest.mark.replay has speed=…, but no recording to play",
+    '"plain", match="soon"': "match must be",
+    '"plain", faults=["rest@event=3"]': "rest",
+}
+
+
+def test_a_wrong_mark_is_told_in_words(project: pytest.Pytester) -> None:
+    tests = (f"@pytest.mark.replay({mark})\ndef test_{number}():\n    ask()\n" for number, mark in enumerate(WRONG))
+    result = run(project, "\n" + "".join(tests))
+    result.assert_outcomes(errors=len(WRONG))
+    told = re.findall(r"^_+ ERROR at setup of test_\d _+\nrawsse: (.*)", said(result), re.MULTILINE)
+    assert [words in message for words, message in zip(WRONG.values(), told, strict=True)] == [True] * len(WRONG)
     assert "Traceback" not in said(result)
 
 
 # --- Cutting
 
 
-def test_a_test_is_run_for_each_way_to_cut(project: pytest.Pytester) -> None:
+def test_a_test_may_say_how_its_answers_are_cut(project: pytest.Pytester) -> None:
     result = run(
         project,
         """
-@pytest.mark.replay(answer("Hello."))
-@pytest.mark.splits("whole", "line-ends", "random:3", 7)
+@pytest.mark.replay(answer("Hello."), split="bytes")
 def test_mark():
     assert b"message_stop" in ask()
 
-@pytest.mark.splits
-def test_play(replay):
-    replay.play(answer("Hello."))
+@pytest.mark.parametrize("split", ["whole", "line-ends", "random:3", 7])
+def test_play(replay, split):
+    replay.play(answer("Hello."), split=split)
     assert b"message_stop" in ask()
 """,
         "-v",
     )
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=5)
     for name in ("whole", "line-ends", "random:3", "7"):
-        assert f"test_mark[{name}] PASSED" in said(result)
-    for name in ("whole", "event", "line-ends", "bytes", "random:1"):
         assert f"test_play[{name}] PASSED" in said(result)
-
-
-def test_all_cuts_in_one_test_show_the_smallest_that_breaks(project: pytest.Pytester) -> None:
-    (project.path / "hi.sse").write_bytes(b"data: hi\n\n")
-    result = run(
-        project,
-        r"""
-def naive(chunks):
-    return [line for chunk in chunks for line in chunk.split(b"\n") if line]
-
-async def patient(chunks):
-    return b"".join(chunks)
-
-def test_good(assert_every_split):
-    assert_every_split("hi", patient, b"data: hi\n\n")
-
-def test_bad(assert_every_split):
-    assert_every_split("hi", naive)
-""",
-    )
-    result.assert_outcomes(passed=1, failed=1)
-    assert "hi.sse, cut at byte 1: b'd' | b'ata: hi\\n\\n'; expected" in said(result)
-
-
-def test_a_stream_that_is_not_there_cannot_be_cut(project: pytest.Pytester) -> None:
-    result = run(project, '\ndef test_it(assert_every_split):\n    assert_every_split("nowhere", len)\n')
-    result.assert_outcomes(failed=1)
-    assert "there is no recording 'nowhere'" in said(result)
 
 
 # --- Time
@@ -736,33 +706,30 @@ pytestmark = pytest.mark.replay("plain", strict=False)
 OUTSIDE, BLOCKS = "a client uses the API outside of virtual_clock", "a client blocks the event loop that serves the API"
 
 
-@pytest.mark.parametrize(
-    ("test", "words"),
-    [
-        ("def test_it(virtual_clock): ask()", OUTSIDE),
-        ("def test_it(virtual_clock): ask_in_blocks()", OUTSIDE),
-        ("def test_it(virtual_clock): run_until_complete(ask_in_a_loop())", OUTSIDE),
-        ("def test_it(virtual_clock): asyncio.run(ask_in_a_loop())", OUTSIDE),
-        ("async def test_it(virtual_clock): ask()", BLOCKS),
-        ("async def test_it(virtual_clock): ask_in_blocks()", BLOCKS),
-        ("def test_it(virtual_clock): virtual_clock.run(block(ask))", BLOCKS),
-        ("def test_it(virtual_clock): virtual_clock.run(block(ask_in_blocks))", BLOCKS),
-        (
-            """
+REFUSED = {
+    "def test_1(virtual_clock): ask()": OUTSIDE,
+    "def test_2(virtual_clock): ask_in_blocks()": OUTSIDE,
+    "def test_3(virtual_clock): run_until_complete(ask_in_a_loop())": OUTSIDE,
+    "def test_4(virtual_clock): asyncio.run(ask_in_a_loop())": OUTSIDE,
+    "async def test_5(virtual_clock): ask()": BLOCKS,
+    "async def test_6(virtual_clock): ask_in_blocks()": BLOCKS,
+    "def test_7(virtual_clock): virtual_clock.run(block(ask))": BLOCKS,
+    "def test_8(virtual_clock): virtual_clock.run(block(ask_in_blocks))": BLOCKS,
+    """
 @pytest.mark.usefixtures("virtual_clock")
 class TestIt(unittest.IsolatedAsyncioTestCase):
-    async def test_it(self): await ask_in_a_loop()
-""",
-            OUTSIDE,
-        ),
-    ],
-)
-def test_what_the_clock_cannot_run_fails_at_once_and_says_what_to_do(
-    project: pytest.Pytester, test: str, words: str
-) -> None:
-    result = run(project, ASKS + test)
-    result.assert_outcomes(failed=1)
-    assert f"rawsse: {words}. {HOW}" in said(result)
+    async def test_9(self): await ask_in_a_loop()
+""": OUTSIDE,
+}
+
+
+def test_what_the_clock_cannot_run_fails_at_once_and_says_what_to_do(project: pytest.Pytester) -> None:
+    result = run(project, ASKS + "\n".join(REFUSED))
+    result.assert_outcomes(failed=len(REFUSED))
+    told = re.findall(r"^_+ (?:TestIt\.)?test_(\d) _+\n(?:.*\n)*?rawsse: (.*)", said(result), re.MULTILINE)
+    expected = {str(number): words for number, words in enumerate(REFUSED.values(), 1)}
+    assert {number: message.partition(f". {HOW}")[0] for number, message in told} == expected
+    assert all(HOW in message for _, message in told)
 
 
 def test_a_fixture_that_asks_before_the_clock_runs_is_told_so(project: pytest.Pytester) -> None:
@@ -911,16 +878,12 @@ def test_of_a_test_that_does_not_pass_nothing_is_written(
     assert spring["content"] == [{"type": "text", "text": "A pond."}]
 
 
-@pytest.mark.parametrize(
-    ("conftest", "arguments"), [("", ', policy=ScrubPolicy(secrets=("acme-7781-internal",))'), (POLICY, "")]
-)
-def test_a_mark_or_a_conftest_says_what_is_scrubbed(
-    project: pytest.Pytester, api: Player, monkeypatch: pytest.MonkeyPatch, conftest: str, arguments: str
+def test_a_conftest_says_what_is_scrubbed(
+    project: pytest.Pytester, api: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.makeconftest(conftest)
-    test = f"""
-from rawsse.replay import ScrubPolicy
-@pytest.mark.replay("it"{arguments})
+    project.makeconftest(POLICY)
+    test = """
+@pytest.mark.replay("it")
 def test_it():
     ask("What of acme-7781-internal?")
 """
@@ -958,7 +921,7 @@ def test_a_test_run_that_uses_nothing_of_it_loads_nothing_of_rawsse(project: pyt
         import sys
         def test_it():
             assert [name for name in sys.modules if name.startswith("rawsse")] == []
-            assert sys.modules["_rawsse_pytest"].DEFAULT_SPLITS  # it is the plugin
+            assert sys.modules["_rawsse_pytest"].guard  # it is the plugin
         """
     )
     # As it is installed: outside of the package.

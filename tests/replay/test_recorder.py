@@ -375,17 +375,6 @@ def test_other_calls_are_not_recorded(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_unless_they_are_wanted(tmp_path: Path) -> None:
-    async def story() -> None:
-        count = plain(b'{"input_tokens": 3}', content_type="application/json")
-        recorder = Recorder(tmp_path, name="count", is_wanted=lambda method, path: path.endswith("count_tokens"))
-        async with client_of(count, recorder=recorder) as client:
-            await client.messages.count_tokens(model="m", messages=ASK["messages"])
-
-    run(story())
-    assert names(tmp_path) == ["0001-count-m-complete.sse.jsonl"]
-
-
 def test_a_path_behind_a_proxy_is_a_path(tmp_path: Path) -> None:
     async def story() -> None:
         client = client_of(answer(saying("Hi")), recorder=Recorder(tmp_path), proxy="http://proxy.example:3128")

@@ -46,8 +46,8 @@ def test_what_has_no_name_of_its_own_is_an_answer(tmp_path: Path) -> None:
     assert put(RecordingFolder(tmp_path), "???") == "0001-answer.sse.jsonl"
 
 
-def test_the_word_stands_behind_the_number(tmp_path: Path) -> None:
-    assert put(RecordingFolder(tmp_path, word="failed")) == "0001-failed-m-complete.sse.jsonl"
+def test_in_the_folder_of_a_flight_recorder_the_name_says_that_it_failed(tmp_path: Path) -> None:
+    assert put(RecordingFolder(tmp_path, max_failed=5)) == "0001-failed-m-complete.sse.jsonl"
 
 
 def test_numbers_go_on_where_those_in_the_folder_end(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 def test_the_oldest_go_and_nobody_else_s(tmp_path: Path) -> None:
     for name in ("0001-plain.sse.jsonl", "0002-failed-old.sse.jsonl", "0003-failed.sse.jsonl", "notes.txt"):
         (tmp_path / name).write_text("")
-    shelf = RecordingFolder(tmp_path, word="failed", max_files=2)
+    shelf = RecordingFolder(tmp_path, max_failed=2)
     for what in ("a", "b"):
         put(shelf, what)
     assert names(tmp_path) == [
@@ -124,7 +124,6 @@ def test_the_oldest_go_and_nobody_else_s(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("word", "max_files"), [("", 5), ("failed", 0)])
-def test_a_limit_needs_a_name_and_room_for_one(word: str, max_files: int, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="max_files must be 1 or more, and needs a name"):
-        RecordingFolder(tmp_path, word=word, max_files=max_files)
+def test_a_limit_needs_room_for_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="max_files must be 1 or more, not 0"):
+        RecordingFolder(tmp_path, max_failed=0)

@@ -522,10 +522,10 @@ def test_a_finding_names_shape_and_place_and_never_the_secret() -> None:
         "key in a query in the request path",
         "credential in the request header x-api-key",
         "Anthropic key in the request header accept",
-        "Anthropic key in the request body, a.0.b",
-        "Anthropic key in the request body",
         "credential in the response header set-cookie",
         "Anthropic key in the response header via",
+        "Anthropic key in the request body, a.0.b",
+        "Anthropic key in the request body",
         "Anthropic key in the response body, event 3, text of block 0 (across 3 deltas)",
         "Anthropic key in the response body, event 13",
     ]

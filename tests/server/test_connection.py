@@ -13,6 +13,7 @@ from support.clock import run
 
 from rawsse.errors import ConfigurationError
 from rawsse.server import ASGIApp, ClientDisconnectedError, Limits, Message, Receive, Scope, Send, Server
+from rawsse.server.connection import Connection, ServerState
 from server.peer import (
     GET,
     LAST_GET,
@@ -437,6 +438,57 @@ def test_a_client_that_takes_slowly_is_not_cut_off() -> None:
         assert endings == []
 
     talk(app, story, write_seconds=5)
+
+
+class Buffer(asyncio.Transport):
+    """A transport that sends nothing: `size` bytes wait in its buffer."""
+
+    size = 0
+    end = ""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def write_eof(self) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def close(self) -> None:
+        self.end = self.end or "closed"
+
+    def abort(self) -> None:
+        self.end = self.end or "aborted"
+
+
+def test_a_client_that_caught_up_once_may_be_a_little_behind_again() -> None:
+    async def main() -> None:
+        buffer, connection = Buffer(), Connection(ServerState(echo, Limits(write_seconds=5)))
+        connection.connection_made(buffer)
+        buffer.size = 100_000
+        connection.pause_writing()
+        for buffer.size in (10_000, 20_000, 30_000):
+            connection.resume_writing()
+            await asyncio.sleep(6)
+        assert buffer.end == ""
+        connection.connection_lost(None)
+
+    run(main())
+
+
+def test_a_client_that_catches_up_while_the_connection_ends_does_not_keep_it_open() -> None:
+    async def main() -> None:
+        buffer, connection = Buffer(), Connection(ServerState(echo, Limits(linger_seconds=3)))
+        connection.connection_made(buffer)
+        connection.pause_writing()
+        connection.end()
+        connection.resume_writing()
+        await asyncio.sleep(4)
+        assert buffer.end == "closed"
+        connection.connection_lost(None)
+
+    run(main())
 
 
 @pytest.mark.parametrize("max_buffered_bytes", [65536, 50_000_000])

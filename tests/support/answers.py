@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from rawsse.client.blocking.facade import Facade
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Network
+from rawsse.client.network.connect import Network
 from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.replay.fakes import FakeLink, FakeStream, fake_links
 from support.streams import Raw, to_bytes
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Link, OnStart, drive
+from rawsse.client.network.connect import OnStart
+from rawsse.client.network.link import Link, drive
 from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIError, PartialMessage
 from rawsse.messages import Message
 from rawsse.replay.fakes import FakeStream, fake_links

@@ -30,7 +30,7 @@ __all__ = ["Forked"]
 
 LOADED = (
     "rawsse.cli",
-    "rawsse.client.tools",
+    "rawsse.client.tools.conversation",
     "rawsse.relay.doctor",
     "rawsse.replay.explain",
     "rawsse.server",

@@ -29,9 +29,10 @@ import pytest
 
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Link, Network, drive
+from rawsse.client.network.connect import Network
+from rawsse.client.network.link import Link, drive
 from rawsse.client.network.route import Route
+from rawsse.client.network.tls import TLSContext
 from support.background import Background
 from support.clock import VirtualClockLoop, run
 from support.sockets import trusting

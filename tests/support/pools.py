@@ -16,10 +16,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Link, OnStart, drive
+from rawsse.client.network.connect import OnStart
+from rawsse.client.network.link import Link, drive
 from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.http1 import ClientConnection
 from rawsse.replay.fakes import FakeStream
 

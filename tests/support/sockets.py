@@ -21,8 +21,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.route import Origin
+from rawsse.client.network.tls import TLSContext
 
 __all__ = ["LOCALHOST", "ConnectProxy", "Handler", "serving", "shout", "silent_listener", "trusting"]
 

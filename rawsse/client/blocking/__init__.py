@@ -24,7 +24,8 @@ from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.client import AsyncClient
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels, AsyncPage, RawResponse, WithRawResponse
 from rawsse.client.stream import EventStream, MessageStream
-from rawsse.client.tools import Conversation, Reply, ToolRunner
+from rawsse.client.tools.conversation import Conversation, Reply
+from rawsse.client.tools.runner import ToolRunner
 
 __all__ = [
     "BlockingConversation",

@@ -6,21 +6,11 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import Observer, Timing
-from rawsse.client.network.link import Connector, Network
+from rawsse.client.network.connect import Connector, Network
 from rawsse.client.network.pool import PoolLimits
 from rawsse.client.network.route import Proxy
 from rawsse.client.output import Outputs
-from rawsse.client.request import Query
-from rawsse.client.resources import (
-    AskFields,
-    CallOptions,
-    CountFields,
-    Fetch,
-    MessageFields,
-    ModelInfo,
-    TokenCount,
-    Turns,
-)
+from rawsse.client.resources import AskFields, CallOptions, CountFields, MessageFields, ModelInfo, TokenCount, Turns
 from rawsse.client.retry import NotGiven, RateLimits, RetryPolicy, Timeouts
 from rawsse.client.stream import Call, OpenResponse
 from rawsse.client.tools.conversation import ConversationTurn, Question
@@ -40,18 +30,19 @@ __all__ = [
     "Client",
     "Page",
 ]
-Item = TypeVar("Item", Message, BlockingMessageStream)
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 class BlockingEventStream:
-    """The events of the wire, typed, and nothing else: the result of `messages.create(stream=True)`."""
+    """The events that the API sent, typed, and no others: the result of `messages.create(stream=True)`."""
 
-    timing: Timing
+    @property
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
-    def __init__(self, call: Call[Answer]) -> None: ...
     @property
     def response(self) -> OpenResponse:
-        """The response's head. Raises `RuntimeError` before there is one."""
+        """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
     def headers(self) -> Headers:
@@ -70,13 +61,14 @@ class BlockingEventStream:
         """How often the request was retried."""
     ending: Ending | None
 
+    def __init__(self, call: Call[Answer]) -> None: ...
     @property
     def error_event(self) -> ErrorEvent | None:
-        """The `error` event that ended the stream, as it came."""
+        """The `error` event that ended the stream, as received."""
 
     @property
     def current_message_snapshot(self) -> Message:
-        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -85,19 +77,20 @@ class BlockingEventStream:
         """End the stream and drop the connection. A task that waits for the stream gets `StreamCancelledError`."""
 
     def __next__(self) -> StreamEvent:
-        """The next event. Raises `APIError` for every ending but a complete one."""
+        """The next event. Raises `APIError` if the stream does not complete."""
 
 class BlockingMessageStream:
-    """The events of the wire but pings (`timing` has them), the derived ones, the text, and the message they add up to.
+    """The events that the API sent, except pings (see `timing`), with the events derived from them; the text; the message.
 
-    There is one iterator: a second loop goes on where the first one stopped. `outputs` parses the text."""
+    A stream has one iterator: a second loop continues where the first one stopped. `outputs` parses the text."""
 
-    timing: Timing
+    @property
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
-    def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
     def response(self) -> OpenResponse:
-        """The response's head. Raises `RuntimeError` before there is one."""
+        """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
     def headers(self) -> Headers:
@@ -116,13 +109,14 @@ class BlockingMessageStream:
         """How often the request was retried."""
     ending: Ending | None
 
+    def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
     @property
     def error_event(self) -> ErrorEvent | None:
-        """The `error` event that ended the stream, as it came."""
+        """The `error` event that ended the stream, as received."""
 
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
-        """The message so far; live while the stream runs. Raises `RuntimeError` before `message_start`."""
+        """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -132,23 +126,22 @@ class BlockingMessageStream:
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The text of all text blocks, piece by piece. It takes from the same iterator as the stream itself."""
+        """The text of all text blocks, piece by piece. It shares the iterator of the stream."""
 
     def __next__(self) -> MessageStreamEvent:
-        """The next event. Raises `APIError` for every ending but a complete one."""
+        """The next event. Raises `APIError` if the stream does not complete."""
 
     def until_done(self) -> None:
-        """Read the stream to its end. Raises `APIError` for every ending but a complete one."""
+        """Read the stream to its end. Raises `APIError` if it does not complete."""
 
     def get_final_message(self) -> ParsedMessage[Any]:
-        """Read the stream to its end; the whole message. Raises `APIError` for every ending but a complete one."""
+        """Read the stream to its end; the whole message. Raises `APIError` if it does not complete."""
 
     def get_final_text(self) -> str:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
 
 class BlockingToolRunner(Generic[Item]):
-    """Asks, runs tools, and asks again. An iterator over the answers: `Message`s, or with `stream` open
-    `BlockingMessageStream`s.
+    """The tool loop: an iterator over the answers, as `Message`s or, with `stream`, as open `BlockingMessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
@@ -157,12 +150,10 @@ class BlockingToolRunner(Generic[Item]):
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins. `container`
-    is the id of the container that an answer named last."""
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins."""
 
     stopped_by: str | None
     partial: Message | None
-    container: str | None
 
     def __init__(
         self,
@@ -201,7 +192,7 @@ class BlockingToolRunner(Generic[Item]):
     def unanswered(self) -> list[ToolUseBlock]:
         """The calls of the last answer without a function here."""
 
-    def __iter__(self) -> Iterator[Item]: ...
+    def __iter__(self) -> Self: ...
     def __next__(self) -> Item:
         """The next answer. Raises `APIError` if the turn failed; the history is then as it was before it."""
 
@@ -210,10 +201,10 @@ class BlockingToolRunner(Generic[Item]):
 
     @property
     def text_stream(self) -> Iterator[str]:
-        """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
+        """The text of all answers, piece by piece. It shares the iterator of the runner."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
     def close(self) -> None:
         """End the loop, drop the current answer, and stop the tools that run."""
 
@@ -226,8 +217,8 @@ class BlockingToolRunner(Generic[Item]):
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
-        stay as they are, and so does the container of an answer."""
+        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
+        `tools` and `container` stay as they are."""
 
     def generate_tool_call_response(self) -> dict[str, Any] | None:
         """Run the tools of the last answer now, unless they have run: the user's turn with their results.
@@ -235,39 +226,82 @@ class BlockingToolRunner(Generic[Item]):
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
 class BlockingReply:
-    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
+    """The answer to one question, as it arrives: a tool loop that yields the events of all its answers.
 
-    There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
-    conversation keeps the part that arrived."""
+    Events, `text_stream` and the final message share one iterator. When the block is left, the conversation keeps the part
+    that arrived."""
+
+    stopped_by: str | None
+    partial: Message | None
 
     def __init__(
         self, conversation: BlockingConversation, question: Any, replaced: ConversationTurn | None = None
     ) -> None: ...
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The history. It has only whole turns, so it can be sent with a new question at any time.
+
+        If a "tool without function" stopped the loop, the last answer is not in it: append the answer and a user's turn
+        with all results, and iterate again."""
+
+    @property
+    def last_message(self) -> Message | None:
+        """The last answer, or the part of it that has arrived; None before the first."""
+
+    @property
+    def current_stream(self) -> BlockingMessageStream | None:
+        """The stream of the current answer, or of the last one; None before the first."""
+
+    @property
+    def usage(self) -> TotalUsage:
+        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
+
+    @property
+    def unanswered(self) -> list[ToolUseBlock]:
+        """The calls of the last answer without a function here."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> MessageStreamEvent:
+        """The next event of all answers. Raises `APIError` if an answer does not complete."""
+
+    def until_done(self) -> Message:
+        """Continue to the end of the loop; the last answer."""
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """The text of all answers, piece by piece. It shares the iterator of the runner."""
+
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
     def close(self) -> None:
-        """End the reply; the part that arrived stays in the history when the block is left."""
+        """End the loop, drop the current answer, and stop the tools that run."""
+
+    def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
+        """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
+        one of them is an assistant's turn, the caller has taken over the turn: the runner adds nothing to it and runs
+        no tools.
+
+        After the loop, iterating again continues with these messages."""
+
+    def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
+        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
+        `tools` and `container` stay as they are."""
+
+    def generate_tool_call_response(self) -> dict[str, Any] | None:
+        """Run the tools of the last answer now, unless they have run: the user's turn with their results.
+
+        None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
     @property
     def stream(self) -> BlockingMessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
 
-    def __iter__(self) -> Iterator[MessageStreamEvent]: ...
-    def __next__(self) -> MessageStreamEvent:
-        """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
-
-    @property
-    def text_stream(self) -> Iterator[str]:
-        """The text of all answers, piece by piece."""
-
-    def until_done(self) -> None:
-        """Read it to its end. Raises `APIError` for every ending but a complete one."""
-
     def get_final_message(self) -> Message:
-        """Read it to its end; the last answer. Raises `APIError` for every ending but a complete one."""
+        """Read the reply to its end; the last answer. Raises `APIError` if an answer does not complete."""
 
     def get_final_text(self) -> str:
-        """Read it to its end; the text of the last answer."""
+        """Read the reply to its end; the text of the last answer."""
 
 class BlockingConversation:
     """Questions and answers in turn, one at a time.
@@ -277,6 +311,7 @@ class BlockingConversation:
     `CUT_NOTE`; if it is empty, no note is added."""
 
     fields: dict[str, Any]
+    turns: list[ConversationTurn]
 
     def __init__(
         self,
@@ -284,7 +319,6 @@ class BlockingConversation:
         *,
         model: str,
         max_tokens: int,
-        system: str | Sequence[Mapping[str, Any]] | None = None,
         tools: Iterable[Any] | None = None,
         messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
@@ -294,10 +328,6 @@ class BlockingConversation:
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The history as JSON values: whole, and valid as the beginning of a request."""
-
-    @property
-    def turns(self) -> list[ConversationTurn]:
-        """All questions and their results."""
 
     @property
     def usage(self) -> TotalUsage:
@@ -322,12 +352,13 @@ class BlockingRawResponse(Generic[T]):
     """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
-    timing: Timing
+    @property
+    def timing(self) -> Timing:
+        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
 
-    def __init__(self, calls: Sequence[Call[Any]], given: Awaitable[T] | T) -> None: ...
     @property
     def response(self) -> OpenResponse:
-        """The response's head. Raises `RuntimeError` before there is one."""
+        """The response's head. Raises `RuntimeError` before it has arrived."""
 
     @property
     def headers(self) -> Headers:
@@ -346,6 +377,9 @@ class BlockingRawResponse(Generic[T]):
         """How often the request was retried."""
     parsed: T
 
+    def __init__(self, client: Any, ask: Callable[[BlockingRawResponse[T]], Awaitable[T] | T]) -> None:
+        """`ask` makes the call with this object in the place of the client, and gives its result."""
+
     @property
     def status_code(self) -> int:
         """The status."""
@@ -363,13 +397,11 @@ class BlockingWithRawResponse:
     def __getattr__(self, name: str) -> Any: ...
 
 class Page:
-    """One page of a list. `for model in page` goes on through all pages after it, and `data` is this page alone.
-
-    It pages forwards, or backwards if the query has `before_id`. Raises `EventDataError` if `raw` is not a page."""
+    """One page of a list. `for model in page` continues through all pages after it; `data` is only this page."""
 
     raw: dict[str, Any]
 
-    def __init__(self, raw: dict[str, Any], fetch: Fetch, query: Query, *, asked: frozenset[str] = ...) -> None: ...
+    def __init__(self, raw: dict[str, Any], rest: Page | None) -> None: ...
     def get(self, name: str, default: Any = None) -> Any:
         """The JSON value itself, or `default`."""
 
@@ -409,10 +441,7 @@ class Page:
 
     def get_next_page(self) -> Page:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
-        to an earlier one: the list would never end."""
-
-    def iter_pages(self) -> Iterator[Page]:
-        """This page and all after it, each fetched when it is needed."""
+        to an earlier one, so that the list would never end."""
 
     def __iter__(self) -> Iterator[ModelInfo]: ...
 
@@ -435,7 +464,7 @@ class Messages:
         max_tokens: int,
         messages: Turns,
         output_format: type[Any] | None = None,
-        **arguments: Unpack[MessageFields],
+        **fields: Unpack[MessageFields],
     ) -> BlockingMessageStream:
         """A stream of the answer. The request is sent by `with`, which raises `APIError` if it is refused.
 
@@ -443,34 +472,28 @@ class Messages:
         or `close()` the stream."""
 
     @overload
-    def create(self, *, stream: Literal[False] = False, **arguments: Unpack[AskFields]) -> Message:
+    def create(self, *, stream: Literal[False] = False, **fields: Unpack[AskFields]) -> Message:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed."""
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     @overload
-    def create(self, *, stream: Literal[True], **arguments: Unpack[AskFields]) -> BlockingEventStream:
+    def create(self, *, stream: Literal[True], **fields: Unpack[AskFields]) -> BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed."""
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     @overload
-    def create(self, *, stream: bool, **arguments: Unpack[AskFields]) -> Message | BlockingEventStream:
+    def create(self, *, stream: bool, **fields: Unpack[AskFields]) -> Message | BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        The whole answer is streamed too and folded here: a long one needs no long timeout, and a cut one is not lost.
-        Events must be read to their end, or the stream be closed."""
+        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
+        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     def parse(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        messages: Turns,
-        output_format: type[T],
-        **arguments: Unpack[MessageFields],
+        self, *, model: str, max_tokens: int, messages: Turns, output_format: type[T], **fields: Unpack[MessageFields]
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
@@ -480,13 +503,13 @@ class Messages:
     def tool_runner(
         self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[False] = False, **arguments: Any
     ) -> BlockingToolRunner[Message]:
-        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `BlockingToolRunner`."""
 
     @overload
     def tool_runner(
         self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Any
     ) -> BlockingToolRunner[BlockingMessageStream]:
-        """Asks, runs the tools that the answer calls, and asks again. Arguments as for `BlockingToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `BlockingToolRunner`."""
 
     def events(
         self,
@@ -496,16 +519,16 @@ class Messages:
         kind: type[Answer] = ...,
         **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
-        """The events of the answer to a request whose whole `body` is given: for a program that forwards requests. As with
-        `stream`, the request is sent by `with`. `kind` may be an `Answer` that keeps less."""
+        """The events of the answer to a request whose whole `body` is given: for programs that forward requests. As with
+        `stream`, `with` sends the request. `kind` may be an `Answer` that keeps less."""
 
     def count_tokens(
-        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **arguments: Unpack[CountFields]
+        self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **fields: Unpack[CountFields]
     ) -> TokenCount:
         """How many input tokens a request would have: an object with `input_tokens`. Raises `APIError`."""
 
 class Models:
-    """`client.models`: the models that there are."""
+    """`client.models`: the available models."""
 
     def __init__(self, client: Any) -> None: ...
     @property
@@ -535,7 +558,7 @@ class Models:
         would lead to another path."""
 
 class Beta:
-    """`client.beta`: the same calls, for code that was written for the official SDK. `betas` turns beta features on."""
+    """`client.beta`: the same calls, for code written for the official SDK. `betas` turns beta features on."""
 
     messages: Messages
     models: Models
@@ -545,12 +568,12 @@ class Beta:
 class Client:
     """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
 
-    Arguments left out come from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
+    Arguments left out are read from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
     `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
 
     Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
     them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
-    content has come; `retry_policy` has the waits as well.
+    content has arrived; `retry_policy` has the waits as well.
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
@@ -560,7 +583,7 @@ class Client:
     `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
     is closed.
 
-    `strict=False` reads streams whose events come in an order that the API does not allow, as some gateways send them. The
+    `strict=False` reads streams whose events arrive in an order that the API does not allow, as some gateways send them. The
     `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are

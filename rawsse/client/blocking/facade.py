@@ -54,7 +54,7 @@ def in_blocking_words(text: str) -> str:
 class Facade:
     """The blocking form of an async object. `of` is its class; `made_by` makes one for the constructor.
 
-    An iterator is for one thread at a time, together with all that it gives: the text of a stream, the streams of a tool
+    An iterator is for one thread at a time, together with all that it yields: the text of a stream, the streams of a tool
     runner. Any thread may close it.
     """
 
@@ -70,12 +70,10 @@ class Facade:
         cls._blocking[of] = cls
         cls.__doc__ = "\n\n".join(filter(None, [in_blocking_words(inspect.getdoc(of) or ""), cls.__doc__]))
         for name in (*_SPECIAL, *filter(_is_public, dir(of))):
-            member = inspect.getattr_static(of, name, None)
+            member = getattr(of, name, None)
             if inspect.isfunction(member):
                 method = _method(cls, name, member, _construct if name == "__init__" else _call)
                 setattr(cls, method.__name__, method)
-            elif isinstance(member, classmethod):
-                setattr(cls, name, classmethod(_method(cls, name, member.__func__, _call)))
             elif inspect.isdatadescriptor(member):
                 doc = in_blocking_words(inspect.getdoc(member) or "")
                 setattr(cls, name, property(partial(cls.__getattr__, name=name), doc=doc))  # type: ignore[call-arg]
@@ -100,21 +98,22 @@ class Facade:
         if not reading.acquire(False):
             raise RuntimeError("another thread is reading the stream")
         try:
-            if steps is not None:
-                return drive(steps)
-            if (take := self._take) is None:
-                return _wrapped(drive(self._inner.__anext__()), self)
-            while (item := take()) is None:
-                drive(self._inner._more())
-            return item
+            try:
+                if steps is not None:
+                    return drive(steps)
+                if (take := self._take) is None:
+                    return _wrapped(drive(self._inner.__anext__()), self)
+                while (item := take()) is None:
+                    drive(self._inner._more())
+                return item
+            finally:
+                reading.release()
         except StopAsyncIteration:
             raise StopIteration from None
         except BaseException as exc:
             if not isinstance(exc, Exception) and hasattr(self._inner, "_close"):
                 self._inner._close()  # Ctrl-C, perhaps in the middle of an event: the stream cannot go on
             raise
-        finally:
-            reading.release()
 
     def __getattr__(self, name: str) -> Any:
         if not _is_public(name):
@@ -144,10 +143,9 @@ def _kind_of(value: Any) -> type[Facade] | None:
     return next((Facade._blocking[base] for base in type(value).__mro__ if base in Facade._blocking), None)
 
 
-def _wrapped(value: Any, giver: Facade | type[Facade]) -> Any:
-    """A result of an async object or class in its blocking form: the same object as long as that exists."""
-    cls = giver if isinstance(giver, type) else type(giver)
-    kind = cls if isinstance(value, cls._inner) else _kind_of(value)
+def _wrapped(value: Any, giver: Facade) -> Any:
+    """A result of an async object in its blocking form: always the same object while that exists."""
+    kind = type(giver) if isinstance(value, type(giver)._inner) else _kind_of(value)
     if kind is None:
         return value
     known = getattr(value, "_facade", lambda: None)()

@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from rawsse.client.network.connect import TCPLink, ready
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, in_threads
+from rawsse.client.network.connect import OnStart, TCPLink, ready
+from rawsse.client.network.link import READ_BYTES, Aborted, Expired, in_threads
 
 SLICE_SECONDS = 0.1
 """The longest wait in one piece where it may not be woken: for a connection, which `abort` cannot wake on every system; for

@@ -23,11 +23,11 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, cast
 
-from rawsse.client.network.connect import TCPLink
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, OnStart, PushSource, in_threads
+from rawsse.client.network.connect import OnStart, TCPLink
+from rawsse.client.network.link import READ_BYTES, Aborted, Expired, PushSource, in_threads
 
 PROACTOR_SECONDS = 0.01
-"""How often links of the proactor check whether they are connected: it gives no notice."""
+"""How often links of the proactor check whether they are connected: it does not notify them."""
 
 # --- The network ---------------------------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ class AsyncioNetwork:
         callback()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Call `callback` at `when`; gives what cancels that."""
+        """Call `callback` at `when`. Returns a function that cancels it."""
         return self.loop.call_at(when, callback).cancel
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
@@ -214,7 +214,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             self._signal.set()
             if self._transport is not None:
                 self._transport.abort()
-            else:  # nothing else would tell the watcher
+            else:  # nothing else would notify the watcher
                 self._network.loop.call_soon(self._tell)
             self._wake()
 

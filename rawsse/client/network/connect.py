@@ -1,26 +1,31 @@
-"""Connecting: from a name to addresses, from those to a socket, and through TLS and proxies to the origin. For every network.
+"""Networks, and how their links are connected: name, addresses, socket, and through TLS and proxies to the origin.
 
-link = await tcp_link.connect(Route(Origin("https", "api.anthropic.com", 443)), TLSContext(), deadline)
+    link = network.link()
+    secure = await link.connect(Route(Origin("https", "api.anthropic.com", 443)), TLSContext(), network.now() + 10)
+
+There are three networks: `asyncio_network.py`; `blocking/network.py` (no thread, no event loop: its coroutines never suspend,
+so that `drive` runs a call to its end in the caller's thread); and either of them with a test's links (`replay/fakes.py`).
+
+A link exists before it is connected, so that it can be aborted in any phase: while the name is resolved, during the TCP or TLS
+handshake, while a proxy opens a tunnel.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import math
 import os
 import select
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from rawsse.client.network.certificates import ALPN_PROTOCOL, TLSContext, explain
 from rawsse.client.network.link import Expired, Link, Signal, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route, refusal
-from rawsse.client.network.tls import TLSLink, start_tls
+from rawsse.client.network.tls import ALPN_PROTOCOL, TLSContext, TLSLink, explain, start_tls
 from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
 from rawsse.http1 import ClientConnection, Response
 
@@ -31,6 +36,62 @@ Address = tuple[socket.AddressFamily, Any]
 
 Wait = Callable[[Collection[socket.socket], float], Awaitable[None]]
 """`wait(socks, until)` returns when one of the sockets can be written, or at the time `until`, or earlier."""
+
+Stop = Callable[[], Awaitable[None]]
+"""Stops functions that run concurrently, and waits for those that can be stopped."""
+
+OnStart = Callable[[Stop], object]
+"""Called with the function that stops them, once the functions have been started."""
+
+
+# --- The interface of a network --------------------------------------------------------------------------------------
+
+
+class Connector(Protocol):
+    """A link that is not connected yet. The caller must `abort` it when it no longer needs it."""
+
+    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
+        """Take the route. The result is what to read and write: this link, or TLS over it; aborting either ends both.
+
+        Raises `APIConnectionError` (`ProxyError`, `CertificateError`), `Expired`, `Aborted`.
+        """
+
+    def abort(self) -> None:
+        """Drop the connection at once: nothing is flushed. At any phase, any number of times. A caller that waits gets
+        `Aborted`. After a fork the child's `abort` leaves the parent's connection as it is."""
+
+
+class Network(Protocol):
+    """Makes links and signals, and has the time."""
+
+    now: Callable[[], float]
+    """The time in seconds, on a monotonic clock."""
+
+    runs_coroutines: bool
+    """`run` takes coroutine functions too."""
+
+    @staticmethod
+    def owner() -> Any:
+        """The owner of a network that is made here, and of its links: the running event loop, or the process (its id)."""
+
+    def link(self) -> Connector:
+        """A link that is not connected yet."""
+
+    def signal(self) -> Signal:
+        """A signal that is not set yet."""
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Call `callback` where the network's links may be used: at once if that is here, else soon. From any thread."""
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
+        """Call `callback` at `when`, if the network has an event loop. Returns a function that cancels it."""
+
+    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+        """The results of functions that run at once, each in a thread with a copy of the caller's context.
+
+        An error of one of them is raised when all are over. Cancelled, it leaves the threads behind: they are daemons.
+        `on_start` gets a function that stops it, with which another task or thread makes it raise `Aborted`.
+        """
 
 
 # --- The route -------------------------------------------------------------------------------------------------------
@@ -135,6 +196,7 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
     """A socket connected to one of the addresses. They are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6
     route costs a quarter of a second. Raises `OSError`, `Expired`, and what `wait` raises.
     """
+    made: list[socket.socket] = []
     pending: dict[socket.socket, Any] = {}  # those that connect, and their addresses
     errors: list[OSError] = []
     next_at = -math.inf  # when the next address is tried beside those that have not answered
@@ -146,39 +208,34 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                 if addresses and now() >= next_at:
                     next_at = now() + HAPPY_EYEBALLS_SECONDS
                     family, address = addresses.pop(0)
-                    sock, number = new_socket(family), 0
-                    try:
+                    made.append(sock := new_socket(family))
+                    with contextlib.suppress(BlockingIOError):  # it takes time
                         sock.connect(address)  # not `connect_ex`: what forbids tests to connect replaces this one
-                    except OSError as exc:
-                        number = exc.errno or 0
-                    pending[_checked(sock, number, address)] = address
+                    pending[sock] = address
                 for sock, _ in ready(pending, 0, to_write=True):  # on this machine a connection takes no time
-                    return _checked(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), pending.pop(sock))
+                    address = pending.pop(sock)
+                    if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        raise OSError(number, os.strerror(number))
+                    made.remove(sock)
+                    return sock
                 await wait(pending, min(deadline, next_at if addresses else math.inf))
             except OSError as exc:
+                exc.filename = address  # several errors are told apart by it
                 errors.append(exc)
                 next_at = -math.inf
         raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
     finally:
-        for sock in pending:
+        for sock in made:
             sock.close()
         errors.clear()  # the traceback of an error holds this frame, which would hold the error
-
-
-def _checked(sock: socket.socket, number: int, address: Any) -> socket.socket:
-    """The socket, unless `number` is the number of an error: the others are of a connection that is made, or being made."""
-    if number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
-        return sock
-    sock.close()
-    raise OSError(number, os.strerror(number), address)
 
 
 # --- Sockets -------------------------------------------------------------------------------------------------------
 
 
 def ready(socks: Collection[socket.socket], seconds: float, *, to_write: bool) -> list[tuple[socket.socket, bool]]:
-    """The sockets that can be read, or written if that is wanted, within so many seconds; with each, whether it can be written.
-    An error is both."""
+    """The sockets that become readable, or writable with `to_write`, within `seconds`; with each, whether it is writable.
+    An error counts as both."""
     if not hasattr(select, "poll"):  # Windows, where a connection that failed is in the third list
         readable, *others = select.select(socks, socks if to_write else [], socks, seconds)
         writable = [sock for found in others for sock in found]

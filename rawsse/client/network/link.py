@@ -1,11 +1,6 @@
-"""The interface between the client and a network: the time, links to peers, signals, and functions run at once.
+"""The interface of a connection: links to peers, signals, and functions that run at once.
 
-The client is written once, as coroutines that await nothing but a `Link` and a `Signal`. Three networks implement them:
-`asyncio_network.py`, `blocking/network.py` (no thread, no event loop: its coroutines never suspend, so that `drive` runs a
-call to its end in the caller's thread), and either of them with links of a test's own (`replay/fakes.py`).
-
-A link exists before it is connected, so that it can be aborted in any phase: while the name is resolved, during the TCP or TLS
-handshake, while a proxy opens a tunnel.
+The client is written once, as coroutines that await nothing but a `Link` and a `Signal`. Networks make them: see `connect.py`.
 """
 
 from __future__ import annotations
@@ -13,23 +8,14 @@ from __future__ import annotations
 import contextvars
 import math
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
-
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.route import Route
 
 READ_BYTES = 64 * 1024
 """The most that is read from a socket at a time, and that an asyncio link buffers before it lets TCP slow the peer down. One
 `read` returns less than twice as much."""
 
 T = TypeVar("T")
-
-Stop = Callable[[], Awaitable[None]]
-"""Stops functions that run concurrently, and waits for those that can be stopped."""
-
-OnStart = Callable[[Stop], object]
-"""Called with the function that stops them, once the functions have been started."""
 
 
 class Expired(Exception):  # noqa: N818 - between a link and its caller, not a failure
@@ -48,20 +34,6 @@ class Signal(Protocol):
 
     async def wait(self, deadline: float) -> bool:
         """Wait for it until `deadline`, in the network's time. False: the deadline has passed."""
-
-
-class Connector(Protocol):
-    """A link that is not connected yet. The caller must `abort` it when it no longer needs it."""
-
-    async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Take the route. The result is what to read and write: this link, or TLS over it; aborting either ends both.
-
-        Raises `APIConnectionError` (`ProxyError`, `CertificateError`), `Expired`, `Aborted`.
-        """
-
-    def abort(self) -> None:
-        """Drop the connection at once: nothing is flushed. At any phase, any number of times. A caller that waits gets
-        `Aborted`. After a fork the child's `abort` leaves the parent's connection as it is."""
 
 
 class Link(Protocol):
@@ -86,7 +58,7 @@ class Link(Protocol):
 
 
 class PushSource(Link, Protocol):
-    """A link of an event loop, which can push what comes."""
+    """A link of an event loop, which can push the bytes that arrive."""
 
     _is_aborted: bool = False
     _is_paused: bool = False
@@ -99,8 +71,8 @@ class PushSource(Link, Protocol):
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
         """From now on call `receive` with the bytes that arrive, in the loop, at once; `read` may be called after `pull`.
 
-        `receive(b"")` says that the peer has closed its side. `closed` is called once, when nothing more will come: with None
-        after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
+        `receive(b"")` means that the peer has closed its side. `closed` is called once, when nothing more will arrive: with
+        None after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
         link is aborted then: without this guard asyncio would close the connection, and a bug would read as a cut.
         """
         self._receive, self._closed = receive, closed
@@ -122,7 +94,7 @@ class PushSource(Link, Protocol):
         self.watch(self._push, soon=True)
 
     def _push(self) -> None:
-        """Push what `read_ready` gives."""
+        """Push what `read_ready` returns."""
         try:
             while self._closed and not self._is_paused and (came := self.read_ready()) is not None:
                 self._receive(came)
@@ -135,7 +107,7 @@ class PushSource(Link, Protocol):
 
     def _fail(self, exc: Exception) -> None:
         self.abort()
-        if self._closed is None:  # pulled: nothing else would tell of it
+        if self._closed is None:  # pulled: nothing else would report it
             raise exc
         self._end(None if isinstance(exc, Aborted) else exc)
 
@@ -143,39 +115,6 @@ class PushSource(Link, Protocol):
         closed, self._closed = self._closed, None
         if closed is not None:
             closed(error)
-
-
-class Network(Protocol):
-    """Where links come from."""
-
-    now: Callable[[], float]
-    """The time in seconds, on a monotonic clock."""
-
-    runs_coroutines: bool
-    """`run` takes coroutine functions too."""
-
-    @staticmethod
-    def owner() -> Any:
-        """The owner of a network that is made here, and of its links: the running event loop, or the process (its id)."""
-
-    def link(self) -> Connector:
-        """A link that is not connected yet."""
-
-    def signal(self) -> Signal:
-        """A signal that is not set yet."""
-
-    def post(self, callback: Callable[[], object]) -> None:
-        """Call `callback` where the network's links may be used: at once if that is here, else soon. From any thread."""
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Call `callback` at `when`, where something runs that can; gives what cancels that."""
-
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        """The results of functions that run at once, each in a thread with a copy of the caller's context.
-
-        An error of one of them is raised when all are over. Cancelled, it leaves the threads behind: they are daemons.
-        `on_start` gets a function that stops it, with which another task or thread makes it raise `Aborted`.
-        """
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -196,8 +135,8 @@ async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline:
     `Aborted` if something else sets `done` before that.
 
     Not asyncio's executor: its threads are few, shared with the program, and waited for when it ends. A call that hangs in one
-    would hold up other calls, `asyncio.run` and the interpreter's exit. Where the system gives no thread (too many, or the
-    interpreter ends), the call runs in the caller's.
+    would hold up other calls, `asyncio.run` and the interpreter's exit. If no thread can be started (too many, or the
+    interpreter is exiting), the call runs in the caller's.
     """
     results: dict[int, Any] = {}
     errors: dict[int, BaseException] = {}
@@ -228,5 +167,5 @@ async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline:
         return [results[index] for index in range(len(calls))]
     finally:
         for thread in threads:
-            thread.name = "rawsse call, not waited for"  # a test's clock goes by that, too
+            thread.name = "rawsse call, not waited for"  # the clock of the tests checks that, too
         errors.clear()  # the traceback of an error holds this frame, which would hold the error

@@ -11,7 +11,7 @@
 A connection that turns out dead costs the request its answer: a POST cannot always be sent again. So an idle one is checked
 before it is reused, and is not reused when the peer is likely to close it soon.
 
-The end of a chunked body may come a few milliseconds after the event that ended the answer, in a separate packet. So an
+The end of a chunked body may arrive a few milliseconds after the event that ended the answer, in a separate packet. So an
 idle connection keeps its `ClientConnection`, which reads the late bytes; the next request waits for them a little
 (`late_end_seconds`) before it opens a new connection.
 
@@ -29,14 +29,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Connector, Expired, Link, Network
+from rawsse.client.network.connect import Connector, Network
+from rawsse.client.network.link import Aborted, Expired, Link
 from rawsse.client.network.route import Route
-from rawsse.client.retry import ABOVE_ZERO, check_number
+from rawsse.client.network.tls import TLSContext
+from rawsse.client.retry import check_number, check_seconds
 from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
@@ -50,8 +50,7 @@ DEAD = (OSError, APIError, Aborted)
 """The errors that end the use of a connection: from the network, from HTTP, from this side."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
+class PoolLimits(NamedTuple):
     """How many connections there may be, and how long one is kept. None turns `idle_seconds` or `max_age_seconds` off.
 
     `max_connections`: open at a time, those being made included; further requests queue. As many as the SDK has: below the 1024
@@ -68,14 +67,12 @@ class PoolLimits:
     max_age_seconds: float | None = 600.0
     late_end_seconds: float = 0.01
 
-    def __post_init__(self) -> None:
-        for name, least in (("max_connections", 1), ("max_idle", 0)):
-            rule = f"pool limits: {name} must be a whole number from {least} up"
-            check_number(getattr(self, name), rule, least=least, kind=int)
-        for name in ("idle_seconds", "max_age_seconds"):
-            if (seconds := getattr(self, name)) is not None:
-                rule = f"pool limits: {name} must be a number of seconds above 0, or None"
-                check_number(seconds, rule, least=ABOVE_ZERO)
+    def check(self) -> None:
+        """Raises `ConfigurationError` for a value that is not a number, or too small."""
+        check_number(self.max_idle, "pool limits: max_idle must be a whole number from 0 up", kind=int)
+        rule = "pool limits: max_connections must be a whole number from 1 up"
+        check_number(self.max_connections, rule, least=1, kind=int)
+        check_seconds("pool limits", idle_seconds=self.idle_seconds, max_age_seconds=self.max_age_seconds)
         check_number(self.late_end_seconds, "pool limits: late_end_seconds must be a number of seconds of 0 or more")
 
 
@@ -186,11 +183,11 @@ class Pool:
     """The connections of one client on one network. `connect` makes links in place of the network."""
 
     def __init__(
-        self, network: Network, tls: TLSContext, limits: PoolLimits = PoolLimits(), connect: Connect | None = None
+        self, network: Network, tls: TLSContext, limits: PoolLimits | None = None, connect: Connect | None = None
     ) -> None:
         self.network = network
         self.tls = tls
-        self.limits = limits
+        self.limits = limits or PoolLimits()
         self.new_link = network.link if connect is None else partial(connect, network)
         self.is_closed = False
         # Reentrant: the garbage collector may drop a lease in the middle of a call, in the same thread.
@@ -330,8 +327,8 @@ class Pools:
             for loop in [each for each in self._pools.copy() if not isinstance(each, int) and each.is_closed()]:
                 if (closed := self._pools.pop(loop, None)) is not None:
                     closed.close()
-            pool = self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may come first
-        if self.is_closed:  # asked last: another thread may close, and not see a pool that is being made
+            pool = self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may be first
+        if self.is_closed:  # checked last: another thread may close, and not see a pool that is being made
             pool.close()
             raise RuntimeError("the client is closed")
         return pool

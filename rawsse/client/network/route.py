@@ -67,10 +67,10 @@ _PROXY_URL = (
 
 
 class Proxy(NamedTuple):
-    """A proxy: where it is, and the value of `Proxy-Authorization` if it wants one. `str` and `repr` do not show that."""
+    """A proxy: where it is, and the header fields for it in a request that it reads. `str` and `repr` do not show those."""
 
     origin: Origin
-    authorization: Hidden | None = None
+    fields: tuple[tuple[str, Hidden], ...] = ()
 
     @classmethod
     def from_url(cls, url: str, *, source: str = "proxy") -> Proxy:
@@ -82,16 +82,12 @@ class Proxy(NamedTuple):
             scheme = (match["scheme"] or "http").lower()
             host, port = _host(match["host"]), int(match["port"] or PORTS[scheme])
             if host and 0 < port < 65536:
-                return cls(Origin(scheme, host, port), _basic(match["user"], source) if match["user"] else None)
-        # It is not quoted: what stands there may be a password.
+                fields = (("proxy-authorization", _basic(match["user"], source)),) if match["user"] else ()
+                return cls(Origin(scheme, host, port), fields)
+        # It is not quoted: it may contain a password.
         url, match = Hidden(url), None
         example = "http://host:port or http://user:password@host:port"
         raise ConfigurationError(f"{source} must be like {example}; https:// can be used too, SOCKS cannot")
-
-    @property
-    def fields(self) -> tuple[tuple[str, str], ...]:
-        """The header fields for it in a request that it reads."""
-        return (("proxy-authorization", self.authorization),) if self.authorization else ()
 
     def asked(self, origin: Origin) -> str:
         """How the errors of a tunnel begin."""
@@ -158,7 +154,7 @@ def refusal(proxy: Proxy, origin: Origin, status: int, headers: Headers) -> Prox
     match status:
         case 401 | 407 if wanted and "basic" not in wanted.lower():  # tinyproxy says 401 to credentials that are wrong
             remedy = f"it wants credentials that rawsse cannot give (only Basic is supported): {quote(wanted)}"
-        case 401 | 407 if proxy.authorization is None:
+        case 401 | 407 if not proxy.fields:
             remedy = "it wants a user name and a password (Basic), as in http://user:password@host:port"
         case 401 | 407:
             remedy = "it does not accept the user name and the password that were given for it"

@@ -1,4 +1,4 @@
-"""A conversation: questions and answers in turn, a history that can be sent at any time, and the cost of it all.
+"""A conversation: questions and answers in turn, a history that the API accepts at any time, and the total cost.
 
     conversation = Conversation(client, model=…, max_tokens=…, system="Be brief.", tools=[get_weather])
     async with conversation.stream("Is it cold in Oslo?") as reply:
@@ -20,7 +20,7 @@ loop (a call and its result), and never a call without its result.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 from rawsse.client.stream import MessageStream
@@ -78,7 +78,6 @@ class Conversation:
         *,
         model: str,
         max_tokens: int,
-        system: str | Sequence[Mapping[str, Any]] | None = None,
         tools: Iterable[Any] | None = None,
         messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
@@ -88,8 +87,6 @@ class Conversation:
         if not hasattr(getattr(client, "messages", None), "_runs_coroutines"):
             advice = "for one without async use client.conversation(…)"
             raise ConfigurationError(f"a Conversation needs an AsyncClient, not a {type(client).__name__}; {advice}")
-        if system is not None:
-            fields["system"] = system
         self._client = client
         self.fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
         """The arguments of the next request. They may be changed."""
@@ -97,14 +94,15 @@ class Conversation:
         self._max_turns = max_turns
         self._before = [as_turn(message) for message in messages or ()]
         self._cut_note = cut_note
-        self._turns: list[ConversationTurn] = []
+        self.turns: list[ConversationTurn] = []
+        """All questions and their results."""
         self._replaced: list[TotalUsage] = []  # the cost of answers that `retry` has replaced
         self._reply: Reply | None = None  # the current one
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The history as JSON values: whole, and valid as the beginning of a request."""
-        return self._history(self._turns)
+        return self._history(self.turns)
 
     def _history(self, turns: Iterable[ConversationTurn]) -> list[dict[str, Any]]:
         """The messages of a request after these turns: without refused turns, and with every other question."""
@@ -121,14 +119,9 @@ class Conversation:
         return as_history(history, is_over=True)
 
     @property
-    def turns(self) -> list[ConversationTurn]:
-        """All questions and their results."""
-        return list(self._turns)
-
-    @property
     def usage(self) -> TotalUsage:
         """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
-        return add_up([*self._replaced, *(turn.usage for turn in self._turns)])
+        return add_up([*self._replaced, *(turn.usage for turn in self.turns)])
 
     def stream(self, question: Question) -> Reply:
         """Ask, and get the answer as it arrives: `async with conversation.stream(…) as reply`. The request is sent by
@@ -152,14 +145,15 @@ class Conversation:
 
         Raises `RuntimeError` if nothing has been asked.
         """
-        if not self._turns:
+        if not self.turns:
             raise RuntimeError("nothing has been asked that could be asked again")
-        return Reply(self, self._turns[-1].question, self._turns[-1])
+        return Reply(self, self.turns[-1].question, self.turns[-1])
 
-    def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> ToolRunner[MessageStream]:
+    def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> list[dict[str, Any]]:
+        """The messages of the reply's first request."""
         if self._reply is not None:
             raise RuntimeError("the conversation still waits for an answer")
-        turns = self._turns
+        turns = self.turns
         if replaced is not None:
             if not turns or turns[-1] is not replaced:
                 raise RuntimeError("the conversation has gone on: retry() again")
@@ -167,49 +161,46 @@ class Conversation:
         history = self._history([*turns, ConversationTurn(question, [], "answered", "", add_up([]))])
         if not history or history[-1]["role"] == "assistant":
             raise ConfigurationError("the question has only results of calls that are not in the answer before it")
-        options = {**self.fields, "tools": self._tools, "max_turns": self._max_turns}
-        runner = ToolRunner[MessageStream](self._client.messages, messages=history, stream=True, **options)
         self._reply = reply
-        return runner
+        return history
 
     def _settle(self, turn: ConversationTurn | None, replaced: ConversationTurn | None) -> None:
         """The reply is over. `turn` is None if nothing was asked."""
         self._reply = None
-        if turn is None:
-            return
-        if replaced is None:
-            self._turns.append(turn)
-        elif turn.messages or not replaced.messages:
-            self._replaced.append(replaced.usage)
-            self._turns[-1] = turn
-        else:  # nothing arrived, and an answer is there
-            self._replaced.append(turn.usage)
+        if turn is not None and replaced is not None:
+            has_better = bool(turn.messages or not replaced.messages)  # else nothing arrived, and an answer is there
+            self.turns[-1] = turn if has_better else replaced
+            self._replaced.append((replaced if has_better else turn).usage)
+        elif turn is not None:
+            self.turns.append(turn)
 
 
 # --- One reply -----------------------------------------------------------------------------------------------------
 
 
-class Reply:
-    """The answer to one question, as it arrives. With tools it consists of several answers, and the tools run in between.
+class Reply(ToolRunner[MessageStreamEvent]):
+    """The answer to one question, as it arrives: a tool loop that yields the events of all its answers.
 
-    There is one iterator: events, `text_stream` and the final message all take from it. When the block is left, the
-    conversation keeps the part that arrived.
+    Events, `text_stream` and the final message share one iterator. When the block is left, the conversation keeps the part
+    that arrived.
     """
 
     def __init__(self, conversation: Conversation, question: Any, replaced: ConversationTurn | None = None) -> None:
+        options = {"tools": conversation._tools, "max_turns": conversation._max_turns, **conversation.fields}
+        super().__init__(conversation._client.messages, messages=(), **options)
         self._conversation = conversation
         self._question = question
         self._replaced = replaced
-        self._runner: ToolRunner[MessageStream] | None = None
-        self._sent = 0  # messages of the first request
+        self._sent: int | None = None  # messages of the first request; None before it
 
     async def __aenter__(self) -> Self:
-        if self._runner is not None:
+        if self._sent is not None:
             raise RuntimeError("a reply can be read once: ask again, or retry()")
-        self._runner = self._conversation._begin(self, self._question, self._replaced)
-        self._sent = len(self._runner.messages)
+        self._history = self._conversation._begin(self, self._question, self._replaced)
+        self._fields = {**self._conversation.fields}
+        self._sent = len(self._history)
         try:
-            await anext(self._runner)
+            await self._advance()
         except BaseException as exc:
             await self._settle(exc)
             raise
@@ -218,77 +209,51 @@ class Reply:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self._settle(error)
 
-    async def close(self) -> None:
-        """End the reply; the part that arrived stays in the history when the block is left."""
-        await self._runs.close()
-
     @property
     def stream(self) -> MessageStream:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
-        return cast(MessageStream, self._runs.current_stream)  # entering the block has opened it
-
-    @property
-    def _runs(self) -> ToolRunner[MessageStream]:
-        if self._runner is None:
-            raise RuntimeError("the reply is not open: enter its `with` block first")
-        return self._runner
-
-    def __aiter__(self) -> AsyncIterator[MessageStreamEvent]:
-        return self
+        return cast(MessageStream, self.current_stream)  # entering the block has opened it
 
     async def __anext__(self) -> MessageStreamEvent:
-        """The next event, of all answers. Raises `APIError` for every ending but a complete one."""
-        while (event := await anext(self.stream, None)) is None:
-            await anext(self._runs)  # raises StopAsyncIteration when the model is done
-        return event
+        """The next event of all answers. Raises `APIError` if an answer does not complete."""
+        return await self._next(aiter)
 
-    @property
-    def text_stream(self) -> AsyncIterator[str]:
-        """The text of all answers, piece by piece."""
-        return self._runs.text_stream
-
-    async def until_done(self) -> None:
-        """Read it to its end. Raises `APIError` for every ending but a complete one."""
-        await self._runs.until_done()
+    async def _advance(self) -> Any:
+        if self._sent is None:
+            raise RuntimeError("the reply is not open: enter its `with` block first")
+        return await super()._advance()
 
     async def get_final_message(self) -> Message:
-        """Read it to its end; the last answer. Raises `APIError` for every ending but a complete one."""
-        return await self._runs.until_done()
+        """Read the reply to its end; the last answer. Raises `APIError` if an answer does not complete."""
+        return await self.until_done()
 
     async def get_final_text(self) -> str:
-        """Read it to its end; the text of the last answer."""
-        return (await self.get_final_message()).text
+        """Read the reply to its end; the text of the last answer."""
+        return (await self.until_done()).text
 
     async def _settle(self, error: BaseException | None) -> None:
         """End the loop, and let the conversation keep the part that arrived."""
-        runner, turn = self._runs, self._runs._turn
+        message = self._turn.message if self._turn is not None and self._turn.is_whole else None
         try:
-            if (
-                turn is not None
-                and turn.is_whole
-                and step_of(turn.stream.current_message_snapshot.stop_reason) == "stop"
-            ):
-                await runner.until_done()  # the last answer is whole; the caller left before reading to the very end
-            await runner.close()
+            if message is not None and step_of(message.stop_reason) == "stop":
+                await self.until_done()  # the last answer is whole; the caller left before reading to the very end
+            await self.close()
         finally:
-            if runner.container is not None:
-                self._conversation.fields["container"] = runner._fields["container"]
+            if "container" in self._fields:
+                self._conversation.fields["container"] = self._fields["container"]
             if self._conversation._reply is self:
-                self._conversation._settle(_outcome(self._question, runner, self._sent, error), self._replaced)
+                self._conversation._settle(self._outcome(error), self._replaced)
 
-
-def _outcome(
-    question: Any, runner: ToolRunner[MessageStream], sent: int, error: BaseException | None
-) -> ConversationTurn | None:
-    """The turn that the conversation keeps of a reply that is over; None if the question could not be sent."""
-    rest = {"closed": runner.partial, "tool without function": runner.last_message}.get(str(runner.stopped_by))
-    closed = closed_turn(rest)
-    messages = as_history([*runner.messages[sent:], *([closed] if closed else [])], is_over=True)
-    if runner.stopped_by != "closed":
-        state: TurnState = "refused" if runner.stopped_by == "refusal" else "answered"
-        return ConversationTurn(question, messages, state, str(runner.stopped_by), runner.usage)
-    if isinstance(error, ConfigurationError) and not messages:
-        return None
-    is_refused = isinstance(error, APIStatusError) and not error.may_heal and not messages
-    reason = f"{type(error).__name__}: {error}" if error is not None else "closed"
-    return ConversationTurn(question, messages, "refused" if is_refused else "cut", reason, runner.usage)
+    def _outcome(self, error: BaseException | None) -> ConversationTurn | None:
+        """The turn that the conversation keeps; None if the question could not be sent."""
+        rest = {"closed": self.partial, "tool without function": self.last_message}.get(str(self.stopped_by))
+        closed = closed_turn(rest)
+        messages = as_history([*self._history[self._sent :], *([closed] if closed else [])], is_over=True)
+        if self.stopped_by != "closed":
+            state: TurnState = "refused" if self.stopped_by == "refusal" else "answered"
+            return ConversationTurn(self._question, messages, state, str(self.stopped_by), self.usage)
+        if isinstance(error, ConfigurationError) and not messages:
+            return None
+        is_refused = isinstance(error, APIStatusError) and not error.may_heal and not messages
+        reason = f"{type(error).__name__}: {error}" if error is not None else "closed"
+        return ConversationTurn(self._question, messages, "refused" if is_refused else "cut", reason, self.usage)

@@ -11,8 +11,8 @@ answer run when the body is done with it, all at the same time.
 
 A turn is the answer with the results of its tools. It enters `messages` whole or not at all: if it fails, `messages`
 holds the turns before it, and iterating again sends the request again. Each request has the messages in the form that the
-API accepts (`as_history`). A call whose input was cut never runs, because a lenient reader would take it for a shorter one. To
-leave a loop early, use `async with runner` or `close()` it, so that nothing keeps running.
+API accepts (`as_history`). A call whose input was truncated never runs. To leave a loop early, use `async with runner` or
+`close()` it, so that nothing keeps running.
 
 Threads held by the server are not used: each request carries the whole history.
 """
@@ -26,7 +26,8 @@ from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
-from rawsse.client.network.link import Aborted, Stop
+from rawsse.client.network.connect import Stop
+from rawsse.client.network.link import Aborted
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
 from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
@@ -47,21 +48,25 @@ from rawsse.messages.content import (
 )
 from rawsse.messages.lens import Lens, as_sent, object_at, sendable_json
 
-Item = TypeVar("Item", Message, MessageStream)
+Item = TypeVar("Item")
+T = TypeVar("T")
 
 
 # --- The history -------------------------------------------------------------------------------------------------
 
 
 def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
-    """A message as the history keeps it: plain JSON."""
+    """A message as the history keeps it: plain JSON. Raises `ConfigurationError` if it has no role, or content that is neither
+    text nor blocks."""
     if isinstance(message, Message):
         return message.replayable() or {"role": "assistant", "content": []}
     turn = dict(message)
-    if isinstance(content := turn.get("content"), Iterable) and not isinstance(content, str | Mapping):
-        turn["content"] = [block.raw if isinstance(block, Lens) else block for block in content]
     if "role" not in turn:
         raise ConfigurationError("a message has no role")
+    if isinstance(content := turn.get("content"), Iterable) and not isinstance(content, str | Mapping):
+        turn["content"] = [block.raw if isinstance(block, Lens) else block for block in content]
+    if wrong := [block for block in blocks_of(turn.get("content")) if not isinstance(block, dict)]:
+        raise ConfigurationError(f"a content block of a message must be an object, not {quote(repr(wrong[0]))}")
     return turn
 
 
@@ -77,9 +82,6 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
     is_open = not is_over
     for turn in reversed(_matched(messages) if is_over else messages):
         content = turn.get("content")
-        if not all(isinstance(block, dict) for block in blocks_of(content)):
-            turns.append(turn)  # the API will reject it, and say why
-            continue
         blocks = [look_at_block(block) for block in blocks_of(content)]
         if turn["role"] == "assistant":
             answered.update(map(result_of, blocks))
@@ -112,30 +114,23 @@ def _joined(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _matched(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages without the calls that have no result in the user's turns after the answer, and without the results that
     have no call in the answer before them: the API refuses both."""
-    runs = [[*run] for _, run in groupby(messages, key=_is_answer)]
-    calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for run in runs]
-    matched = [
-        {""},
-        *({*one & other, ""} for one, other in pairwise(calls)),
-        {""},
-    ]  # before, between and after the runs
+    runs = [(is_answer, [*run]) for is_answer, run in groupby(messages, key=lambda turn: turn["role"] == "assistant")]
+    calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for _, run in runs]
+    # Before, between and after the runs.
+    matched = [{""}, *({*one & other, ""} for one, other in pairwise(calls)), {""}]
     history = []
-    for number, run in enumerate(runs):
+    for number, (is_answer, run) in enumerate(runs):
+        known = matched[number + is_answer]
         for turn in run:
-            known, content = matched[number + _is_answer(turn)], turn.get("content")
-            if isinstance(content, list):
+            if isinstance(content := turn.get("content"), list):
                 content = _results_first(block for block in content if _call_of(block) in known)
             history.append({**turn, "content": content})
     return history
 
 
-def _is_answer(turn: Mapping[str, Any]) -> bool:
-    return bool(turn["role"] == "assistant")
-
-
-def _call_of(block: Any) -> str:
-    """The id of the client's call that it is, or whose result it is; empty for other blocks."""
-    name = _CALL_IDS.get(str(block.get("type"))) if isinstance(block, dict) else None
+def _call_of(block: Mapping[str, Any]) -> str:
+    """The id of a call of the client, or of the call that a result answers; empty for other blocks."""
+    name = _CALL_IDS.get(str(block.get("type")))
     return str(block.get(name)) if name else ""
 
 
@@ -145,11 +140,11 @@ _CALL_IDS: Mapping[str, str] = {"tool_use": "id", "tool_result": "tool_use_id"}
 def _results_first(blocks: Iterable[Any]) -> list[Any]:
     """The API: "the tool_result blocks must come first in the content array. Any text must come after all tool results"
     (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/implement-tool-use)."""
-    return sorted(blocks, key=lambda block: not isinstance(block, dict) or block.get("type") != "tool_result")
+    return sorted(blocks, key=lambda block: block.get("type") != "tool_result")
 
 
 def _without_blanks(block: dict[str, Any]) -> dict[str, Any]:
-    """A block of a user's turn; a tool's result is without blank texts, as the runner makes it (`content_of`)."""
+    """A block of a user's turn. A tool's result loses its blank texts, as it does in `content_of`."""
     content = block.get("content")
     if block.get("type") != "tool_result" or not isinstance(content, list):
         return block
@@ -250,12 +245,27 @@ class ToolCall(NamedTuple):
 
 def plan_calls(message: Message | None, toolbox: Toolbox, history: Iterable[Mapping[str, Any]] = ()) -> list[ToolCall]:
     """The tool calls of an answer, in its order. `history` may have withdrawn tools."""
-    calls: list[ToolCall] = []
+    calls: dict[str, ToolCall] = {}
     offered = _offered(toolbox.names, history)
-    for block in without_replaced(message.content) if message is not None else ():
-        if is_call(block):
-            calls.append(_plan(block, {call.id for call in calls}, toolbox, offered))
-    return calls
+    for block in filter(is_call, without_replaced(message.content) if message is not None else ()):
+        given, name = block.get("id"), block.get("name")
+        call_id = given if isinstance(given, str) and given else "toolu_without_id"
+        if call_id != given:
+            problem = "no id"
+        elif call_id in calls:
+            problem = f"the id {quote(call_id)} has been used for another call of this answer"
+        elif not is_sendable(block):
+            problem = f"its input is not a whole JSON object: {quote(_input_text(block))}"
+        elif isinstance(name, str) and name in offered:
+            calls[call_id] = ToolCall(block, call_id, toolbox.functions.get(name))
+            continue
+        else:
+            problem = f"the tool {quote(str(name))} was not found (the tools are: {', '.join(offered) or 'none'})"
+        while call_id in calls:
+            call_id += "_2"
+        refusal = tool_result(call_id, f"This call was not run: {problem}. Make a new call.", is_error=True)
+        calls[call_id] = ToolCall(block, call_id, refusal=refusal)
+    return list(calls.values())
 
 
 def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -263,39 +273,17 @@ def _offered(names: Iterable[str], history: Iterable[Mapping[str, Any]]) -> list
     some and added others (https://docs.anthropic.com/en/docs/build-with-claude/mid-conversation-system-messages)."""
     offered = dict.fromkeys(names)
     for turn in history:
-        changes = [block for block in blocks_of(turn.get("content")) if isinstance(block, dict)]
-        if turn.get("role") != "system":
-            changes = [change for block in changes for change in blocks_of(block.get("tool_changes"))]
-        for change in changes:
-            tool = object_at(change, "tool") if isinstance(change, dict) else {}
-            if tool.get("type") == "tool_definition":
-                tool = object_at(tool, "definition")
-            elif tool.get("type") != "tool_reference":
-                continue  # an MCP server's, which does not run here
+        blocks = blocks_of(turn.get("content"))
+        inner = [each for block in blocks for each in blocks_of(block.get("tool_changes")) if isinstance(each, dict)]
+        for change in blocks if turn["role"] == "system" else inner:
+            tool = object_at(change, "tool")
+            known = {"tool_reference": tool, "tool_definition": object_at(tool, "definition")}  # not an MCP server's
+            name = str(known.get(str(tool.get("type")), {}).get("name", ""))
             if change.get("type") == "tool_removal":
-                offered.pop(str(tool.get("name")), None)
-            elif change.get("type") == "tool_addition":
-                offered[str(tool.get("name"))] = None
+                offered.pop(name, None)
+            elif change.get("type") == "tool_addition" and name:
+                offered[name] = None
     return list(offered)
-
-
-def _plan(block: ToolUseBlock, taken: set[str], toolbox: Toolbox, offered: list[str]) -> ToolCall:
-    given, name = block.get("id"), block.get("name")
-    call_id = given if isinstance(given, str) and given else "toolu_without_id"
-    if call_id != given:
-        problem = "no id"
-    elif call_id in taken:
-        problem = f"the id {quote(call_id)} has been used for another call of this answer"
-    elif not is_sendable(block):
-        problem = f"its input is not a whole JSON object: {quote(_input_text(block))}"
-    elif isinstance(name, str) and name in offered:
-        return ToolCall(block, call_id, toolbox.functions.get(name))
-    else:
-        problem = f"the tool {quote(str(name))} was not found (the tools are: {', '.join(offered) or 'none'})"
-    while call_id in taken:
-        call_id += "_2"
-    refusal = tool_result(call_id, f"This call was not run: {problem}. Make a new call.", is_error=True)
-    return ToolCall(block, call_id, refusal=refusal)
 
 
 def _input_text(block: ToolUseBlock) -> str:
@@ -308,10 +296,8 @@ def assistant_turn(message: Message, calls: Iterable[ToolCall]) -> dict[str, Any
     The text of an input that is not a JSON object is sent back in an object with one field, as the documentation of
     fine-grained tool streaming says.
     """
-    waiting = iter(calls)
-    blocks = [
-        _repaired(block, next(waiting).id) if is_call(block) else block for block in without_replaced(message.content)
-    ]
+    ids, blocks = iter([call.id for call in calls]), without_replaced(message.content)
+    blocks = [_repaired(block, next(ids)) if is_call(block) else block for block in blocks]
     return {"role": "assistant", "content": [as_sent(block.raw) for block in sendable(blocks, "tool_use")]}
 
 
@@ -360,15 +346,12 @@ class _Turn:
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
             jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
             try:
-                ran = iter(await api._run(jobs, self._started) if jobs else ())
+                ran = iter(await api._run(jobs, partial(setattr, self, "_stop")) if jobs else ())
             except Aborted:
                 raise StreamCancelledError(_CLOSED) from None
             results = [(call.id, call.refusal or next(ran)) for call in calls]
             self._results = [failed(id, ran) if isinstance(ran, Exception) else ran for id, ran in results]
         return list(self._results)
-
-    def _started(self, stop: Stop) -> None:
-        self._stop = stop
 
     async def stop(self) -> None:
         """Stop the tools that run: async ones are cancelled, and waited for."""
@@ -379,12 +362,11 @@ class _Turn:
 # --- The loop ------------------------------------------------------------------------------------------------------
 
 MAX_TURNS = 20
-"""How many answers a tool loop asks for by default at most. A model may call tools, or pause, for ever."""
+"""The default limit of answers in a tool loop. A model may call tools, or pause, without end."""
 
 
 class ToolRunner(Generic[Item]):
-    """Asks, runs tools, and asks again. An async iterator over the answers: `Message`s, or with `stream` open
-    `MessageStream`s.
+    """The tool loop: an async iterator over the answers, as `Message`s or, with `stream`, as open `MessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
@@ -393,8 +375,7 @@ class ToolRunner(Generic[Item]):
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins. `container`
-    is the id of the container that an answer named last.
+    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins.
     """
 
     def __init__(
@@ -418,7 +399,6 @@ class ToolRunner(Generic[Item]):
             raise ConfigurationError(f"max_turns must be 1 or more, not {self._max_turns}")
         self.stopped_by: str | None = None
         self.partial: Message | None = None
-        self.container: str | None = None
         self._api = api
         self._history = [as_turn(message) for message in messages]
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
@@ -457,10 +437,9 @@ class ToolRunner(Generic[Item]):
     @property
     def unanswered(self) -> list[ToolUseBlock]:
         """The calls of the last answer without a function here."""
-        calls = self._calls(self._last) if self._last is not None else ()
-        return [call.block for call in calls if not call.is_answered_here]
+        return [call.block for call in self._calls() if not call.is_answered_here]
 
-    def __aiter__(self) -> AsyncIterator[Item]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Item:
@@ -480,8 +459,18 @@ class ToolRunner(Generic[Item]):
 
     @property
     def text_stream(self) -> AsyncIterator[str]:
-        """The text of all answers, piece by piece. It takes from the same iterator as the runner itself."""
+        """The text of all answers, piece by piece. It shares the iterator of the runner."""
         return _Text(self)
+
+    async def _next(self, read: Callable[[MessageStream], AsyncIterator[T]]) -> T:
+        """The next item of all answers; `read` gives an iterator over the items of one."""
+        turn = self._turn or await self._advance()
+        while turn is not None:
+            item: T | None = await self._guarded(anext(read(turn.stream), None))
+            if item is not None:
+                return item
+            turn = await self._advance()
+        raise StopAsyncIteration
 
     async def _advance(self) -> _Turn | None:
         """Finish the current turn, and begin the next; None if there is none."""
@@ -489,11 +478,8 @@ class ToolRunner(Generic[Item]):
             await self._guarded(self._finish(self._turn))
         if self.stopped_by is None and self._turns_taken >= (self._max_turns or MAX_TURNS):
             if self._max_turns is None:
-                raise TurnLimitError(
-                    f"the model is not done after {MAX_TURNS} answers: max_turns allows more",
-                    limit=MAX_TURNS,
-                    messages=self.messages,
-                )
+                problem = f"the model is not done after {MAX_TURNS} answers: max_turns allows more"
+                raise TurnLimitError(problem, limit=MAX_TURNS, messages=self.messages)
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
             return None
@@ -511,11 +497,14 @@ class ToolRunner(Generic[Item]):
         self._last = turn
         return turn
 
-    def _calls(self, turn: _Turn) -> list[ToolCall]:
+    def _calls(self) -> list[ToolCall]:
+        """Those of the last answer."""
+        if (turn := self._last) is None:
+            return []
         return plan_calls(turn.message, turn.toolbox, [*self._history, *self._appended])
 
     async def _guarded(self, work: Awaitable[Any]) -> Any:
-        """Do a part of the current turn; if it fails, the turn did not happen."""
+        """Do a part of the current turn. If it fails, the turn is dropped."""
         try:
             return await work
         except BaseException:
@@ -526,7 +515,7 @@ class ToolRunner(Generic[Item]):
         """Read the rest of the answer, do what follows it, and add the turn to the history."""
         message = await turn.stream.get_final_message()
         step = step_of(message.stop_reason)
-        calls = self._calls(turn)
+        calls = self._calls()
         if step == "stop" or (step == "run" and not calls):
             self.stopped_by = str(message.stop_reason or "no stop reason")
         added: list[dict[str, Any] | None] = []
@@ -559,18 +548,17 @@ class ToolRunner(Generic[Item]):
             await turn.stream.close()
 
     def _note(self, message: Message | None, *, exact: bool) -> None:
-        """Keep what the answer cost, and where its code ran: without that container the API refuses to go on."""
+        """Keep the cost of the answer, and the container in which its code ran: the next request must name it."""
         self._usages.append(usage_of(message, exact=exact))
         container = object_at(message.raw, "container").get("id") if message is not None else None
         if isinstance(container, str) and container:
             given = self._fields.get("container")
-            self.container = container
             self._fields["container"] = {**given, "id": container} if isinstance(given, Mapping) else container
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -580,7 +568,7 @@ class ToolRunner(Generic[Item]):
         if self._last is not None:
             await self._last.stop()
 
-    # Changing its course -------------------------------------------------------------------------------------------
+    # Changing the loop ---------------------------------------------------------------------------------------------
 
     def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
         """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
@@ -599,15 +587,15 @@ class ToolRunner(Generic[Item]):
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; missing `messages` and `tools`
-        stay as they are, and so does the container of an answer."""
+        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
+        `tools` and `container` stay as they are."""
         current = {**self._fields, "messages": self.messages, "tools": list(self._toolbox.given)}
         new = dict(params(current) if callable(params) else params)
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
             raise ConfigurationError(f"the params lack {' and '.join(missing)}")
         self._toolbox = Toolbox(new.pop("tools", self._toolbox.given), can_await=self._api._runs_coroutines)
         self._history = [as_turn(message) for message in new.pop("messages", self._history)]
-        self._fields = {**({"container": self.container} if self.container else {}), **new}
+        self._fields = {name: field for name, field in self._fields.items() if name == "container"} | new
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:
         """Run the tools of the last answer now, unless they have run: the user's turn with their results.
@@ -619,23 +607,15 @@ class ToolRunner(Generic[Item]):
         message = await self._guarded(turn.stream.get_final_message())
         if step_of(message.stop_reason) != "run":
             return None
-        results = await self._guarded(turn.results(self._api, self._calls(turn)))
+        results = await self._guarded(turn.results(self._api, self._calls()))
         return {"role": "user", "content": results} if results else None
 
 
 class _Text(AsyncIterator[str]):
-    """The text of all answers. Not a generator: the event loop would close a generator that is dropped, at some later
-    time."""
+    """The text of all answers. Not a generator: the event loop closes an abandoned generator only later."""
 
     def __init__(self, runner: ToolRunner[Any]) -> None:
         self._runner = runner
 
     async def __anext__(self) -> str:
-        runner = self._runner
-        turn = runner._turn or await runner._advance()
-        while turn is not None:
-            text: str | None = await runner._guarded(anext(turn.stream.text_stream, None))
-            if text is not None:
-                return text
-            turn = await runner._advance()
-        raise StopAsyncIteration
+        return await self._runner._next(lambda stream: stream.text_stream)

@@ -11,7 +11,7 @@
 
     get_weather.to_dict()                        # {"name": "get_weather", "description": …, "input_schema": {…}}
     await get_weather("Oslo")                    # the function itself
-    await get_weather.run({"city": "Oslo"})      # called with the model's input; returns the content of a tool_result
+    await get_weather.call({"city": "Oslo"})     # the same, called with the model's input
 
 A tool runner runs each call of a function that is not async in a daemon thread with a copy of the caller's context
 variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the program
@@ -69,10 +69,11 @@ def check_name(name: str) -> None:
 class Tool(Generic[P, R]):
     """A function with its tool definition. Calling the tool calls the function.
 
-    `name`, `description` and `input_schema` (a JSON Schema, or a type to make one from) replace those taken from the
-    signature and the docstring; `fields` are other fields of the definition (`strict`, `cache_control`, `defer_loading`
-    …). With a `type` other than "custom" (`bash_20250124` …) Anthropic defines the tool: the definition is then type,
-    name and `fields`. `is_async` is True for a coroutine function. Raises `ConfigurationError`.
+    `name`, `description` and `input_schema` (a JSON Schema, or a type to make one from) replace those of the signature
+    and the docstring; `fields` are other fields of the definition (`strict`, `cache_control`, `defer_loading` …). With a
+    `type` other than "custom" (`bash_20250124` …) Anthropic defines the tool: the definition is then type, name and
+    `fields`. The types of the parameters are checked only if the schema is made from them. `is_async` is True for a
+    coroutine function. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -93,19 +94,18 @@ class Tool(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(function)
         self.fields = {field: value for field, value in fields.items() if value is not None}
         self._is_custom = self.fields.get("type", "custom") == "custom"
-        self._signature = Signature(function, is_lenient=not self._is_custom or input_schema is not None)
+        self._signature = Signature(function, is_open=not self._is_custom or input_schema is not None)
         self.name = str(name or self._signature.name)
         if self.name in ("", "<lambda>"):
             raise ConfigurationError("a tool needs a name: give name, or a function that has one")
         check_name(self.name)
         self.description: str = self._signature.description if description is None else description
-        self.input_schema: dict[str, Any] = {}
-        if isinstance(input_schema, Mapping):
-            self.input_schema = dict(input_schema)
-        elif input_schema is not None:
-            self.input_schema = form_of(input_schema, f"{self.name}, input_schema").schema
-        elif self._is_custom:
+        if input_schema is None:
             self.input_schema = self._signature.input_schema()
+        elif isinstance(input_schema, Mapping):
+            self.input_schema = dict(input_schema)
+        else:
+            self.input_schema = form_of(input_schema, f"{self.name}, input_schema").schema
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -120,17 +120,11 @@ class Tool(Generic[P, R]):
         described = {"description": self.description} if self.description else {}
         return {"name": self.name, **described, "input_schema": self.input_schema, **self.fields}
 
-    async def run(self, input: Any) -> Content:  # noqa: A002 - the API's word for it
-        """Call the function with the model's input; the content of the `tool_result`.
+    def call(self, input: Any) -> R:  # noqa: A002 - the API's word for it
+        """Call the function with the model's input, and return its result: of an async function, an awaitable.
 
-        A function that is not async blocks the event loop meanwhile. Raises `MismatchError` if the input does not fit
-        the function, and whatever the function raises.
+        Raises `MismatchError` if the input does not fit the function, and any exception that the function raises.
         """
-        result = self.call(input)
-        return content_of(await result if inspect.isawaitable(result) else result)
-
-    def call(self, input: Any) -> R:  # noqa: A002 - likewise
-        """Call the function with the model's input; what it returns. Raises as `run`."""
         function: Callable[..., R] = self.function
         return function(**self._signature.arguments(input))
 
@@ -191,8 +185,8 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
     """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
     coroutine that gives the result, otherwise an error result.
 
-    An exception becomes a result with `is_error`, `CancelledError` and `GeneratorExit` too: the function was not cancelled by
-    its caller, who waits for it. Others outside `Exception` pass through (`KeyboardInterrupt`, `SystemExit`).
+    An exception becomes a result with `is_error`, even `CancelledError` and `GeneratorExit`: the caller, who waits for the
+    result, did not cancel the function. `KeyboardInterrupt`, `SystemExit` and others outside `Exception` pass through.
     """
     try:
         result = given.call(value)
@@ -211,13 +205,13 @@ async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]
     try:
         return tool_result(call_id, content_of(await awaitable))
     except BaseException as exc:
-        if _is_cancellation(exc):  # the runner's task knows who cancelled it
+        if _is_cancellation(exc):  # the task of the runner decides what was cancelled
             raise
         return failed(call_id, exc)
 
 
 def _is_failure(error: BaseException) -> bool:
-    """The error is one of the tool, and does not concern the program. Of a group: all errors in it are."""
+    """The error concerns the tool and not the program. In a group, all errors must."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_failure, error.exceptions))
     return isinstance(error, Exception | GeneratorExit) or _is_cancellation(error)
@@ -247,8 +241,8 @@ def failed(call_id: str, error: BaseException) -> dict[str, Any]:
 
 def content_of(result: Any) -> Content:
     """The return value of a tool as the content of its result: text and content blocks unchanged, None as an empty
-    text, any other value as JSON. Lone surrogates, numbers that are not finite and blocks of blank text are replaced or left
-    out: no request can carry them. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
+    text, any other value as JSON. A request cannot carry lone surrogates, numbers that are not finite and blank text blocks:
+    these are replaced or left out. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
     if result is None:
         return ""
     text = well_formed(json.dumps(result, ensure_ascii=False, default=_plain))
@@ -260,7 +254,7 @@ def content_of(result: Any) -> Content:
 
 
 def _plain(value: Any) -> Any:
-    """A value that `json` does not know, as one that it does."""
+    """Convert a value that `json` cannot encode."""
     if isinstance(value, Lens):
         return value.raw
     if isinstance(value, enum.Enum):

@@ -1,7 +1,7 @@
 """Makes `rawsse/client/blocking/__init__.pyi`: the blocking classes as type checkers and editors see them, from the source of
 the async classes. `async` goes, names become those of the blocking classes, bodies become their docstrings.
 
-    python tests/client/blocking/stub.py            # writes it
+    python -m tests.client.blocking.stub            # writes it, in this checkout
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rawsse.client.blocking.facade import HIDDEN, Facade, in_blocking_words
 
 __all__ = ["PATH", "make_stub"]
 
-PATH = Path(blocking.__file__).with_suffix(".pyi")
+PATH = Path(__file__).parents[3] / "rawsse/client/blocking/__init__.pyi"
 
 SPECIAL = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 SPECIAL |= {name: name for name in ("__init__", "__getattr__")}
@@ -193,6 +193,8 @@ def _origin(name: str, module: ModuleType) -> ast.stmt | None:
 
 
 if __name__ == "__main__":
+    if Path(blocking.__file__).with_suffix(".pyi") != PATH:
+        sys.exit(f"{blocking.__file__} is another rawsse than that of this checkout: run it as a module, from the root")
     PATH.write_text(make_stub(), encoding="utf-8")
     for command in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, str(PATH)], check=True)

@@ -214,6 +214,31 @@ def is_interrupted(story: Callable[[Client], None], client: Client, line: Line) 
     return False
 
 
+def read_into(seen: list[Any], stream: BlockingMessageStream) -> None:
+    for event in stream:
+        seen.append(event)  # noqa: PERF402 - what came before an interrupt is kept
+
+
+def test_an_interrupt_before_any_line_of_a_read_ends_the_stream_or_loses_no_event() -> None:
+    answers, whole = [answer(ANSWER)], list[Any]()
+    with client_of(Net(answers)).messages.stream(**ASK) as undisturbed:
+        (probe := Interrupting()).run(lambda: read_into(whole, undisturbed))
+    fates = Counter[str]()
+    for line in new_lines(probe.lines, set()):
+        client, seen = client_of(Net(answers)), list[Any]()
+        with client.messages.stream(**ASK) as stream:
+            with pytest.raises(KeyboardInterrupt):
+                Interrupting(line).run(lambda: read_into(seen, stream))  # noqa: B023 - called here
+            # The block has not been left: nothing but the read itself can have ended the stream.
+            if stream.ending is None:
+                read_into(seen, stream)
+                assert [event.type for event in seen] == [event.type for event in whole], line
+            assert stream.ending is not None, line
+            fates[stream.ending.kind] += 1
+            assert places(client) == (0, 0) or stream.ending.kind == "complete", line
+    assert {"complete", "cancelled"} <= set(fates)
+
+
 def read_all(stream: BlockingMessageStream) -> str:
     with stream:
         return stream.get_final_text()

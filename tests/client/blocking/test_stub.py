@@ -34,7 +34,7 @@ def shape(text: str) -> str:
 
 def test_the_stub_is_up_to_date() -> None:
     assert shape(stub.make_stub()) == shape(stub.PATH.read_text(encoding="utf-8")), (
-        "the async classes have changed: run `python tests/client/blocking/stub.py`"
+        "the async classes have changed: run `python -m tests.client.blocking.stub`"
     )
 
 

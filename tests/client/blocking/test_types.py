@@ -24,7 +24,7 @@ from rawsse.client.blocking import (
     Page,
 )
 from rawsse.client.resources import ModelInfo, TokenCount
-from rawsse.client.tools import TotalUsage
+from rawsse.client.tools.runner import TotalUsage
 from rawsse.errors import Ending
 from rawsse.messages import ParsedMessage, StreamEvent
 

@@ -26,9 +26,10 @@ from support.networks import SOON, Drive, connected, every_event_loop
 from support.sockets import serving, shout
 
 from rawsse.client.network.asyncio_network import AsyncioLink, AsyncioNetwork, BufferedLink
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, Network
+from rawsse.client.network.connect import Network
+from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link
 from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.tls import TLSContext
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 

@@ -19,9 +19,10 @@ from support.networks import SOON, Drive, connected, every_network, every_networ
 from support.sockets import LOCALHOST, ConnectProxy, Handler, serving, shout, trusting
 
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Expired, Network
+from rawsse.client.network.connect import Network
+from rawsse.client.network.link import Aborted, Expired
 from rawsse.client.network.route import Origin, Proxy, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIConnectionError, CertificateError, ConfigurationError, Hidden, ProxyError
 
 API = Origin("https", "api.example", 443)
@@ -144,6 +145,9 @@ def test_a_context_that_offers_http_2_is_named_and_the_connection_is_dropped(on:
     assert on(story, serving(left, tls=True))
 
 
+SECRET = (("proxy-authorization", Hidden("Basic c2VjcmV0")),)
+
+
 @every_network
 @pytest.mark.parametrize("proxy", [None, Proxy(API)])
 def test_certificates_that_cannot_be_read_are_reported_before_anything_is_sent(
@@ -173,7 +177,7 @@ def test_a_host_that_cannot_be_one_is_named(on: Drive, host: str) -> None:
 async def tunnelled(proxy: Handler, *, tls: bool = False, origin: Handler = shout) -> AsyncIterator[Route]:
     """The route to an https origin through this proxy."""
     async with serving(origin, tls=True) as there, serving(proxy, tls=tls) as here:
-        yield Route(there, Proxy(here, Hidden("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")))
+        yield Route(there, Proxy(here, (("proxy-authorization", Hidden("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")),)))
 
 
 @every_network
@@ -298,7 +302,7 @@ def test_a_proxy_that_opens_no_tunnel_is_named(on: Drive, handler: Handler, word
     async def story(network: Network, proxy: Origin) -> None:
         beginning = f"^the proxy {proxy}, asked to connect to api.example:443, "
         with pytest.raises(ProxyError, match=beginning + words) as caught:
-            await talk(network, Route(API, Proxy(proxy, Hidden("Basic c2VjcmV0"))))
+            await talk(network, Route(API, Proxy(proxy, SECRET)))
         assert caught.value.status_code == status
         assert "c2VjcmV0" not in str(caught.value)
 
@@ -337,7 +341,10 @@ def test_a_proxy_that_is_not_there_is_named_with_the_system_s_error_as_its_cause
         proxy = Origin("http", "127.0.0.1", sock.getsockname()[1])
 
     with pytest.raises(ProxyError, match=f"^cannot connect to the proxy {proxy}: Connection refused$") as caught:
-        on(lambda network, _: talk(network, Route(API, Proxy(proxy, Hidden("Basic c2VjcmV0")))), NOWHERE)
+        on(
+            lambda network, _: talk(network, Route(API, Proxy(proxy, SECRET))),
+            NOWHERE,
+        )
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert caught.value.may_heal
 

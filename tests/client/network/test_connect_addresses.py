@@ -24,8 +24,8 @@ from support.sockets import serving, shout, silent_listener, trusting
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.network import connect
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.connect import look_up, new_socket
-from rawsse.client.network.link import Expired, Network, drive
+from rawsse.client.network.connect import Network, look_up, new_socket
+from rawsse.client.network.link import Expired, drive
 from rawsse.client.network.route import Origin, Route
 from rawsse.errors import APIConnectionError
 

@@ -22,7 +22,8 @@ from support.sockets import ConnectProxy, Handler, serving, shout, silent_listen
 
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.link import READ_BYTES, Aborted, Connector, Expired, Link, Network, drive, in_threads
+from rawsse.client.network.connect import Connector, Network
+from rawsse.client.network.link import READ_BYTES, Aborted, Expired, Link, drive, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])

@@ -23,10 +23,10 @@ from support.background import PATIENCE
 from support.pools import LAST_CHUNK, A, B, Peer, StillNetwork, acquire, exchanged
 
 from rawsse.client.blocking.network import SocketNetwork
-from rawsse.client.network.certificates import TLSContext
 from rawsse.client.network.link import Aborted, drive
 from rawsse.client.network.pool import MAX_LEFTOVER_BYTES, Lease, Pool, PoolLimits
 from rawsse.client.network.route import Origin, Proxy, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import APIConnectionError, ConfigurationError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
@@ -83,6 +83,7 @@ def test_the_limits_as_they_are_documented() -> None:
 
 def test_the_least_and_none_are_allowed() -> None:
     limits = PoolLimits(max_connections=1, max_idle=0, idle_seconds=None, max_age_seconds=None, late_end_seconds=0)
+    limits.check()
     assert (limits.idle_seconds, limits.max_age_seconds) == (None, None)
 
 
@@ -111,7 +112,7 @@ def test_the_least_and_none_are_allowed() -> None:
 )
 def test_a_limit_that_cannot_work_is_refused(limits: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        PoolLimits(**limits)
+        PoolLimits(**limits).check()
     assert str(caught.value) == message
 
 

@@ -25,10 +25,11 @@ from rawsse.client.blocking import Client
 from rawsse.client.blocking.network import SocketNetwork
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.certificates import TLSContext
-from rawsse.client.network.link import Aborted, Link, Network, drive
+from rawsse.client.network.connect import Network
+from rawsse.client.network.link import Aborted, Link, drive
 from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
+from rawsse.client.network.tls import TLSContext
 from rawsse.errors import StreamCancelledError
 from rawsse.http1 import ClientConnection
 

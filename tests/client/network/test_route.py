@@ -79,7 +79,7 @@ def test_a_proxy_is_where_its_url_says(url: str, origin: Origin) -> None:
     ],
 )
 def test_user_and_password_are_sent_as_rfc_7617_has_it(user: str, value: str) -> None:
-    assert Proxy.from_url(f"http://{user}@proxy.example").authorization == value
+    assert Proxy.from_url(f"http://{user}@proxy.example").fields == (("proxy-authorization", value),)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_user_and_password_are_sent_as_rfc_7617_has_it(user: str, value: str) ->
     ],
 )
 def test_user_and_password_may_have_any_character_that_is_escaped_and_most_that_are_not(user: str, pair: bytes) -> None:
-    value = Proxy.from_url(f"http://{user}@proxy.example:3128").authorization or ""
+    ((_, value),) = Proxy.from_url(f"http://{user}@proxy.example:3128").fields
     assert base64.b64decode(value.removeprefix("Basic ")) == pair
 
 
 @pytest.mark.parametrize("url", ["http://proxy.example", "http://@proxy.example"])
 def test_without_a_user_nothing_is_sent(url: str) -> None:
-    assert Proxy.from_url(url).authorization is None
+    assert Proxy.from_url(url).fields == ()
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks", "SOCKS5", "ftp"])
@@ -163,8 +163,9 @@ def test_no_repr_and_no_text_shows_a_password() -> None:
     proxies = Proxies.from_environment({"HTTPS_PROXY": "http://user:secret@proxy.example:3128"})
     shown = [repr(proxy), str(proxy), repr(Route(API, proxy)), str(Route(API, proxy)), repr(proxies)]
     shown += [repr(Proxies(proxy)), Route(API, proxy).through]
-    value = (proxy.authorization or "").removeprefix("Basic ")
-    assert not any(secret in text for text in shown for secret in ("secret", "user", value))
+    ((_, value),) = proxy.fields
+    secrets = ("secret", "user", value.removeprefix("Basic "))
+    assert not any(secret in text for text in shown for secret in secrets)
 
 
 # --- A route -------------------------------------------------------------------------------------------------------

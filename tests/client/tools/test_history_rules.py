@@ -16,9 +16,9 @@ from support.streams import STOP, Raw, block, block_start, delta, end, fold, inp
 
 from rawsse.client.network.route import Route
 from rawsse.client.request import Endpoint, credential
-from rawsse.client.tools import Conversation, Tool, ToolRunner, tool
-from rawsse.client.tools.runner import add_up, usage_of
-from rawsse.client.tools.tool import Toolbox, content_of
+from rawsse.client.tools.conversation import Conversation
+from rawsse.client.tools.runner import ToolRunner, add_up, usage_of
+from rawsse.client.tools.tool import Tool, Toolbox, content_of, tool
 from rawsse.errors import APIError, ConfigurationError
 from rawsse.messages import Message
 from rawsse.replay.fakes import FakeStream

@@ -267,8 +267,13 @@ def test_no_function_runs_beside_a_call_that_has_no_function_here() -> None:
         ({"max_turns": 0}, "max_turns must be 1 or more, not 0"),
         ({"thread": True}, "threads that the server holds are not supported: each request has all messages"),
         ({"messages": [{"content": "x"}]}, "a message has no role"),
+        (
+            {"messages": [{"role": "user", "content": ["x"]}]},
+            "a content block of a message must be an object, not \"'x'\"",
+        ),
+        ({"messages": [{"role": "user", "content": 5}]}, "a content block of a message must be an object, not '5'"),
     ],
-    ids=["max_turns", "thread", "messages"],
+    ids=["max_turns", "thread", "role", "block", "content"],
 )
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -67,6 +67,12 @@ def result_of(given: Tool[..., Any], value: Any) -> Any:
     return run(result) if inspect.iscoroutine(result) else result
 
 
+async def content_from(given: Tool[..., Any], value: Any) -> Any:
+    """The content of the result of a call."""
+    result = given.call(value)
+    return content_of(await result if inspect.isawaitable(result) else result)
+
+
 # --- Definitions ---------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +139,7 @@ def test_a_tool_that_anthropic_has_defined_is_its_type_and_name() -> None:
         return f"ran {command}"
 
     assert run_command.to_dict() == {"name": "bash", "type": "bash_20250124"}
-    assert run(run_command.run({"command": "ls"})) == "ran ls"
+    assert run(content_from(run_command, {"command": "ls"})) == "ran ls"
 
 
 def test_the_official_sdk_s_names_are_there() -> None:
@@ -198,8 +204,8 @@ def test_generators_and_functions_that_a_context_manager_decorates_are_tools() -
     def decorated() -> str:
         return "y"
 
-    assert run(tool(generate).run({})) == '["x"]'
-    assert run(tool(decorated).run({})) == "y"
+    assert run(content_from(tool(generate), {})) == '["x"]'
+    assert run(content_from(tool(decorated), {})) == "y"
 
 
 def test_a_coroutine_function_may_wrap_what_is_no_result_and_give_one() -> None:
@@ -212,8 +218,8 @@ def test_a_coroutine_function_may_wrap_what_is_no_result_and_give_one() -> None:
         with hold() as given:
             return given
 
-    assert run(tool(collected).run({})) == '["x"]'
-    assert run(tool(held).run({})) == "x"
+    assert run(content_from(tool(collected), {})) == '["x"]'
+    assert run(content_from(tool(held), {})) == "x"
 
 
 def test_a_wrapper_of_itself_is_refused() -> None:
@@ -236,12 +242,12 @@ def test_a_signature_that_json_cannot_call_needs_a_schema_of_its_own() -> None:
 
 
 def test_an_input_calls_the_function_with_python_values() -> None:
-    assert run(weather.run({"city": "Oslo", "unit": "f"})) == "Oslo: 4 FAHRENHEIT"
+    assert run(content_from(weather, {"city": "Oslo", "unit": "f"})) == "Oslo: 4 FAHRENHEIT"
 
 
 def test_an_input_that_does_not_fit_does_not_call_it() -> None:
     with pytest.raises(MismatchError, match=r"^input\.unit: expected one of 'c', 'f', got 'k'$"):
-        run(weather.run({"city": "Oslo", "unit": "k"}))
+        run(content_from(weather, {"city": "Oslo", "unit": "k"}))
 
 
 def test_a_function_with_a_schema_of_its_own_gets_the_input_as_it_is() -> None:
@@ -249,9 +255,9 @@ def test_a_function_with_a_schema_of_its_own_gets_the_input_as_it_is() -> None:
         return f"{given}"
 
     made = tool(spread, input_schema={"type": "object"})
-    assert run(made.run({"a": 1})) == "{'a': 1}"
+    assert run(content_from(made, {"a": 1})) == "{'a': 1}"
     with pytest.raises(MismatchError, match=r"^input: expected an object, got an array$"):
-        run(made.run([]))
+        run(content_from(made, []))
 
 
 def test_a_plain_function_is_called_in_the_caller_s_thread_and_may_return_an_awaitable() -> None:
@@ -259,7 +265,7 @@ def test_a_plain_function_is_called_in_the_caller_s_thread_and_may_return_an_awa
     def later() -> Any:
         return asyncio.sleep(3600, asyncio.get_running_loop().time())
 
-    assert run(later.run({})) == "1000.0"
+    assert run(content_from(later, {})) == "1000.0"
 
 
 def test_a_coroutine_function_is_async_also_behind_a_partial() -> None:

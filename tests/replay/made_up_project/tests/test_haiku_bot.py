@@ -49,7 +49,7 @@ def test_each_season_has_its_own() -> None:
     assert haiku("spring") != haiku("autumn")
 
 
-@pytest.mark.replay("autumn")
-@pytest.mark.splits
-def test_however_the_network_cuts_it_is_the_same_haiku() -> None:
+@pytest.mark.parametrize("split", ["whole", "event", "line-ends", "bytes", "random:1"])
+def test_however_the_network_cuts_it_is_the_same_haiku(replay: Replay, split: str) -> None:
+    replay.play("autumn", split=split)
     assert haiku("autumn").splitlines()[0] == "Café chairs stacked up."

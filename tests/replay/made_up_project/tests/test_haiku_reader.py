@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 from haiku_bot.reader import events, words
+
+from rawsse.replay import Recording, assert_every_split, shipped_fixtures
+
+AUTUMN = Recording.load(Path(__file__).parent / "recordings/autumn.sse.jsonl").body
 
 
 def poem(chunks: tuple[bytes, ...]) -> str:
     return "".join(words(chunks))
 
 
-def test_no_cut_changes_the_poem(assert_every_split: Callable[..., Any]) -> None:
-    assert_every_split(
-        "autumn", poem, "Café chairs stacked up.\nOne leaf lets go of its branch\n\u2013 and nothing else falls."
-    )
+def test_no_cut_changes_the_poem() -> None:
+    expected = "Café chairs stacked up.\nOne leaf lets go of its branch\n\u2013 and nothing else falls."
+    assert_every_split(AUTUMN, poem, expected)
 
 
-@pytest.mark.parametrize("name", ["autumn", "empty-tool-input"])
-def test_no_cut_changes_an_event(name: str, assert_every_split: Callable[..., Any]) -> None:
-    assert_every_split(name, lambda chunks: list(events(chunks)))
+@pytest.mark.parametrize("body", [AUTUMN, shipped_fixtures()["empty-tool-input"].body], ids=["autumn", "tool"])
+def test_no_cut_changes_an_event(body: bytes) -> None:
+    assert_every_split(body, lambda chunks: list(events(chunks)))

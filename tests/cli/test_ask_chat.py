@@ -19,9 +19,8 @@ from support.command import ROOT, Command
 from support.terminal import CTRL_C, CTRL_D, UP, Terminal
 
 from rawsse.cli import main
-from rawsse.cli.chat import COMMANDS, parse_line
-from rawsse.client.tools import CUT_NOTE
-from rawsse.errors import ConfigurationError
+from rawsse.cli.ask import HELP
+from rawsse.client.tools.conversation import CUT_NOTE
 from rawsse.replay import Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures, text
 from rawsse.server import Server
 
@@ -82,47 +81,39 @@ class Upstream:
 
 
 @pytest.mark.parametrize(
-    ("line", "meant"),
+    ("line", "question"),
     [
-        ("Hello there", ("ask", "Hello there")),
-        ("  spaces around  ", ("ask", "spaces around")),
-        ("", ("ask", "")),
-        ("//etc/hosts: what is it?", ("ask", "/etc/hosts: what is it?")),
-        ("1/2 of it", ("ask", "1/2 of it")),
-        ("/retry", ("retry", "")),
-        ("/retry  ", ("retry", "")),
-        ("/model my model", ("model", "my model")),
-        ("/model", ("model", "")),
-        ("/system  Be brief. ", ("system", "Be brief.")),
+        ("Hello there", "Hello there"),
+        ("  spaces around  ", "spaces around"),
+        ("//etc/hosts: what is it?", "/etc/hosts: what is it?"),
+        ("1/2 of it", "1/2 of it"),
     ],
 )
-def test_a_line_is_a_question_or_a_command(line: str, meant: tuple[str, str]) -> None:
-    assert parse_line(line) == meant
+def test_a_line_is_a_question(line: str, question: str, chat: Chat, play: Play) -> None:
+    server = play("plain")
+    assert chat(line) == 0
+    assert questions(server) == [[question]]
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        (
-            "/exit",
-            "there is no '/exit': /help lists the commands; a question that begins with / is written with //",
-        ),
-        ("/", "there is no '/': "),
-        ("/etc/hosts is what?", "there is no '/etc/hosts': "),
-        ("/retry now", "/retry takes nothing after it"),
-    ],
-)
-def test_a_command_that_cannot_be_meant_is_named(line: str, words: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        parse_line(line)
-    assert str(caught.value).startswith(words)
+def test_spaces_around_a_command_and_its_argument_do_not_count(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat("  /model   my model  ", "/system  Be brief. ", "/usage  ", " /quit ", "/nothing") == 0
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == ["[model: my model]", "[system: Be brief.]", "[0 questions, 0 tokens in, 0 out]"]
+
+
+@pytest.mark.parametrize("line", ["/exit", "/", "/etc/hosts is what?", "/retry now"])
+def test_a_command_that_cannot_be_meant_is_named(line: str, chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat(line) == 1
+    known = "/help lists the commands; a question that begins with / is written with //"
+    assert capsys.readouterr().err == f"rawsse: there is no command {line!r}: {known}\n"
 
 
 def test_help_names_every_command(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     assert chat("/help") == 0
-    lines = capsys.readouterr().err.rstrip().splitlines()
-    assert [line.split()[0] for line in lines] == [f"/{name}" for name in COMMANDS]
-    assert all(len(line.split()) > 2 for line in lines)
+    assert capsys.readouterr().err == f"{HELP}\n"
+    names = [line.split()[0] for line in HELP.splitlines()]
+    assert chat(*names) == 1  # there is nothing to ask again
+    assert "there is no command" not in capsys.readouterr().err
 
 
 # --- Through a pipe ---------------------------------------------------------------------------------------------------
@@ -169,7 +160,7 @@ def test_a_failed_answer_is_one_line_and_the_chat_goes_on(
     out, err = capsys.readouterr()
     assert out == TEXT + "\n"
     assert err.splitlines()[0] == (
-        "rawsse: the API is overloaded: try again later [529 overloaded_error: Overloaded, request req_replay_000001]"
+        "rawsse: 529 overloaded_error: Overloaded: try again later [request req_replay_000001]"
     )
     assert questions(server) == [["One?"], ["One?"]]
 
@@ -292,10 +283,13 @@ def test_the_first_line_says_how_to_leave_and_ctrl_d_does() -> None:
         assert (terminal.wait(), terminal.rest().strip()) == (0, "")
 
 
-def test_ctrl_c_with_nothing_typed_leaves() -> None:
+def test_ctrl_c_with_nothing_typed_says_how_to_leave() -> None:
     with Terminal("chat", env={"ANTHROPIC_API_KEY": KEY}) as terminal:
         terminal.wait_for(PROMPT)
-        terminal.interrupt()
+        for _ in range(2):
+            terminal.interrupt()
+            assert terminal.wait_for(PROMPT).endswith(f"\n(Ctrl-D leaves)\n{PROMPT}")
+        terminal.type(CTRL_D)
         assert (terminal.wait(), terminal.rest().strip()) == (0, "")
 
 
@@ -354,20 +348,6 @@ def test_ctrl_c_before_anything_came_stops_as_well(background: Background) -> No
         terminal.type(CTRL_C)
         assert terminal.wait_for(PROMPT).endswith(f"\r[stopped]\n\n{PROMPT}")
         assert upstream.gate.left.wait(5)
-
-
-def test_ctrl_c_is_forgiven_once_after_an_answer_was_stopped(background: Background) -> None:
-    upstream = Upstream(background, "plain", free=1)
-    with Terminal("chat", env=upstream.env) as terminal:
-        terminal.wait_for(PROMPT)
-        terminal.type("One?\n")
-        terminal.wait_for("A server-sent event")
-        terminal.type(CTRL_C)
-        terminal.wait_for(PROMPT)
-        terminal.interrupt()
-        assert terminal.wait_for(PROMPT) == f"\n(Ctrl-C once more leaves)\n{PROMPT}"
-        terminal.interrupt()
-        assert terminal.wait() == 0
 
 
 def test_ctrl_c_many_times_at_once_does_not_hang(background: Background) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rawsse.cli import main
 from rawsse.replay import conform
-from rawsse.replay.conform import client_cases
+from rawsse.replay.conform import OnRow, Row, client_cases
 
 from .conftest import Play
 
@@ -46,8 +46,11 @@ def test_the_table_of_a_client_as_text(capsys: pytest.CaptureFixture[str]) -> No
     assert err == ""
 
 
-@pytest.mark.usefixtures("few")
-def test_the_table_in_json_and_in_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_in_json_and_in_markdown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    async def two_rows(*_: object, **options: object) -> list[Row]:
+        return [Row("plain", "right", "whole"), Row("end@event=5", "silent", "⚠ cut, no error")]
+
+    monkeypatch.setattr(conform, "try_client", two_rows)
     assert main([*CLIENT, "--json", *PROGRAM]) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert rows[1] == {"name": "end@event=5", "verdict": "silent", "what": "⚠ cut, no error"}
@@ -61,15 +64,19 @@ def test_a_client_that_is_right_everywhere_is_exit_code_0(monkeypatch: pytest.Mo
     assert main([*CLIENT, *PROGRAM]) == 0
 
 
-@pytest.mark.usefixtures("few")
 def test_progress_is_for_a_terminal_and_is_taken_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def two_rows(*_: object, on_row: OnRow, **options: object) -> list[Row]:
+        rows = [Row("plain", "right", "whole"), Row("\x1b[2J", "right", "whole")]
+        for row in rows:
+            on_row(row, 2)
+        return rows
+
+    monkeypatch.setattr(conform, "try_client", two_rows)
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
-    main([*CLIENT, *PROGRAM])
-    shown = terminal.getvalue()
-    assert "1/3 plain" in shown
-    assert shown.endswith("\r\x1b[K")
+    assert main([*CLIENT, *PROGRAM]) == 0
+    assert terminal.getvalue() == "\r\x1b[K1 of 2: plain\r\x1b[K2 of 2: \ufffd[2J\r\x1b[K"
 
 
 def test_a_command_that_fails_with_a_whole_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:

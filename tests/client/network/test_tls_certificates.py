@@ -1,4 +1,4 @@
-"""rawsse.client.network.certificates: whose certificates are trusted, and words for one that is not."""
+"""rawsse.client.network.tls: which certificates are trusted, and the reason why one is not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import certifi
 import pytest
 from support.sockets import LOCALHOST
 
-from rawsse.client.network import certificates
-from rawsse.client.network.certificates import TLSContext, explain
+from rawsse.client.network import tls
+from rawsse.client.network.tls import TLSContext, explain
 from rawsse.errors import ConfigurationError
 
 
@@ -35,7 +35,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
         made.append((cafile, capath))
         return real(cafile=cafile, capath=capath)
 
-    certificates._load.cache_clear()
+    tls._load.cache_clear()
     monkeypatch.setattr(ssl, "create_default_context", note)
     return made
 
@@ -175,4 +175,4 @@ def test_other_errors_are_not_explained() -> None:
 
 
 def test_what_is_spoken_is_http_1_1() -> None:
-    assert certificates.ALPN_PROTOCOL == "http/1.1"
+    assert tls.ALPN_PROTOCOL == "http/1.1"
