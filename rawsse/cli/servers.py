@@ -108,7 +108,7 @@ def add_replay(commands: Any) -> None:
     option("--split", metavar="HOW", help="cut into HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
     option("--segments", metavar="HOW", help="cut into TCP writes: as --split")
     option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between two segments (5 will do)")
-    option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N")
+    option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS")
     option("--rewrite", metavar="NAMES", help="write as gateways do: crlf, cr, comments, bom, done …, with commas")
     fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
     more = "head, head=N, byte=N or event=N, from the end if N is negative (repeatable; see --list-faults)"
