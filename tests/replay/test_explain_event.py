@@ -14,7 +14,7 @@ from support.command import ROOT
 from rawsse.cli import main
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.explain import MAX_LAYER_LINES, WIDTH, Timeline, explain_event, layers
+from rawsse.replay.explain import MAX_LAYER_LINES, MAX_LAYER_READS, WIDTH, Timeline, explain_event, layers
 from rawsse.replay.explain_page import explain_html
 from rawsse.replay.scrub import to_show
 from rawsse.replay.variants import rewrite_by
@@ -39,17 +39,19 @@ def test_an_event_is_followed_from_its_reads_to_the_message() -> None:
     first, second, start = len(START + BLOCK) + 20, len(DELTA) - 20 + 7, len(START + BLOCK)
     lines = [re.sub("  +", "  ", line) for line in explain_event(recording, 3).splitlines()]
     assert lines[0] == 'event 3: content_block_delta [0] text_delta "Hi"'
-    assert lines[1] == f"read  1 at 0.500 s: {first} bytes; 20 of the event, from byte {start} on"
+    assert lines[1] == f"read  1 at 0.500 s: {first} bytes, 20 of them the event's, from byte {start} of the body on"
     # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
-    assert lines[2] == f"as HTTP chunk  {first:x}␍␊"
-    assert lines[3].startswith("  event: message_start␊data: ")
-    assert lines[4] == "  ␍␊"
-    assert lines[5] == f"read  2 at 0.750 s: {second} bytes; {len(DELTA) - 20} of the event, from byte {start + 20} on"
-    assert lines[6] == f"as HTTP chunk  {second:x}␍␊"
-    assert lines[9:11] == ["lines  event: content_block ⋯", "  _delta␊"]
-    assert re.fullmatch(r"  data: \{\"type\":\"content_block_delta\",\"index\":0,.* characters\)␊", lines[11])
-    assert lines[12:14] == ["  ␊", "JSON  {"]
-    assert json.loads("\n".join(["{", *lines[14:-2]])) == json.loads(DELTA.partition(b"data: ")[2])
+    assert lines[2] == f"chunk, rebuilt  {first:x}␍␊"
+    assert re.fullmatch(rf'  event: message_start␊data: .*… \({start} bytes\) ….*"text":""\}}\}}␊␊', lines[3])
+    assert lines[4:6] == ["  event: content_block", "  ␍␊"]
+    own = f"{len(DELTA) - 20} of them the event's, from byte {start + 20} of the body on"
+    assert lines[6] == f"read  2 at 0.750 s: {second} bytes, {own}"
+    assert lines[7] == f"chunk, rebuilt  {second:x}␍␊"
+    assert lines[8].strip() + lines[9].strip() == DELTA[20:].decode().replace("\n", "␊")
+    assert lines[10:14] == ["  : more␊", "  ␍␊", "lines  event: content_block ⋯", "  _delta␊"]
+    assert lines[14].strip() + lines[15].strip() == DELTA.decode().split("\n")[1] + "␊"
+    assert lines[16:18] == ["  ␊", "JSON  {"]
+    assert json.loads("\n".join(["{", *lines[18:-2]])) == json.loads(DELTA.partition(b"data: ")[2])
     assert lines[-2] == "message  m, c, stop reason None"
     assert lines[-1] == '  [0] text  (not complete): {"text": "Hi"}'
     # As it is then, not at the end.
@@ -68,7 +70,7 @@ def test_every_event_of_a_shipped_recording_can_be_followed_however_it_was_cut(n
     timeline = Timeline.of(recording)
     for event in timeline.events[:5] + timeline.events[-5:]:
         shown = [(layer.name, "\n".join(layer.lines)) for layer in layers(timeline, event)]
-        assert [name for name, _ in shown if name not in ("read", "as HTTP chunk")] == [
+        assert [name for name, _ in shown if name not in ("read", "chunk, rebuilt")] == [
             "lines",
             "JSON",
             "problem",
@@ -95,13 +97,35 @@ def test_an_event_whose_data_are_not_json_is_shown_with_what_is_wrong() -> None:
 def test_of_an_event_that_came_in_many_reads_the_first_are_shown_and_the_others_are_counted() -> None:
     reads = tuple(Read(0.0, bytes([byte])) for byte in START)
     text = explain_event(Recording(reads=reads), 1)
-    assert text.count("\nas HTTP chunk") == MAX_LAYER_LINES
-    assert f"\nread               … and {len(START) - MAX_LAYER_LINES} more reads\n" in text
+    assert text.count("\nchunk, rebuilt") == MAX_LAYER_READS
+    assert f"\nread               … and {len(START) - MAX_LAYER_READS} more reads\n" in text
 
 
 def test_json_of_many_lines_is_cut() -> None:
     text = explain_event(Recording.from_sse(b'data: {"type":"x","many":[%b1]}\n\n' % (b"1," * 999)), 1)
     assert f"… and {1005 - MAX_LAYER_LINES} more lines\n" in text  # {, type, many, 1000 numbers, ] and }
+
+
+def test_a_character_that_a_read_cuts_is_seen_in_every_row_of_the_wire() -> None:
+    timeline = Timeline.of(shipped_fixtures()["unicode"])
+    shown = [layer.lines for layer in layers(timeline, timeline.event(5))]
+    # U+00DF is C3 9F in UTF-8: the first read ends between them.
+    assert shown[1][1].endswith('"text":"\\xc3')
+    assert shown[3][1].startswith('\\x9fe"}')
+    assert [shown[4][1][-8:], shown[4][2][:6]] == ['"\\xc3 ⋯', '\\x9fe"}']
+
+
+def test_of_a_very_large_event_both_ends_are_shown_and_its_size_in_bytes_in_a_few_lines() -> None:
+    data = b'data: {"type":"x","text":"%s"}\n' % ("é".encode() * 500_000 + b"\xc3" * 500_000)
+    for cut in (len(data), 1000):
+        reads = (Read(0.0, data[at : at + cut]) for at in range(0, len(data), cut))
+        shown = explain_event(Recording(reads=(*reads, Read(1.0, b"\n"))), 1).replace("\n" + " " * 19, "")
+        assert f"… ({min(len(data), cut):,} bytes) …" in shown
+        assert shown.count("\n") < 200
+    shown = explain_event(Recording.from_sse(data + b"\n"), 1).replace("\n" + " " * 19, "")
+    # The invalid bytes are written in four characters, and are bytes all the same. In JSON they are U+FFFD.
+    assert re.search(rf'data: {{"type":"x","text":"é+… \({len(data):,} bytes\) …[cx3\\]+"}}␊', shown)
+    assert re.search(r'"text": "é+… \(1,000,012 characters\) …\ufffd+"', shown)
 
 
 @pytest.mark.parametrize("number", [0, -1, 3])
