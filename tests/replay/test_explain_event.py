@@ -107,13 +107,11 @@ def test_json_of_many_lines_is_cut() -> None:
 
 
 def test_a_character_that_a_read_cuts_is_seen_in_every_row_of_the_wire() -> None:
-    timeline = Timeline.of(shipped_fixtures()["unicode"])
-    shown = [layer.lines for layer in layers(timeline, timeline.event(5))]
+    shown = explain_event(shipped_fixtures()["unicode"], 5).replace("\n" + " " * 19, "")
     # U+00DF is C3 9F in UTF-8: the first read ends between them.
-    assert shown[1][1].endswith('"text":"\\xc3')
-    assert shown[3][1].startswith('\\x9fe"}')
-    assert shown[4][1].endswith('"text":"\\xc3 ⋯')
-    assert shown[4][2].startswith('\\x9fe"}')
+    assert '"delta":{"type":"text_delta","text":"\\xc3␍␊\nread ' in shown
+    assert '\nchunk, rebuilt     c␍␊\\x9fe"}     }␊␊␍␊\nlines ' in shown
+    assert '"delta":{"type":"text_delta","text":"\\xc3 ⋯\\x9fe"}     }␊␊\nJSON ' in shown
 
 
 def test_of_a_very_large_event_both_ends_are_shown_and_its_size_in_bytes_in_a_few_lines() -> None:
