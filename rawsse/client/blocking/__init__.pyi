@@ -149,11 +149,12 @@ class BlockingToolRunner(Generic[Item]):
     argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
-    "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins."""
+    "tool without function", or "closed". Tools run only after the stop reason "tool_use".
+
+    The five clocks (`timeouts`) run for each answer, and none for the tools. Bound the whole loop with `max_turns`, and
+    under asyncio with `asyncio.timeout(seconds)` around it: that ends the current answer, and cancels coroutine tools."""
 
     stopped_by: str | None
-    partial: Message | None
 
     def __init__(
         self,
@@ -186,7 +187,15 @@ class BlockingToolRunner(Generic[Item]):
 
     @property
     def usage(self) -> TotalUsage:
-        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
+        """The cost of all answers together; `usage.turns` has the cost of each.
+
+        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
+        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing."""
+
+    @property
+    def partial(self) -> Message | None:
+        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
+        never began, and when the next turn begins."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
@@ -232,7 +241,6 @@ class BlockingReply:
     that arrived."""
 
     stopped_by: str | None
-    partial: Message | None
 
     def __init__(
         self, conversation: BlockingConversation, question: Any, replaced: ConversationTurn | None = None
@@ -254,7 +262,15 @@ class BlockingReply:
 
     @property
     def usage(self) -> TotalUsage:
-        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
+        """The cost of all answers together; `usage.turns` has the cost of each.
+
+        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
+        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing."""
+
+    @property
+    def partial(self) -> Message | None:
+        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
+        never began, and when the next turn begins."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:

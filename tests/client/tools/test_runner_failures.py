@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.clock import run, ticks
 from support.streams import Raw
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.client.tools.tool import Tool, tool
 from rawsse.errors import APIError, OverloadedError
@@ -133,7 +135,50 @@ def test_a_request_whose_answer_never_came_may_have_cost_something(text: bytes) 
             await runner.until_done()
         return runner
 
-    assert run(story()).usage.exact is False
+    usage = run(story()).usage
+    assert (usage.exact, usage.turns) == (False, ())
+
+
+def seen(runner: ToolRunner[Any]) -> Any:
+    return [turn.output_tokens for turn in runner.usage.turns], runner.usage.exact, bool(runner.partial)
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        (FakeStream([answer(TWO_TURNS[1])]), ([7], True, False)),
+        (failing(TWO_TURNS[1][:3]), ([1], False, True)),
+        (cut(TWO_TURNS[1][:3]), ([1], False, True)),
+        (cut([]), ([], False, False)),
+    ],
+    ids=["whole", "failed", "cut", "cut before it began"],
+)
+def test_a_stream_that_has_ended_counts_at_once_and_once(peer: FakeStream, expected: Any) -> None:
+    async def story() -> list[Any]:
+        async with ToolRunner[MessageStream](Script(peer), **ASK, stream=True) as runner:
+            async for stream in runner:
+                found = [seen(runner)]
+                with suppress(APIError):
+                    await stream.until_done()
+                found.append(seen(runner))
+                with suppress(APIError, StopAsyncIteration):
+                    await anext(runner)
+                return [*found, seen(runner)]
+        raise AssertionError("no answer")
+
+    assert run(story()) == [([], True, False), expected, expected]
+
+
+def test_a_stream_that_the_caller_closes_counts_at_once() -> None:
+    async def story() -> list[Any]:
+        async with ToolRunner[MessageStream](Script(TWO_TURNS[1]), **ASK, stream=True) as runner:
+            stream = await anext(runner)
+            await anext(stream.text_stream)
+            await stream.close()
+            found = [seen(runner)]
+        return [*found, seen(runner)]
+
+    assert run(story()) == [([1], False, True)] * 2
 
 
 # --- Real recordings -----------------------------------------------------------------------------------------------
