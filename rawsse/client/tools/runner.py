@@ -382,9 +382,9 @@ class ToolRunner(Generic[Item]):
     """The tool loop: an async iterator over the answers, as `Message`s or, with `stream`, as open `MessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
-    `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
-    arguments of `client.messages.stream`; the `container` that an answer names is that of the next request. `thread` is an
-    argument of the official SDK; only False is supported.
+    `max_iterations`) answers the loop stops; without it, more than `rawsse.client.tools.runner.MAX_TURNS` raise
+    `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` that an answer names is that
+    of the next request. `thread` is an argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
