@@ -212,7 +212,7 @@ def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
 
 def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
     """The sum of every count, known or not, including those in objects (`server_tool_use`). Other values are left
-    out, and answers that never began are no turns."""
+    out; `turns` leaves out answers that never began."""
     total: dict[str, Any] = {**NOTHING}
     for turn in turns:
         add_counts(turn.raw, total)
