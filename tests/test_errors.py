@@ -113,6 +113,11 @@ def test_what_may_heal_by_itself_is_the_network_the_clocks_and_an_api_that_is_bu
 # --- What an error carries -----------------------------------------------------------------------------------------
 
 
+def test_each_phase_is_explained_where_help_shows_it() -> None:
+    explained = re.findall(r"^ {4}(\w+) {2,}\S", inspect.getdoc(APIError) or "", re.MULTILINE)
+    assert explained == list(get_args(errors.Phase))
+
+
 def test_before_a_stream_fills_it_in_an_error_knows_nothing() -> None:
     error = APIError("words")
     assert (str(error), error.message) == ("words", "words")
