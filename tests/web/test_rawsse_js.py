@@ -154,6 +154,18 @@ def test_the_prompt_is_posted_as_json_with_the_callers_headers_and_token(node: N
     assert (request["headers"], len(run_id)) == (sent, 32)
 
 
+def test_a_header_of_the_caller_that_is_the_requests_own_is_replaced_in_any_case(node: Node) -> None:
+    given = {"Content-Type": "text/plain", "ACCEPT": "*/*", "Authorization": "mine", "X-Run-Id": "m" * 16, "x-mine": "1"}
+    told = node("run", responses=[play(HI), play(YOU, end="hang")], headers=given, token="t", at={"stopAfter": 2})
+    assert methods(told) == ["POST", "GET", "DELETE"]
+    for request in told["requests"]:
+        head = request["headers"]
+        assert (head["accept"], head["authorization"], head["x-mine"]) == ("text/event-stream", "Bearer t", "1")
+    post, *others = (request["headers"] for request in told["requests"])
+    assert (post["x-run-id"], post["content-type"]) == (told["drawn"], "application/json")
+    assert ["x-run-id" in head for head in others] == [False, False]
+
+
 def test_no_two_runs_have_the_same_name(node: Node) -> None:
     first, second = (node("run", responses=[play(DONE)])["drawn"] for _ in range(2))
     assert first != second
