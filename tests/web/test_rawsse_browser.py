@@ -341,7 +341,8 @@ COMPONENT = """async (kind) => {
   window.states = [];
   window.outer = new Chat("/api/chat/stream");
   function Talk() {
-    const chat = useStreamingChat(kind === "outer" ? outer : "/api/chat/stream");
+    const options = { outer, kept: { storage: sessionStorage } }[kind] ?? "/api/chat/stream";
+    const chat = useStreamingChat(options);
     window.talk = chat;
     states.push(chat.output);
     const sent = useRef(false);
@@ -483,3 +484,51 @@ def test_a_question_during_an_answer_stops_it_and_the_conversation_goes_on(
         {"role": "user", "content": "Second"},
     ]
     assert page.locator("#output").text_content() == text("plain")
+
+
+def reload(page: Page) -> list[str]:
+    page.reload()
+    page.wait_for_function("'begin' in window")
+    return mount(page, "kept")
+
+
+@pytest.mark.usefixtures("react")
+def test_after_a_reload_the_hook_goes_on_with_the_answer_that_was_running(visit: Visit, background: Background) -> None:
+    gate = background.gate(free=4)
+    page, proxy, relay = visit(
+        recorded("plain"), recorded("plain"), speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600)
+    )
+    mount(page, "kept")
+    page.evaluate("() => void talk.send('First')")
+    page.wait_for_function("talk.output !== ''")
+    run = page.evaluate("talk.id")
+    complaints = reload(page)
+    page.wait_for_function("talk.output !== ''")
+    assert page.evaluate("[talk.id, talk.isStreaming]") == [run, True]
+    gate.let(1000)
+    wait_for_end(page)
+    assert page.locator("#output").text_content() == text("plain")
+    assert [request.split()[:2] for request in proxy.requests] == [
+        ["POST", "/api/chat/stream"],
+        ["GET", f"/runs/{run}"],
+    ]
+    assert (page.evaluate("talk.stopReason"), complaints, len(relay.requests)) == ("end_turn", [], 1)
+    page.evaluate("talk.send('Second')")
+    assert [turn["content"] for turn in relay.requests[-1].body["messages"]] == ["First", text("plain"), "Second"]
+
+
+@pytest.mark.usefixtures("react")
+def test_after_a_reload_stop_ends_the_call_to_the_api(visit: Visit, background: Background) -> None:
+    gate = background.gate(free=4)
+    page, proxy, _ = visit(speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600))
+    mount(page, "kept")
+    page.evaluate("() => void talk.send('Hello')")
+    page.wait_for_function("talk.output !== ''")
+    reload(page)
+    page.wait_for_function("talk.output !== ''")
+    assert page.evaluate("talk.stop()") is True
+    assert gate.left.wait(PATIENCE)
+    reload(page)
+    page.wait_for_function("talk.messages.length === 2")
+    assert page.evaluate("[talk.isStreaming, talk.messages[1].ending]") == [False, "stopped"]
+    assert [request.split()[0] for request in proxy.requests] == ["POST", "GET", "DELETE"]
