@@ -369,6 +369,7 @@ def test_the_react_page_chats_in_a_browser(react_page: ReactPage) -> None:
         page.get_by_role("button", name="Send").wait_for()
     shown = page.locator(".assistant").all_text_contents()
     assert shown[:2] == [f"assistant: {text_of('plain')}", "assistant: <b>second</b>"]  # as text
+    assert page.locator("#root > small").count() == 0
     error = page.get_by_role("alert").inner_text()
     assert error == "The API is overloaded. Wait a moment, then try again. (Overloaded)"
     # The browser itself says on the console that an answer was 529.
