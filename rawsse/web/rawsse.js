@@ -581,10 +581,9 @@ export class ChatStream {
   async #fetch(method, url, more, body) {
     const { headers, token, onOpen, fetch = globalThis.fetch, headMs } = this.#options;
     const bearer = typeof token === "function" ? await token() : token;
-    const own = { ...more, accept: "text/event-stream", ...(bearer && { authorization: `Bearer ${bearer}` }) };
-    const fields = new Headers(headers);
-    fields.delete("x-run-id"); // `id` names the run, in all requests
-    for (const [name, value] of Object.entries(own)) fields.set(name, value);
+    const { "x-run-id": _, ...mine } = Object.fromEntries(new Headers(headers)); // in lower case; `id` names the run
+    const fields = new Headers({ ...mine, ...more, accept: "text/event-stream" });
+    if (bearer) fields.set("authorization", `Bearer ${bearer}`);
     if (method === "DELETE") return fetch(url, { method, headers: fields, keepalive: true }); // the page may be being left
     if (this.ending) throw new Lost(null);
     if (method === "POST") this.#phase = "sent";
