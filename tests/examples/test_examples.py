@@ -10,7 +10,7 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -30,7 +30,7 @@ from rawsse.server import Server
 from rawsse.sse import Decoder
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, Page, Route
 
 HERE = Path(__file__).parent
 NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", ROOT / "tests/interop/node/node_modules"))
@@ -389,18 +389,12 @@ def background() -> Iterator[Background]:
         yield background
 
 
-@pytest.mark.real
-def test_the_react_page_chats_in_a_browser(
-    react_modules: dict[str, str], background: Background, chromium: Browser
-) -> None:
-    turns = [
-        shipped_fixtures()["plain"],
-        recording_of(answer("<b>second</b>")),
-        shipped_fixtures()["error-before-content"],
-    ]
-    api = background.enter(ReplayServer(turns))
-    client = background.enter(AsyncClient(base_url=api.base_url, api_key="any", max_retries=0))
-    server = background.enter(Server(Relay(client, static=HERE / "react_page"), port=0))
+ReactPage = Callable[..., "tuple[Page, list[str]]"]
+
+
+@pytest.fixture
+def react_page(react_modules: dict[str, str], background: Background, chromium: Browser) -> Iterator[ReactPage]:
+    """The page in front of a relay that plays these, and what the browser complains of."""
 
     def module(route: Route) -> None:
         headers = {"access-control-allow-origin": "*", "content-type": "text/javascript"}
@@ -409,20 +403,76 @@ def test_the_react_page_chats_in_a_browser(
     with chromium.new_context() as context:
         context.set_default_timeout(PATIENCE * 1000)
         context.route("https://esm.sh/**", module)
-        page, complaints = context.new_page(), list[str]()
-        page.on("pageerror", lambda fault: complaints.append(str(fault)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.goto(server.base_url)
-        for at, question in enumerate(("What is SSE?", "And then?", "More!")):
-            page.get_by_label("Message").fill(question)
-            page.get_by_role("button", name="Send").click()
-            page.locator(".user").nth(at).wait_for()
-            page.get_by_role("button", name="Send").wait_for()
-        shown = page.locator(".assistant").all_text_contents()
-        assert shown[:2] == [f"assistant: {text_of('plain')}", "assistant: <b>second</b>"]  # as text
-        assert "Overloaded" in page.get_by_role("alert").inner_text()
-        # The browser itself says on the console that an answer was 529.
-        assert [each for each in complaints if "529" not in each] == []
+
+        def react_page(*turns: Recording) -> tuple[Page, list[str]]:
+            api = background.enter(ReplayServer(turns))
+            client = background.enter(AsyncClient(base_url=api.base_url, api_key="any", max_retries=0))
+            server = background.enter(Server(Relay(client, static=HERE / "react_page"), port=0))
+            page, complaints = context.new_page(), list[str]()
+            page.on("pageerror", lambda fault: complaints.append(str(fault)))
+            page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+            page.goto(server.base_url)
+            return page, complaints
+
+        yield react_page
+
+
+def say(page: Page, question: str) -> None:
+    page.get_by_label("Message").fill(question)
+    page.get_by_role("button", name="Send").click()
+    page.locator(".user").get_by_text(question).wait_for()
+
+
+@pytest.mark.real
+def test_the_react_page_chats_in_a_browser(react_page: ReactPage) -> None:
+    page, complaints = react_page(
+        shipped_fixtures()["plain"],
+        recording_of(answer("<b>second</b>")),
+        shipped_fixtures()["error-before-content"],
+    )
+    for question in ("What is SSE?", "And then?", "More!"):
+        say(page, question)
+        page.get_by_role("button", name="Send").wait_for()
+    shown = page.locator(".assistant").all_text_contents()
+    assert shown[:2] == [f"assistant: {text_of('plain')}", "assistant: <b>second</b>"]  # as text
+    assert page.locator("#root > small").count() == 0
+    error = page.get_by_role("alert").inner_text()
+    assert error == "The API is overloaded. Wait a moment, then try again. (Overloaded)"
+    # The browser itself says on the console that an answer was 529.
+    assert [each for each in complaints if "529" not in each] == []
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", ["Let me see", ""])
+@pytest.mark.parametrize(
+    ("reason", "words"), [("max_tokens", " (stopped at max_tokens)"), ("refusal", " (the model refused)")]
+)
+def test_the_react_page_says_that_an_answer_is_not_whole(
+    react_page: ReactPage, reason: str, words: str, text: str
+) -> None:
+    page, complaints = react_page(recording_of(answer(text, stop_reason=reason)))
+    say(page, "Hello")
+    page.get_by_text(words.strip(" ()")).wait_for()
+    assert page.locator("small").all_text_contents() == [words]
+    assert page.locator(".assistant").all_text_contents() == [f"assistant: {text}{words}"] * bool(text)
+    assert complaints == []
+
+
+@pytest.mark.real
+def test_the_react_page_says_that_it_is_reconnecting_and_keeps_the_conversation(react_page: ReactPage) -> None:
+    page, complaints = react_page(shipped_fixtures()["plain"])
+    page.context.set_offline(True)
+    say(page, "Hello")
+    page.get_by_text("Reconnecting…").wait_for()
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Send").wait_for()
+    shown = ["user: Hello", f"assistant: {text_of('plain')}"]
+    assert page.locator("#root > p").all_text_contents() == shown
+    page.reload()
+    page.locator(".assistant").wait_for()
+    assert page.locator("#root > p").all_text_contents() == shown
+    # The browser itself says that it was offline, and that the relay did not know the run before it got the prompt.
+    assert [each for each in complaints if "Failed to load resource" not in each] == []
 
 
 # --- three_nodes.py ---
