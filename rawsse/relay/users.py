@@ -57,9 +57,11 @@ log = logging.getLogger("rawsse.relay")
 class UserLimits:
     """How much one user may use, or all users together. None means no limit. Raises `ConfigurationError`.
 
-    `requests_per_minute` may be sent in one burst, and are refilled evenly. `open_runs` is how many runs may be in progress.
-    `tokens_per_day` counts tokens of all kinds, of the runs that began on one UTC day. A request may name `models` only, and
-    ask for at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the day's tokens are used up.
+    `requests_per_minute` may be sent in one burst, and are refilled evenly, so the first minute may have nearly twice as many.
+    `open_runs` is how many runs may be in progress. `tokens_per_day` counts tokens of all kinds, of the runs that began on one
+    UTC day, when they end; the output of an answer that was stopped or cut is estimated (`RunRecord.estimated_tokens`). A
+    request may name `models` only, and ask for at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the
+    day's tokens are used up.
     """
 
     requests_per_minute: int | None = None

@@ -19,7 +19,7 @@ from rawsse.server import Scope
 
 from .outlets import TEXT_BLOCK
 from .stage import CHAT, WHOLE, Browser, Stage, ask, error_json, relay
-from .test_record import SAYS_NO, Rows
+from .test_record import ERROR, SAYS_NO, Rows
 
 USER = {"role": "user", "content": "Hi"}
 MESSAGES = {"model": "m", "max_tokens": 9, "messages": [USER], "stream": True}
@@ -346,6 +346,34 @@ def test_tokens_of_the_day_are_what_the_answers_have_cost(body: Any) -> None:
             answers = [await stage.ask("POST", "/v1/messages", body, headers=as_user("ada")).done() for _ in range(8)]
             statuses = [answer.status for answer in answers]
             assert statuses == [200] * 6 + [429] * 2
+
+    run(story())
+
+
+LONG = [start(), block_start(0, TEXT_BLOCK), *[text_delta(0, "word")] * 50]
+"""All but the end of an answer of 10 tokens in and, as the quotas estimate, 50 out."""
+
+
+@pytest.mark.parametrize("end", ["stops", "leaves", "is cut", "errs"])
+@pytest.mark.parametrize(("path", "body"), [*CHATS, ("/v1/messages", {**MESSAGES, "stream": False})])
+def test_an_answer_that_ends_just_before_its_end_uses_up_the_day_s_tokens_too(path: str, body: Any, end: str) -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name, limits=RunLimits(grace_seconds=0)) as stage:
+            for _ in range(2):
+                browser = stage.ask("POST", path, body, headers=as_user("ada"))
+                api = await stage.call()
+                api.send(*LONG)
+                await ticks(20)
+                if end == "stops":
+                    assert (await stage.ask("DELETE", "/runs", headers=as_user("ada")).done()).json == {"stopped": 1}
+                elif end == "leaves":
+                    browser.leave()
+                else:
+                    api.send(*[ERROR] * (end == "errs"), end=True)
+                await browser.done()
+            told = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert told["left"] == {"requests": 1, "tokens": 0, "open_runs": 2}
+            assert (await stage.ask("POST", path, body, headers=as_user("ada")).done()).status == 429
 
     run(story())
 
