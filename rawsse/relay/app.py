@@ -94,6 +94,7 @@ MAX_RUNS_READ = 32
 """Runs that one connection may read."""
 
 _TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
+_CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
 """The embedder's function: returns another request, or None for the same one, or raises `Answer`."""
@@ -275,26 +276,24 @@ class _Call(Exchange):
 
     def _expected_dialect(self) -> Dialect:
         """That of a request whose body has not been read; that of `/v1/messages` for all whose errors are JSON."""
-        if self.method == "POST" and self.path in _TEXT_PATHS:
+        if self.path in _TEXT_PATHS:
             return TextDialect()
-        if self.method == "POST" and self.path == "/api/chat":  # `useChat` accepts `*/*`
+        if self.path == "/api/chat":  # `useChat` accepts `*/*`
             return EventsDialect() if "text/event-stream" in self.headers.get("accept", "") else UIDialect()
-        return MessagesDialect()
+        return UIDialect() if _CHAT_PATH.fullmatch(self.path) else MessagesDialect()
 
     async def answer(self) -> None:
-        """Find the route and follow it. A refusal is in the form of the route's dialect, any other error in JSON."""
+        """Find the route and follow it. An error is in the form of the route's dialect."""
         try:
             await self._route()
         except Answer as answer:
             if answer.status in REFUSALS:
                 self._relay.metrics.count_refusal(answer.type)
-                await send_refusal(self, self._dialect, answer)
-            else:
-                await self.send_answer(answer)
+            await send_refusal(self, self._dialect, answer)
         except RawsseError as exc:
             level = logging.ERROR if isinstance(exc, ConfigurationError) else logging.WARNING
             log.log(level, "%s failed: %s", one_line(self.path), one_line(str(exc)))
-            await self.send_answer(refused(failure_of(exc)))
+            await send_refusal(self, self._dialect, refused(failure_of(exc)))
 
     async def _route(self) -> None:
         handlers = next(handlers for pattern, handlers in _ROUTES if pattern.fullmatch(self.path))
@@ -340,17 +339,18 @@ class _Call(Exchange):
 
         def read(body: dict[str, Any]) -> _Asked:
             if kind is EventsDialect and is_ui_request(body):
+                self._dialect = UIDialect()
                 chat, request = read_ui(body, max_prompt_chars=max_chars)
-                asked = _Asked(UIDialect(), request, chat)
+                asked = _Asked(self._dialect, request, chat)
             else:
-                dialect = TextDialect(has_usage=read_flag(body, "usage")) if kind is TextDialect else EventsDialect()
-                asked = _Asked(dialect, read_chat(body, max_prompt_chars=max_chars))
+                has_usage = kind is TextDialect and read_flag(body, "usage")
+                self._dialect = TextDialect(has_usage=has_usage) if kind is TextDialect else EventsDialect()
+                asked = _Asked(self._dialect, read_chat(body, max_prompt_chars=max_chars))
             return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
 
         await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
     async def _generate(self, asked: _Asked) -> None:
-        self._dialect = asked.dialect
         # A client that names its run may repeat its request.
         known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
         run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
@@ -560,7 +560,7 @@ _ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
         ("/v1/models(/.*)?", {"GET": _Call._list_models}),
         ("/runs", {"GET": _Call._read_runs, "DELETE": _Call._stop_runs}),
         ("/runs/.*", {"GET": _Call._read_run, "DELETE": _Call._stop_run}),
-        ("/api/chat/.+/stream", {"GET": _Call._resume_chat}),
+        (_CHAT_PATH.pattern, {"GET": _Call._resume_chat}),
         ("/me", {"GET": _Call._me}),
         ("/metrics", {"GET": _Call._metrics}),
         ("/doctor", {"GET": _Call._doctor}),

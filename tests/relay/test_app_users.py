@@ -18,7 +18,7 @@ from rawsse.relay.ledger import Ledger
 from rawsse.server import Scope
 
 from .outlets import TEXT_BLOCK
-from .stage import CHAT, WHOLE, Browser, Stage, ask, error_json, relay
+from .stage import CHAT, WHOLE, Browser, Stage, ask, error_json, error_of, relay
 from .test_record import ERROR, SAYS_NO, Rows
 
 USER = {"role": "user", "content": "Hi"}
@@ -513,7 +513,7 @@ def test_a_relay_without_users_has_limits_too() -> None:
 )
 def test_a_browser_may_not_choose_what_the_operator_decides(path: str, body: Any, field: str, value: Any) -> None:
     browser = ask("POST", path, {**body, field: value})
-    assert error_json(browser) == (400, "invalid_request_error", field)
+    assert error_of(browser) == (400, "" if "id" in body else "invalid_request_error", field)
     assert browser.calls == []
 
 
@@ -546,7 +546,7 @@ def test_a_user_may_have_fewer_models_and_tokens_than_the_relay() -> None:
     (call,) = ask("POST", "/stream", CHAT, **options).calls
     assert (call.json["model"], call.json["max_tokens"]) == ("claude-b", 10)
     for body, field in (({"model": "claude-a"}, "model"), ({"max_tokens": 11}, "max_tokens")):
-        assert error_json(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
+        assert error_of(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
     listed = ask("GET", "/v1/models", **options).json
     assert [model["id"] for model in listed["data"]] == ["claude-b"]
 
@@ -579,7 +579,7 @@ def test_what_all_users_together_may_choose_holds_for_each() -> None:
     options: dict[str, Any] = {"model": "claude-a", "models": ["claude-b"], "all_limits": everyone}
     options |= {"authenticate": by_name, "headers": as_user("bob")}
     for body, field in (({"model": "claude-a"}, "model"), ({"max_tokens": 11}, "max_tokens")):
-        assert error_json(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
+        assert error_of(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
         assert error_json(ask("POST", "/v1/messages", {**MESSAGES, "model": "claude-b", **body}, **options))[2] == field
 
 
@@ -846,7 +846,7 @@ def test_what_the_embedder_gives_in_place_of_a_request_must_be_one(
         options: dict[str, Any] = {"on_request": on_request, "authenticate": by_name, "observers": [rows]}
         async with relay(WHOLE, **options) as stage:
             browser = await stage.ask("POST", path, body, headers=as_user("ada")).done()
-            assert error_json(browser) == (500, "api_error", None)
+            assert error_of(browser)[:2] == (500, "" if body is UI else "api_error")
             me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
             assert (me["left"]["requests"], me["left"]["open_runs"], stage.calls, rows.starts) == (3, 2, [], [])
 
