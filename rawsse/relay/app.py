@@ -113,22 +113,30 @@ class Relay(Observer):
     cannot ask for more than `max_tokens` (4,096 by default). A program's request, on `/v1/messages`, may set the system prompt,
     may name any model if there are no `models`, and may ask for any number of tokens unless `max_tokens` is given.
 
-    `guard` decides which hosts and origins are answered, and has the tokens. `authenticate` returns the user of a request;
-    without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` hold for each user who has
-    no limits, `all_limits` for all users together, and where there are no users. `on_request` is awaited with a request that
-    is about to be sent, and its user. It may return another, whole request to send instead, or raise `Answer` to refuse it.
+    `guard` decides which hosts and origins are answered, and has the tokens. `authenticate`, an `async def`, gets the scope of
+    a request and returns its user: an id, or `User(id, UserLimits(…))`, or None for a stranger, who gets a 401; tokens do not
+    count then. Without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` hold for each
+    user who has no limits, `all_limits` for all users together, and where there are no users. `on_request` is awaited with a
+    request that is about to be sent, and its user. It may return another, whole request to send instead, or raise `Answer` to
+    refuse it.
 
     `ledger` gets a row for each run, and knows what was used before a restart; `lifespan` closes it, or the caller does.
     `on_end` is called with the record of each run that has ended, and `observers` are notified of all runs; these functions
-    must not wait. `metrics_token` is what callers of `/metrics` must send if they are not users.
+    must not wait. `metrics_token` is what callers of `/metrics` must send if they are not operators.
+
+    The logger `rawsse.relay` writes one line for each run that has ended: at INFO, or at WARNING if it failed. The application
+    configures logging, as with `logging.basicConfig(level=logging.INFO)`: servers such as uvicorn configure only their own.
 
     `store` is shared with other nodes: then each of them reads and stops the runs of all, and the quotas are those of all. The
     caller closes it after the relay.
 
-    `static` is a folder that replaces the built-in page. The built-in page shows `notice` below its greeting, and offers
-    `examples` as prompts. `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that
-    of the browsers' routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock`
-    returns Unix seconds. Raises `ConfigurationError`.
+    The built-in page is open to all, also without a login; its requests are not. It shows `notice` below its greeting, and
+    offers `examples` as prompts. `static` is a folder that replaces it; an empty one leaves only the browser modules, such as
+    `/rawsse.js`.
+
+    `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
+    routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock` returns Unix
+    seconds. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -501,6 +509,8 @@ class _Call(Exchange):
     async def _metrics(self) -> None:
         if self._user is None:  # where there are no users, the token for the metrics is needed all the same
             await identify(self.scope, self.headers, self._relay._metrics_tokens)
+        elif not self._user.is_operator:
+            raise Answer(403, "permission_error", "only an operator may read the metrics: they are those of all users")
         await self.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())
 
     # Routes without a run --------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ class RunRecord(RunStart):
     `ending` is the kind of an `Ending`; `error` the type of the failure, as `rate_limit_error`. The token counts are those
     that are billed; they are a lower bound unless `exact`: the API tells the output tokens only at the end of the answer. Then
     `estimated_tokens` are those of the content that had come until the answer was stopped or cut, one for `BYTES_PER_TOKEN`.
-    `on_disconnect` is "cancel" or "drain" if every reader left before
-    the end. `words` say how the run ended, for the log: they may have addresses that browsers do not see.
+    `on_disconnect` is "cancel" or "drain" if every reader left before the end. `words` say how the run ended, for the log: they
+    may have addresses that browsers do not see.
     """
 
     ending: str

@@ -336,6 +336,10 @@ def test_a_page_of_ones_own_is_served_instead(tmp_path: Path) -> None:
     assert ask("GET", "/rawsse.js", static=tmp_path).body == (files("rawsse") / "web" / "rawsse.js").read_bytes()
 
 
+def test_an_empty_folder_switches_the_page_off(tmp_path: Path) -> None:
+    assert [ask("GET", path, static=tmp_path).status for path in ("/", "/style.css", "/rawsse.js")] == [404, 404, 200]
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_a_probe_is_read_and_nothing_else(method: str, path: str) -> None:

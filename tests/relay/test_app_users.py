@@ -83,7 +83,7 @@ async def over(*browsers: Browser) -> None:
 def test_no_route_is_open_to_a_stranger(method: str, path: str) -> None:
     browser = ask(method, path, CHAT if method == "POST" else None, authenticate=by_name)
     assert browser.status == 401
-    assert browser.headers["www-authenticate"] == "Bearer"
+    assert browser.headers["www-authenticate"] == "Login"
     assert browser.calls == []
 
 
@@ -722,7 +722,8 @@ def test_metrics_count_runs_refusals_and_readers() -> None:
                 assert line in lines, line
             wrong = await stage.ask("GET", "/metrics", headers={"authorization": "Bearer wrong"}).done()
             assert wrong.status == 401
-            assert (await stage.ask("GET", "/metrics", headers=as_user("ada")).done()).status == 200
+            assert error_json(await stage.ask("GET", "/metrics", headers=as_user("ada")).done())[0] == 403
+            assert (await stage.ask("GET", "/metrics", headers=as_user("eve")).done()).status == 200
             await over(*opened)
 
     run(story())
@@ -733,8 +734,9 @@ def test_a_token_for_the_metrics_is_asked_for_with_and_without_users(tokens: tup
     options: dict[str, Any] = {"guard": Guard(tokens=tokens), "metrics_token": "m3trics"}
     assert ask("GET", "/metrics", **options).status == 401
     assert ask("GET", "/metrics", headers={"x-api-key": "wrong"}, **options).status == 401
-    for token in ("m3trics", *tokens):
-        assert ask("GET", "/metrics", headers={"x-api-key": token}, **options).status == 200
+    assert ask("GET", "/metrics", headers={"x-api-key": "m3trics"}, **options).status == 200
+    for token in tokens:  # it is that of a user, and not of an operator
+        assert ask("GET", "/metrics", headers={"x-api-key": token}, **options).status == 403
     assert ask("GET", "/metrics").status == 200
 
 
