@@ -9,7 +9,8 @@ A run gets its row when it begins; `ending` is NULL until it ends. A relay that 
 one marks them: `truncated`, with the error `relay_killed`. Several relays may share a file. Each holds a lock (flock(2)) on
 another file beside it, `ledger.db-owner-…`, which the system releases when the process ends.
 
-The tokens in a row are those that the API has counted, a lower bound unless `exact`. What quotas estimate is not among them.
+The tokens in a row are those that the API has counted, a lower bound unless `exact`. The estimates of the quotas are not among
+them.
 
 A batch of rows is one transaction, and its connection is closed after it. So a fork finds no open connection, which SQLite
 forbids (https://www.sqlite.org/howtocorrupt.html, 2.6), and each batch finds the file as it is now: moved away, replaced, or on

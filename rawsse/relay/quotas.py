@@ -126,8 +126,8 @@ class Quotas(Observer):
             self._kept[record.user] = (limits, count.ended(record.time, record.quota_tokens))
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
-        """Take over the tokens that each user has used today, from the ledger: so quotas survive a restart. What was estimated
-        does not: the ledger has only what the API has counted."""
+        """Take over the tokens that each user has used today, from the ledger: so quotas survive a restart. Estimates do
+        not: the ledger has only what the API has counted."""
 
         def settled(count: Count, tokens: int) -> Count:
             count = count.advanced(to_microseconds(now), None)
