@@ -82,7 +82,7 @@ class Failure:
 
     `status` is the HTTP status if the response's head has not been sent yet; `type` is an error type of the Messages API,
     or `cancelled` or `shutdown`. `event` and `body` are the API's own error, if it sent one. `retry` (milliseconds) tells
-    browsers when to reconnect.
+    browsers when to reconnect. `field` names the invalid part of a request.
     """
 
     status: int
@@ -93,14 +93,20 @@ class Failure:
     event: ErrorEvent | None = None
     body: Mapping[str, Any] | None = None
     retry: int | None = None
+    field: str = ""
 
     def to_json(self) -> str:
         """The data of an `error` event, as the Messages API has it, with the ending added."""
-        body: dict[str, Any] = {"type": "error", "error": {"type": self.type, "message": self.message}}
+        body: dict[str, Any] = {"type": "error", "error": {"type": self.type, "message": self.message, **self.place}}
         if self.ending is not None:
             body["request_id"] = self.ending.request_id
             body["ending"] = self.ending.to_dict()
         return compact(body)
+
+    @property
+    def place(self) -> dict[str, str]:
+        """`field` as a part of a JSON object."""
+        return {"field": self.field} if self.field else {}
 
 
 def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
@@ -235,7 +241,7 @@ class TextDialect(Dialect):
         return [f'data: {{"text":{json_string(text)}}}\n\n'] if isinstance(text, str) else []
 
     def fail(self, failure: Failure) -> list[Frame]:
-        return [frame(compact({"error": failure.message, "type": failure.type})), DONE]
+        return [frame(compact({"error": failure.message, "type": failure.type, **failure.place})), DONE]
 
     def end(self, ending: Ending) -> list[Frame]:
         if self._usage is None:
@@ -302,7 +308,7 @@ class Answer(Exception):  # noqa: N818 - a way out, not a failure
         self, status: int, type: str, message: str, *, field: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.type = status, type
+        self.status, self.type, self.field = status, type, field
         error = {"type": type, "message": message} | ({"field": field} if field else {})
         self.body = json.dumps({"type": "error", "error": error}).encode()
         self.headers = tuple((headers or {}).items())

@@ -308,7 +308,7 @@ class Node(Home):
                     before = found[-1].number
                     frames = [_FILLER] * (last - before) + frames
                 wire, keep_seconds = "".join(frames).encode(), self.runs.limits.keep_seconds
-                write = Write(run, before, number, wire, tokens=record.total_tokens, keep_seconds=keep_seconds)
+                write = Write(run, before, number, wire, tokens=record.quota_tokens, keep_seconds=keep_seconds)
                 (is_mine,) = await self._store.write([write])
             except StoreUnavailableError:
                 return  # they stay orphans

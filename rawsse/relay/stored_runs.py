@@ -121,7 +121,7 @@ class OwnedRun(Run):
             return write
         self._is_ending = True
         keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
-        return write._replace(tokens=self.record.total_tokens, keep_seconds=keep_seconds)
+        return write._replace(tokens=self.record.quota_tokens, keep_seconds=keep_seconds)
 
     @property
     def last_sent(self) -> int:

