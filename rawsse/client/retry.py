@@ -10,6 +10,9 @@ Pure: the time and the chance are arguments, and nothing here waits. The clocks 
         raise error
     await asyncio.sleep(decision.delay)
 
+Which failures may be tried again is in `errors.py`: `HEALING_STATUSES` for statuses, `may_heal` of their class for all others.
+Here is how often, when, and what the server asks for.
+
 Nothing is tried again after content has reached the caller. `decide` learns that only from the error's `phase`, and an exchange
 does not set it that far: the stream checks it before it asks.
 
