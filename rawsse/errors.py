@@ -359,8 +359,8 @@ class CertificateError(APIConnectionError):
 class ProxyError(APIConnectionError):
     """The proxy refused or failed. The message names it, and never its user or password.
 
-    `status_code` is the proxy's, None if it did not answer. `may_heal` is for that case; with a status `HEALING_STATUSES` says
-    whether a retry may succeed. A proxy that refuses will refuse again, one that could not reach the server may reach it next time.
+    `status_code` is the proxy's, None if it did not answer. `may_heal` is for that case; for a status it is
+    `HEALING_STATUSES`. A proxy that refuses will refuse again, one that could not reach the server may reach it next time.
     """
 
     def __init__(self, message: str, *, status_code: int | None = None, may_heal: bool = True) -> None:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
+import rawsse
 from rawsse import errors
 from rawsse.client.network.route import Origin, Proxy, refusal
 from rawsse.errors import (
@@ -99,6 +100,11 @@ def test_the_drawing_tells_the_status_and_type_that_lead_to_a_class(name: str, t
     status, kind = re.fullmatch(r"(\d{3})(?: (\w+_\w+))?.*", type).groups()  # type: ignore[union-attr]
     assert status_error(int(status), None, {}).__class__.__name__ == name
     assert kind is None or stream_error({"error": {"type": kind}}, {}).__class__.__name__ == name
+
+
+def test_all_that_a_call_may_raise_can_be_imported_from_rawsse() -> None:
+    raised = [name for name, cls in CLASSES.items() if issubclass(cls, APIError)]
+    assert [name for name in raised if name not in rawsse.__all__ or getattr(rawsse, name) is not CLASSES[name]] == []
 
 
 def test_misuse_is_also_a_value_error_and_nothing_else_is() -> None:

@@ -68,6 +68,9 @@ class Timeouts(NamedTuple):
 
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
     that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.
+
+    To add a clock: its name and default here; its error in `errors.py`, exported by `rawsse`; and in `exchange.py` its row in
+    `_CLOCKS`, and from when it counts in `Exchange.deadline`. A test names what is missing.
     """
 
     connect: float | None = 10.0
@@ -85,7 +88,7 @@ class Timeouts(NamedTuple):
         None, which turns all clocks off.
         """
         if seconds is None:
-            return cls(connect=None, head=None, silence=None, content=None, total=None)
+            return cls._make([None] * len(cls._fields))
         if hasattr(seconds, "connect") and hasattr(seconds, "read"):
             return cls(connect=seconds.connect, head=seconds.read, silence=seconds.read)
         check_number(seconds, "timeout must be a number of seconds above 0", least=ABOVE_ZERO)
