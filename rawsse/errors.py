@@ -76,8 +76,7 @@ HEALING_STATUSES = frozenset((408, 409, 429, *range(500, 1000)))
 """The HTTP statuses, of the API and of proxies, with which a request may be tried again: those of the official SDKs."""
 
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
-"""How far an exchange got: connecting, sending the request, waiting for the response head, open (no content yet),
-content (some reached the caller), tail (the stop reason is known, `message_stop` is not), done."""
+"""How far an exchange got: see `APIError`."""
 
 EndingKind: TypeAlias = Literal["complete", "truncated", "error", "timeout", "cancelled", "limit"]
 
@@ -164,7 +163,15 @@ AnthropicError = RawsseError
 
 
 class APIError(RawsseError):
-    """The exchange with the server failed. `message` says how, in words.
+    """The exchange with the server failed. `message` says how, in words; `phase` says how far it had got:
+
+        connect     there was no connection
+        send        the request had not been sent, or not all of it
+        head        the request had been sent; the response's head had not arrived
+        open        the head had arrived, that of a refusal as well, and no content
+        content     some content had reached the caller
+        tail        the stop reason had arrived, and `message_stop` had not
+        done        the answer was complete
 
     The attributes below are filled in by the stream that raises the error; before a stream exists they keep these values.
     """
@@ -172,7 +179,7 @@ class APIError(RawsseError):
     partial: PartialMessage | None = None
     """The message so far, or None if `message_start` had not arrived. `partial.replayable()` may be sent back to the API."""
     phase: Phase | None = None
-    """How far the exchange had got."""
+    """How far the exchange had got: one of the words above."""
     bytes_received: int = 0
     """Bytes of the response body, before any content decoding."""
     request_id: str | None = None

@@ -138,6 +138,11 @@ def test_the_set_of_statuses_holds_for_those_with_a_class_and_those_without(
 # --- What an error carries -----------------------------------------------------------------------------------------
 
 
+def test_each_phase_is_explained_where_help_shows_it() -> None:
+    explained = re.findall(r"^ {4}(\w+) {2,}\S", inspect.getdoc(APIError) or "", re.MULTILINE)
+    assert explained == list(get_args(errors.Phase))
+
+
 def test_before_a_stream_fills_it_in_an_error_knows_nothing() -> None:
     error = APIError("words")
     assert (str(error), error.message) == ("words", "words")

@@ -182,6 +182,10 @@ class Answer(Exchange):
         if kind in ("text/html", "text/plain") or kind.endswith("json"):
             self._other_kind = kind
 
+    @property
+    def _has_content(self) -> bool:
+        return self.builder.has_content or bool(self._pending or self._gathered)
+
     def _take(self, data: bytes) -> None:
         self._begins = self._begins or data.lstrip(_BLANKS)[:1]
         if self._other_kind and self._begins not in (b"", b"{", b"[", b'"', b"<"):

@@ -454,7 +454,13 @@ class Exchange:
     def _loss(self, how: str, before: str, words: str = "") -> APIConnectionError:
         if self.response is None:
             return APIConnectionError(before + words)
-        return StreamTruncatedError(f"the connection was {how} in the middle of the answer{words}")
+        where = "in the middle of the answer" if self._has_content else "before the first content of the answer"
+        return StreamTruncatedError(f"the connection was {how} {where}{words}")
+
+    @property
+    def _has_content(self) -> bool:
+        """Some of the answer itself has arrived."""
+        return self.bytes_received > 0
 
     @property
     def _peer(self) -> str:

@@ -64,7 +64,8 @@ class Timeouts(NamedTuple):
 
     `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head; for each 256 KiB of the request
     to be sent; and for a connection to be free, where the pool allows no more. `silence`: no byte at all (a ping is a byte).
-    `content`: no event but pings; generous, because thinking takes long. `total`: the whole call.
+    `content`: no event but pings; generous, because thinking takes long. `total`: one call, with its retries and the waits
+    between them; a tool loop has one per turn, and `ToolRunner` says how to bound the whole loop.
 
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
     that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.

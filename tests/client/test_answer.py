@@ -407,6 +407,23 @@ def check_it_is_over(attempt: Attempt[Answer]) -> None:
     assert not (error.safe_to_retry and answer.builder.has_content)
 
 
+@pytest.mark.parametrize(("end", "how"), [(b"", "closed"), (RESET, "lost")])
+@pytest.mark.parametrize(
+    ("sent", "where"),
+    [
+        (SSE_HEAD, "before the first content of the answer"),
+        (says(BEGIN), "before the first content of the answer"),
+        (says(*HELLO[:2]), "in the middle of the answer"),
+        (head(content_type="application/json", content_length="99") + b'{"type": "mess', "in the middle of the answer"),
+    ],
+)
+def test_a_connection_that_ends_says_whether_some_of_the_answer_had_come(
+    sent: bytes, end: Any, where: str, how: str
+) -> None:
+    error = failure(answered(sent, end).exchange)
+    assert error.message.startswith(f"the connection was {how} {where}")
+
+
 # --- The tail ----------------------------------------------------------------------------------------------------------
 
 BUT_THE_STOP = says(*HELLO[:-1])

@@ -23,7 +23,7 @@ from support.command import ROOT, environment
 from support.redis_server import need_redis, redis_server
 from support.sockets import LOCALHOST, serving
 
-from rawsse import AsyncClient
+from rawsse import AsyncClient, Client, Timeouts
 from rawsse.relay import Relay
 from rawsse.replay import Recording, ReplayServer, answer, recording_of, shipped_fixtures
 from rawsse.server import Server
@@ -72,6 +72,17 @@ def new(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_example_is_short(path: Path) -> None:
     limit = {"socket_stream": 100, Path(__file__).stem: 1000}.get(path.stem, 75)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize(
+    ("example", "code"),
+    [("command_line.py", 2), ("tool_loop.py", 2), ("socket_stream.py", 1)],
+)
+def test_a_program_without_a_key_says_so(example: str, code: int) -> None:
+    done = run(example, "Hello", api="http://127.0.0.1:9", ANTHROPIC_API_KEY="")
+    assert "Traceback" not in done.stderr
+    assert "ANTHROPIC_API_KEY" in done.stderr
+    assert done.returncode == code
 
 
 # --- socket_stream.py ---
@@ -185,6 +196,51 @@ def test_the_command_line_program_without_a_question_says_how_it_is_used() -> No
     assert (done.stderr, done.returncode) == ("usage: command_line.py QUESTION\n", 2)
 
 
+# --- tool_loop.py ---
+
+TWO_ANSWERS = ("tools", "tools-answer")
+
+
+def run_loop(*faults: str) -> Any:
+    """The program in front of an API with these faults: what it says, and the requests."""
+    with ReplayServer([shipped_fixtures()[name] for name in TWO_ANSWERS], faults=faults) as api:
+        done = run("tool_loop.py", "Do I need an umbrella?", api=api.base_url)
+    assert "Traceback" not in done.stderr
+    return done, api.requests
+
+
+def test_the_tool_loop_prints_both_answers_and_what_they_cost() -> None:
+    done, requests = run_loop()
+    assert (done.stdout, done.returncode) == ("".join(text_of(name) + "\n" for name in TWO_ANSWERS), 0)
+    assert re.fullmatch(r"\n\d+ tokens read, \d+ written \(answers: 2\)\n", done.stderr)
+    assert "rain in Bergen, Norway, 11 degrees" in json.dumps(requests[1].body["messages"][-1])
+
+
+@pytest.mark.parametrize(
+    ("faults", "code", "said"),
+    [
+        (["close@event=6"], 1, "at least .*: 1.\nStreamTruncatedError"),
+        (["close@event=6 after=1"], 1, "at least .*: 2.\nStreamTruncatedError"),
+        (["status=429,retry-after=300 after=1"], 3, "written .answers: 1.\nRateLimitError: .* wait 300 s"),
+    ],
+)
+def test_the_exit_code_of_the_tool_loop_is_the_kind_of_its_failure(faults: list[str], code: int, said: str) -> None:
+    done, _ = run_loop(*faults)
+    assert re.search(said, done.stderr)
+    assert done.returncode == code
+
+
+def test_the_tool_loop_does_not_wait_for_ever(
+    new: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tool_loop.py", "Hello"])
+    with ReplayServer(shipped_fixtures()["tools"], faults=["stall=9@event=6"]) as api:
+        module = new("tool_loop.py", api.base_url)
+        module.TIMEOUTS = Timeouts(silence=0.2)
+        assert module.main() == 4
+    assert "at least" in capsys.readouterr().err
+
+
 # --- lambda_handler.py ---
 
 
@@ -224,6 +280,16 @@ def test_the_lambda_handler_answers_before_its_time_is_over(new: Any) -> None:
     assert (status, body["error"]) == (502, "TotalTimeoutError")
     assert text_of("plain").startswith(body["partial"])
     assert body["partial"]
+
+
+def test_the_lambda_handler_without_a_key_says_so_in_its_log_alone(
+    new: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = new("lambda_handler.py", "http://127.0.0.1:9")
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    module.client = Client()
+    assert invoke(module.handler, '{"question": "Hello"}') == (500, {"error": "ConfigurationError"})
+    assert "ANTHROPIC_API_KEY" in capsys.readouterr().out
 
 
 # --- fastapi_app.py ---
