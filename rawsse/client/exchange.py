@@ -84,7 +84,8 @@ _QUEUED = "head", "no connection was free within {seconds:g} s: all that max_con
 class Timing:
     """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
-    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
+    `first_content`: the first event that `brings_content`, as `rawsse explain` has it. `longest_gap` is the longest wait for
+    bytes of the answer. `is_reused`: the connection had carried an answer before.
     """
 
     connected: float | None = None

@@ -27,24 +27,21 @@ from functools import partial
 from inspect import iscoroutinefunction
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.relay.dialects import (
     Answer,
+    Asked,
     Dialect,
-    EventsDialect,
     Failure,
     InvalidRequest,
     MessagesDialect,
-    TextDialect,
     WholeDialect,
     failure_of,
     one_line,
-    read_chat,
-    read_flag,
     read_messages,
     snapshot,
 )
@@ -63,7 +60,7 @@ from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.store import Store
-from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
+from rawsse.relay.ui import DIALECTS, UIDialect
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, changed_request, choose, identify, models_of
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
@@ -93,7 +90,6 @@ _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id",
 MAX_RUNS_READ = 32
 """Runs that one connection may read."""
 
-_TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
 _CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
@@ -263,15 +259,6 @@ class Relay(Observer):
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
 
 
-class _Asked(NamedTuple):
-    """A request that was read from a body."""
-
-    dialect: Dialect
-    request: dict[str, Any]
-    alias: str | None = None
-    fingerprint: str = ""
-
-
 class _Call(Exchange):
     """One request to the relay: its route, followed to the end."""
 
@@ -284,11 +271,9 @@ class _Call(Exchange):
 
     def _expected_dialect(self) -> Dialect:
         """That of a request whose body has not been read; that of `/v1/messages` for all whose errors are JSON."""
-        if self.path in _TEXT_PATHS:
-            return TextDialect()
-        if self.path == "/api/chat":  # `useChat` accepts `*/*`
-            return EventsDialect() if "text/event-stream" in self.headers.get("accept", "") else UIDialect()
-        return UIDialect() if _CHAT_PATH.fullmatch(self.path) else MessagesDialect()
+        kinds = DIALECTS.get(self.path, (UIDialect,) if _CHAT_PATH.fullmatch(self.path) else (MessagesDialect,))
+        accepts_events = "text/event-stream" in self.headers.get("accept", "")
+        return kinds[-1 if accepts_events else 0]()
 
     async def answer(self) -> None:
         """Find the route and follow it. An error is in the form of the route's dialect."""
@@ -334,31 +319,26 @@ class _Call(Exchange):
     async def _messages(self) -> None:
         request = await self._read_messages()
         whole = WholeDialect(self._relay.client._settings.max_message_bytes)
-        await self._generate(_Asked(MessagesDialect() if request.get("stream") else whole, request))
+        await self._generate(Asked(MessagesDialect() if request.get("stream") else whole, request))
 
     async def _read_messages(self) -> dict[str, Any]:
         # Only the body as a whole has a limit here: the API has limits for the texts in it.
         limit = self._relay._max_body_bytes
         return await self.read_json(partial(read_messages, max_prompt_chars=limit), limit)
 
-    async def _chat(self, kind: type[TextDialect | EventsDialect]) -> None:
-        """A browser's request. In place of `EventsDialect` it may be one of `useChat`."""
+    async def _chat(self) -> None:
+        """A browser's request."""
         is_named, max_chars = "x-run-id" in self.headers, self._relay._max_prompt_chars
 
-        def read(body: dict[str, Any]) -> _Asked:
-            if kind is EventsDialect and is_ui_request(body):
-                self._dialect = UIDialect()
-                chat, request = read_ui(body, max_prompt_chars=max_chars)
-                asked = _Asked(self._dialect, request, chat)
-            else:
-                has_usage = kind is TextDialect and read_flag(body, "usage")
-                self._dialect = TextDialect(has_usage=has_usage) if kind is TextDialect else EventsDialect()
-                asked = _Asked(self._dialect, read_chat(body, max_prompt_chars=max_chars))
+        def read(body: dict[str, Any]) -> Asked:
+            kind = next(kind for kind in DIALECTS[self.path] if kind.can_read(body))
+            self._dialect = kind()
+            asked = kind.read(body, max_chars)
             return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
 
         await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
-    async def _generate(self, asked: _Asked) -> None:
+    async def _generate(self, asked: Asked) -> None:
         # A client that names its run may repeat its request.
         known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
         run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
@@ -375,7 +355,7 @@ class _Call(Exchange):
         """Ids of the last frames that the client has seen."""
         return [each for each in (*self.query.get("after", ()), self.headers.get("last-event-id", "")) if each]
 
-    async def _new_run(self, asked: _Asked) -> Feed:
+    async def _new_run(self, asked: Asked) -> Feed:
         relay, dialect = self._relay, asked.dialect
         request = await self._completed(asked.request, is_browser=dialect.is_resumable)
         # A client of `/v1/messages` retries by itself, as the official SDKs do, and retries at two layers multiply.
@@ -563,8 +543,7 @@ _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 _ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
     (re.compile(pattern, re.DOTALL), handlers)
     for pattern, handlers in (
-        ("|".join(_TEXT_PATHS), {"POST": partial(_Call._chat, kind=TextDialect)}),
-        ("/api/chat", {"POST": partial(_Call._chat, kind=EventsDialect)}),
+        ("|".join(map(re.escape, DIALECTS)), {"POST": _Call._chat}),
         ("/v1/messages", {"POST": _Call._messages}),
         ("/v1/messages/count_tokens", {"POST": _Call._count_tokens}),
         ("/v1/models(/.*)?", {"GET": _Call._list_models}),
@@ -585,7 +564,7 @@ def _is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _fingerprint(asked: _Asked, usage: object) -> str:
+def _fingerprint(asked: Asked, usage: object) -> str:
     """The same for two requests only if the requests are the same."""
     what = [asked.dialect.name, asked.request, bool(usage)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -1,14 +1,15 @@
 """The dialects: the frames that a browser receives for each event of the API, and the requests that it may send.
 
-Four dialects are here; the fifth, the Vercel AI SDK's, is in `ui.py`.
-
     messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot come back.
                Without `stream` it is one JSON text, the message
     events     `POST /api/chat`: the same events, then `data: [DONE]`
     text       `POST /chat/stream` and its kin: `data: {"text": "…"}` per piece of text, `data: {"error": …}` on failure,
                then always `data: [DONE]`
+    ui         `POST /api/chat` for the Vercel AI SDK, in `ui.py`
 
 A dialect object serves one run. It turns an event, a failure or the end into frames; the run adds the ids.
+
+To add a dialect for browsers: a subclass of `Dialect`, and its row in `DIALECTS` (the end of `ui.py`), which has its path.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from typing import Any, NamedTuple
 
 from rawsse.errors import (
     APIConnectionError,
@@ -142,8 +143,17 @@ def one_line(words: str) -> str:
 # --- Frames --------------------------------------------------------------------------------------------------------
 
 
+class Asked(NamedTuple):
+    """A request that was read from a body: what the API is asked, and how the answer is sent."""
+
+    dialect: Dialect
+    request: dict[str, Any]
+    alias: str | None = None
+    fingerprint: str = ""
+
+
 class Dialect:
-    """The form in which one run is sent."""
+    """The form in which one run is sent. A subclass has a `name`, which the ledger and other nodes know it by."""
 
     name: str
     heartbeat = COMMENT_HEARTBEAT
@@ -156,6 +166,16 @@ class Dialect:
     """A failure before the first frame keeps its HTTP status."""
     delta: re.Pattern[bytes] | None = None
     """Matches a frame with a piece of text, up to the text: a reader that is behind gets consecutive pieces in one frame."""
+
+    @classmethod
+    def can_read(cls, body: Mapping[str, Any]) -> bool:
+        """A browser's body is for this dialect, and for no other one of the same path."""
+        return True
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
+        """The request in a browser's body. Raises `InvalidRequest`."""
+        return Asked(cls(), read_chat(body, max_prompt_chars=max_prompt_chars))
 
     def event(self, event: Any) -> list[Frame]:
         """The frames for one event of the API."""
@@ -228,6 +248,11 @@ class TextDialect(Dialect):
 
     def __init__(self, *, has_usage: bool = False) -> None:
         self._usage: dict[str, Any] | None = {} if has_usage else None
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
+        """See `Dialect.read`."""
+        return Asked(cls(has_usage=read_flag(body, "usage")), read_chat(body, max_prompt_chars=max_prompt_chars))
 
     def event(self, event: Any) -> list[Frame]:
         text = None
@@ -328,8 +353,8 @@ ROLES = ("user", "assistant", "system")
 
 
 def read_chat(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
-    """The Messages API request for a request of the text or events dialect; `model` and `max_tokens` may be missing. The
-    browser sends `message` or `prompt`, a text, or `messages`, a conversation. Raises `InvalidRequest`.
+    """The Messages API request for a browser's request, in any dialect but ui; `model` and `max_tokens` may be missing. It has
+    `message` or `prompt`, a text, or `messages`, a conversation. Raises `InvalidRequest`.
     """
     name = next((name for name in ("message", "prompt", "messages") if body.get(name) is not None), None)
     if name is None:

@@ -853,12 +853,12 @@ def test_the_timing_says_when_the_first_event_the_first_content_and_the_last_pin
     parts = (PING, BEGIN, UNKNOWN, BLOCK, HEL, PING, LO, BLOCK_STOP, END, STOP)
     attempt = answered(SSE_HEAD, *(item for raw in parts for item in (1.0, chunk(raw))))
     timing = attempt.timing
-    assert (timing.connected, timing.head, timing.first_event, timing.first_content) == (0, 0, 1, 4)
+    assert (timing.connected, timing.head, timing.first_event, timing.first_content) == (0, 0, 1, 5)
     assert (timing.last_ping, timing.ended, timing.longest_gap) == (6, 10, 1)
 
 
 def test_times_are_those_of_the_read_and_not_of_the_reader() -> None:
-    attempt = received(says(BEGIN, BLOCK, PING))
+    attempt = received(says(BEGIN, BLOCK, HEL, PING))
     attempt.now += 60
     attempt.take()
     timing = attempt.timing
