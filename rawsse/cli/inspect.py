@@ -60,7 +60,10 @@ def add_check(commands: Any) -> None:
     more = "Names each broken rule and its place, in standard input at once. Exit code 1 if a rule is broken."
     parser = add_command(commands, _check, "check", "is this a correct stream?", more)
     option = parser.add_argument
-    sources = "a recording (*.sse.jsonl), a bare *.sse, a folder, - for standard input, or the base URL of an API"
+    sources = (
+        "a recording, a bare *.sse, a folder, the name of a recording that comes with rawsse (plain), - for standard "
+    )
+    sources += "input, or the base URL of an API"
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="a line of JSON for each finding and each stream")
     parser.add_scrub("report")
@@ -107,13 +110,16 @@ def _report(name: str, findings: Iterable[Finding], policy: ScrubPolicy, *, as_j
 def _findings_in_stdin(policy: ScrubPolicy) -> Iterator[Finding]:
     from rawsse.replay import Checker
 
-    checker = Checker(policy=policy)
-    if sys.stdin is None:
-        raise OSError(errno.EBADF, "standard input is closed")
-    stream = cast("BufferedReader", sys.stdin.buffer)
+    checker, stream = Checker(policy=policy), _stdin()
     while not checker.is_over and (data := stream.read1(READ_BYTES)):
         yield from checker.feed(data)
     yield from checker.close()
+
+
+def _stdin() -> BufferedReader:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return cast("BufferedReader", sys.stdin.buffer)
 
 
 async def _findings_of_api(url: str, model: str, prompt: str, policy: ScrubPolicy) -> tuple[list[Finding], ScrubPolicy]:
@@ -203,9 +209,14 @@ def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int |
 
 
 def _load_all(path: Path) -> Iterator[Recording | None]:
-    """Every recording below `path`; None, after an error on standard error, for a file that is not one."""
+    """Every recording below `path`, or the one on standard input (`-`); None, after an error on standard error, for a file that
+    is not one."""
     from rawsse.replay import Recording, find_recordings
+    from rawsse.replay.recording import MAX_FILE_BYTES
 
+    if str(path) == "-":
+        yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
+        return
     files = _or_none(find_recordings, path)
     yield from [None] if files is None else (_or_none(Recording.load, file) for file in files)
 
