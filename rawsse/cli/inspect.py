@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rawsse.cli.options import DEFAULT_MODEL, SECONDS, ListTable, add_command, at_least_one
+from rawsse.cli.options import DEFAULT_MODEL, REPEATED, SECONDS, ListTable, add_command, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
 from rawsse.errors import APIError, RawsseError
 
@@ -336,6 +336,8 @@ def add_conform(commands: Any) -> None:
     more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, prints the text, and exits with another code than 0 on an error."
     client = add_command(kinds, _try_client, "client", "which cuts and faults a client takes for a whole answer", more)
     client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")
+    only = "repeat the row of that name (repeatable); the first row, a whole answer, always comes"
+    client.add_argument("--only", **REPEATED, metavar="NAME", help=only)
     jobs = "how many at a time (default: %(default)s)"
     client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
     for each in (server, client):
@@ -351,34 +353,41 @@ def _try_server(arguments: argparse.Namespace) -> bool:
     async def run() -> list[Row]:
         options = {"model": arguments.model, "upstream_port": arguments.upstream, "limit": arguments.limit}
         async with _client_of(arguments.url) as client:
-            return await try_server(client, on_row=_progress(), **options)
+            return await try_server(client, on_row=_show_row(arguments), **options)
 
-    return _show_rows(asyncio.run(run()), arguments)
+    return _show_totals(asyncio.run(run()), arguments)
 
 
 def _try_client(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.conform import try_client
 
-    options = {"limit": arguments.limit, "jobs": arguments.jobs}
-    rows = asyncio.run(try_client(arguments.line, on_row=_progress(), **options))
+    options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
+    rows = asyncio.run(try_client(arguments.line, on_row=_show_row(arguments), **options))
     if len(rows) == 1:
         complain("the command fails with a whole answer, so that its other endings say nothing")
-    return _show_rows(rows, arguments)
+    return _show_totals(rows, arguments)
 
 
-def _progress() -> OnRow:
-    """Counts the rows. Faults are meant: what the servers here log of them is not shown."""
+def _show_row(arguments: argparse.Namespace) -> OnRow:
+    """Shows the rows as they come, and counts them. Faults are meant: what the servers here log of them is not shown."""
+    from rawsse.replay.conform import as_line
+
     logging.getLogger("rawsse").addHandler(logging.NullHandler())
     count = itertools.count(1)
-    return lambda row, total: progress(f"{next(count)} of {total}: {row.name}")
+
+    def on_row(row: Row, total: int) -> None:
+        progress("")
+        if not arguments.markdown:
+            show(json.dumps(row._asdict()) if arguments.json else as_line(row))
+        progress(f"{next(count)} of {total}: {row.name}")
+
+    return on_row
 
 
-def _show_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> bool:
-    from rawsse.replay.conform import as_markdown, as_text, is_good
+def _show_totals(rows: Sequence[Row], arguments: argparse.Namespace) -> bool:
+    from rawsse.replay.conform import as_markdown, is_good, totals
 
     progress("")
-    if arguments.json:
-        show("\n".join(json.dumps(row._asdict()) for row in rows))
-    else:
-        show(as_markdown(rows).rstrip() if arguments.markdown else as_text(rows))
+    if not arguments.json:
+        show(as_markdown(rows).rstrip() if arguments.markdown else totals(rows))
     return is_good(rows)
