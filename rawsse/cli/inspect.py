@@ -162,7 +162,8 @@ def _client_of(url: str) -> AsyncClient:
 
 def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
-    parser = add_command(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message")
+    summary = "the anatomy of a recording: bytes, lines, events, message"
+    parser = add_command(commands, _explain, "explain", summary, "The path - is standard input.")
     parser.add_paths()
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")

@@ -147,7 +147,7 @@ def _silent(text: str, stop: str | None, whole: str) -> str:
 
 _MARKS: Mapping[Verdict, str] = {"right": "ok", "wrong": "wrong", "silent": SILENT, "open": "-"}
 _LEGEND: Mapping[Verdict, str] = {
-    "silent": "an answer that was cut, changed or failed, and passed for a whole one",
+    "silent": "not the whole answer came out, and no error said so",
     "open": "not judged: nothing in a stream tells this, or both endings are allowed",
 }
 NAME_CHARS = 30

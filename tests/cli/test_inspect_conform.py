@@ -42,7 +42,7 @@ def test_the_table_of_a_client_as_text(capsys: pytest.CaptureFixture[str]) -> No
         "ok     plain                           whole",
         "⚠      end@event=5                     ⚠ cut, no error",
         "ok     status=401                      exit 1",
-        "⚠      an answer that was cut, changed or failed, and passed for a whole one",
+        "⚠      not the whole answer came out, and no error said so",
         "2 right, 0 wrong, 1 ⚠ taken for whole, 0 not judged",
     ]
     assert err == ""

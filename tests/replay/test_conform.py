@@ -102,7 +102,7 @@ def test_a_table_as_text_is_aligned_and_counts() -> None:
         "wrong  bbb                             x|y",
         "⚠      c                               ⚠ cut",
         "-      d",
-        "⚠      an answer that was cut, changed or failed, and passed for a whole one",
+        "⚠      not the whole answer came out, and no error said so",
         "-      not judged: nothing in a stream tells this, or both endings are allowed",
         "1 right, 1 wrong, 1 ⚠ taken for whole, 1 not judged",
     ]
