@@ -171,7 +171,7 @@ def as_line(row: Row) -> str:
 
 
 def totals(rows: Sequence[Row]) -> str:
-    """What the marks of these rows say, and a line with the numbers of the rows."""
+    """The meaning of these rows' marks, and a line with the numbers of the rows."""
     count = Counter(row.verdict for row in rows)
     lines = [f"{_MARKS[verdict]:5}  {words}" for verdict, words in _LEGEND.items() if count[verdict]]
     silent = f"{count['silent']} {SILENT} taken for whole, {count['open']} not judged"

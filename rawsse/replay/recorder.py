@@ -211,7 +211,9 @@ class Recorder:
             words,
             full,
         )
-        log.info("%s: status %d, %s (%s), %d reads, %.3f s%s%s", *facts)
+        # A warning is seen without any setup of logs: this recording plays another answer than the client got.
+        level = logging.WARNING if hidden["response body"] else logging.INFO
+        log.log(level, "%s: status %d, %s (%s), %d reads, %.3f s%s%s", *facts)
 
 
 @dataclass(slots=True, eq=False)

@@ -606,7 +606,8 @@ def test_the_line_of_a_recording_whose_answer_is_not_what_was_said_counts_what_w
             await stream.get_final_message()
 
     run(story())
-    (line,) = caplog.messages
+    (line,), (record,) = caplog.messages, caplog.records
+    assert record.levelname == "WARNING"
     assert line.endswith(" s, secrets hidden in the request body: 1, secrets hidden in the response body: 2")
     assert secret[13:] not in line
     assert recorder.hidden == 2
