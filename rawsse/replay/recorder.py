@@ -199,21 +199,12 @@ class Recorder:
         path = self._folder.put(number, name, recording.dump())
         self.written += 1
         self.hidden += hidden["response body"]
-        words = "".join(f", secrets hidden in the {place}: {count}" for place, count in hidden.items())
-        full = ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
-        facts = (
-            path.name,
-            recording.status,
-            kind,
-            recording.end,
-            len(recording.reads),
-            recording.duration,
-            words,
-            full,
-        )
+        more = "".join(f", secrets hidden in the {place}: {count}" for place, count in hidden.items())
+        more += ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
+        facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, more)
         # A warning is seen without any setup of logs: this recording plays another answer than the client got.
         level = logging.WARNING if hidden["response body"] else logging.INFO
-        log.log(level, "%s: status %d, %s (%s), %d reads, %.3f s%s%s", *facts)
+        log.log(level, "%s: status %d, %s (%s), %d reads, %.3f s%s", *facts)
 
 
 @dataclass(slots=True, eq=False)
