@@ -38,14 +38,14 @@ Command = Callable[[argparse.Namespace], bool]
 
 
 def at_least_one(text: str) -> int:
-    """A type of arguments: a whole number, 1 or more."""
+    """An argument type: a whole number, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {quote(text)}")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A type of arguments: a number of seconds, 0 or more."""
+    """An argument type: a number of seconds, 0 or more."""
     try:
         value = float(text)
     except ValueError:
@@ -56,7 +56,7 @@ def seconds(text: str) -> float:
 
 
 def system_prompt(text: str) -> str:
-    """A type of arguments: a text, or the one in a file, as @FILE. Raises `OSError`."""
+    """An argument type: a text, or @FILE to read it from a file. Raises `OSError`."""
     return Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
 
 
@@ -66,7 +66,7 @@ REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
 
 
 class Parser(argparse.ArgumentParser):
-    """The arguments of a command; its methods add those that several commands have."""
+    """The parser of a command. Its methods add arguments that several commands share."""
 
     def add_paths(self) -> None:
         """Recordings."""
@@ -74,8 +74,8 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=paths)
 
     def add_scrub(self, verb: str) -> None:
-        """More patterns of secrets."""
-        more = f"also {verb} what this finds as a secret: its group, or all of it (repeatable)"
+        """Additional patterns of secrets."""
+        more = f"also {verb} what this pattern matches: its group, or the whole match (repeatable)"
         self.add_argument("--scrub", **REPEATED, metavar="REGEX", help=more)
 
     def add_speed(self) -> None:
@@ -84,11 +84,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--speed", type=float, default=1.0, help=speed)
 
     def add_base_url(self) -> None:
-        """Where the API is."""
+        """The address of the API."""
         self.add_argument("--base-url", metavar="URL", help="the API (default: ANTHROPIC_BASE_URL, or Anthropic's)")
 
     def add_upstream(self) -> None:
-        """Where the API is, and what a request asks of it."""
+        """The address of the API, and the parameters of a request."""
         self.add_base_url()
         option = self.add_argument
         option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
@@ -107,13 +107,13 @@ def add_command(commands: Any, run: Command, name: str, summary: str, more: str 
 
 
 def asked_of(arguments: argparse.Namespace) -> Asked:
-    """The model and the address that the advice on an error names."""
+    """The model and the address, for the advice on an error."""
     base_url = getattr(arguments, "base_url", None) or os.environ.get("ANTHROPIC_BASE_URL", "")
     return Asked(getattr(arguments, "model", None) or "", base_url)
 
 
 class ListTable(argparse.Action):
-    """Lists the table that `const` names, and exits. Loads it only then."""
+    """Prints the table that `const` names, and exits. The table is loaded only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         module, _dot, name = str(self.const).rpartition(".")
@@ -139,20 +139,21 @@ CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 ADDRESS = "ANTHROPIC_BASE_URL"
 
 TAKEN_UNASKED = (*CREDENTIALS, ADDRESS, "RAWSSE_TOKEN")
-"""The variables that are read from a `.env` that the user did not name: the folder may be another person's, and its PATH and
-proxies are not trusted."""
+"""The variables that are read from a `.env` that the user did not name. The folder may not be the user's own, so its PATH
+and proxies are not trusted."""
 
 _LINE = re.compile(
     r"""(?:export\s+)? ([A-Za-z_][A-Za-z0-9_]*) \s*=\s* (?: (['"])(.*?)\2.* | \#.* | (.*?)(?:\s\#.*)? )""", re.VERBOSE
 )
-"""NAME=value: what follows a value in quotes is dropped; without quotes, a comment begins at a `#` after a space."""
+"""NAME=value. Anything after a quoted value is dropped; without quotes, a comment begins at a `#` after a space."""
 
 
 def load_env_file(named: Path | None) -> None:
-    """Put a file's variables into the environment; those that are set already stay. None: `.env` in this folder, if it exists.
+    """Put a file's variables into the environment; those that are already set are kept. None: `.env` in this folder, if it
+    exists.
 
-    Raises `OSError` if the file cannot be read. Raises `ConfigurationError` if it cannot be used, and if a `.env` that the user
-    did not name would send the key of the environment to another address.
+    Raises `OSError` if the file cannot be read. Raises `ConfigurationError` if it is invalid, or if a `.env` that the user did
+    not name would send the environment's key to another address.
     """
     path = named or Path(".env")
     if named is None and not path.is_file():
@@ -177,7 +178,7 @@ def load_env_file(named: Path | None) -> None:
 def read_env_file(text: str, name: str = ".env") -> Mapping[str, str]:
     """The variables in an env file: lines `NAME=value`, `export` before it, quotes around the value, `#` comments.
 
-    Raises `ConfigurationError` naming the line, and never quoting it: it may hold a key.
+    Raises `ConfigurationError` with the number of the line, but not its text, which may hold a key.
     """
     variables: dict[str, str] = {}
     for number, raw_line in enumerate(text.split("\n"), 1):

@@ -1,17 +1,17 @@
-"""One attempt at an answer, from the bytes of the request to its ending: a pure object that gives typed events.
+"""One attempt at an answer, from the request's bytes to the ending: a pure object that yields typed events.
 
     answer = Answer(CallSettings(request, route), Timing())
-    ...                                             # driven as any `Exchange`
+    ...                                             # driven like any `Exchange`
     answer.receive(data, now)
     while (event := answer.next_event()) is not None:
         ...
     answer.is_over, answer.error, answer.ending()
 
-Events are read, applied to the message and given out one at a time, so that the message so far is always what the caller has
-seen, and a failure is reported after the events that preceded it.
+Events are decoded, applied to the message and returned one at a time. So the message so far always matches the events that
+the caller has seen, and a failure is reported after the events before it.
 
 While another attempt may follow (`holds`), `message_start` is held back until content arrives, so that no caller sees two
-beginnings. Pings are not held.
+of them. Pings are not held.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from rawsse.messages.message import MessageBuilder
 from rawsse.sse import Decoder, Event
 
 MAX_FILLER_BYTES = 4 * 1024 * 1024
-"""How much may arrive without an event, beyond the largest event: comments, blank lines, ids. More ends the stream."""
+"""How many bytes may arrive without an event (comments, blank lines, ids), beyond the largest event. More ends the stream."""
 
 MAX_HELD_EVENTS = 100
 """How many events are held back while another attempt may follow: `message_start`, as a rule, and events of unknown types.
-More than these are given out, and then no other attempt follows: memory stays bounded."""
+More than these are returned at once, and then no other attempt follows: memory stays bounded."""
 
 _BLANKS = b" \t\r\n\xef\xbb\xbf"  # with the byte order mark of UTF-8
 
@@ -69,8 +69,8 @@ class Answer(Exchange):
         self._pending: list[Event] = []  # decoded, not yet applied; the next one last
         self._room = self._max_filler = settings.max_event_bytes + MAX_FILLER_BYTES  # until there is an event
         self._held: list[StreamEvent] = []
-        self._has_ended = False  # the body: earlier events may still have to be given out
-        self._begins = b""  # the body: its first byte after blanks. With "{" it may be a message or an error
+        self._has_ended = False  # the body: earlier events may not have been returned yet
+        self._begins = b""  # the first byte of the body after whitespace. After "{" it may be a message or an error
         self._other_kind = ""  # the content type of a response that claims not to be an event stream
 
     def next_event(self) -> StreamEvent | None:
@@ -97,7 +97,7 @@ class Answer(Exchange):
         return None
 
     def fail(self, error: APIError) -> None:
-        """No attempt follows: give `error` all that its reader needs. The message so far is what the caller has seen."""
+        """No attempt follows: complete `error` for the caller, with the message so far."""
         if self.error is not error:  # raised between two attempts: the stream was closed, or has no time left
             self.error = error
             self._describe(error)
@@ -143,16 +143,16 @@ class Answer(Exchange):
         if timing.first_content is None and brings_content(event):
             timing.first_content = self._received_at - timing.started
         if builder.is_done:
-            # The end of the body is not waited for: a server that holds the connection would delay a whole answer.
+            # Do not wait for the end of the body: a server that keeps the connection open would delay a complete answer.
             self._stop(None)
 
     def _note(self, event: StreamEvent) -> None:
-        """Move the clocks: a ping shows that the connection lives, most other events are content."""
+        """Restart the clocks: a ping shows that the connection is alive; most other events are content."""
         timing = self.timing
         if timing.first_event is None:
             timing.first_event = self._received_at - timing.started
         if type(event) is ContentBlockDelta:
-            # A delta that brings nothing, as some gateways send them to keep a connection alive, counts as a ping.
+            # An empty delta counts as a ping: some gateways send these to keep a connection alive.
             delta = event.raw["delta"]
             if delta.get("text") or any(value for name, value in delta.items() if name != "type"):
                 self._waited_for_content = 0.0
@@ -171,7 +171,7 @@ class Answer(Exchange):
 
     @property
     def is_open(self) -> bool:
-        """The response's head has arrived, and its body is an event stream, or may be one."""
+        """The response's head has arrived, and its body is or may be an event stream."""
         return super().is_open and not self._other_kind
 
     def _receive_head(self, response: Response, now: float) -> None:
@@ -189,11 +189,11 @@ class Answer(Exchange):
     def _take(self, data: bytes) -> None:
         self._begins = self._begins or data.lstrip(_BLANKS)[:1]
         if self._other_kind and self._begins not in (b"", b"{", b"[", b'"', b"<"):
-            self._other_kind = ""  # the content type is wrong: no JSON and no HTML begins like that
+            self._other_kind = ""  # the content type is wrong: neither JSON nor HTML begins like that
         if self._other_kind or self._begins == b"{":
             self._gather(data)
         if self._other_kind:
-            if self._begins not in (b"", b"{"):  # a message may take as long as any answer
+            if self._begins not in (b"", b"{"):  # a whole message may take as long as a stream
                 self._give_up_at = min(self._give_up_at, self._received_at + REFUSAL_SECONDS)
             return
         try:
@@ -210,12 +210,12 @@ class Answer(Exchange):
     # The end -------------------------------------------------------------------------------------------------------
 
     def end(self, cause: APIError | None = None) -> None:
-        """The body has ended, or `cause` ended it: the answer is over when the events before that are given out."""
+        """The body has ended, or `cause` ended it. The answer is over once the earlier events have been returned."""
         if self._has_ended or self.is_over:
             return
         self._has_ended, self._cause = True, cause
         if cause is None and self._begins == b"{":
-            # The body may be a whole message: mocks and some gateways do not stream. Its events are those of a stream.
+            # The body may be a whole message: mocks and some gateways do not stream. It is turned into the events of a stream.
             body = json_or_itself(self._gathered)
             if events := whole_events(body) if isinstance(body, dict) else []:
                 self._other_kind = ""
@@ -231,7 +231,7 @@ class Answer(Exchange):
             said = f"asked for an event stream, got {self._other_kind}: {quote(bytes(self._gathered))}"
             is_cut = self._begins == b"{" and isinstance(cause, APIConnectionError | LimitExceededError)
             return self._error_with_200() or (cause if is_cut else HTTPProtocolError(said))
-        if self.builder.is_complete:  # it is, if no more than its tail was cut
+        if self.builder.is_complete:  # then only the tail is missing
             return None if error is None or error.ending_kind in ("timeout", "truncated") else error
         if error is None and (error := self._error_with_200()) is None:
             inside = f", inside an event ({quote(cut_off)})" if (cut_off := self._decoder.close()) else ""

@@ -10,7 +10,7 @@
         exchange.receive(data, now)                 # or: expire(clock, now), lose(oserror), end(error), cancel()
     exchange.error or exchange.value
 
-Nothing raises for a fault of the peer: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
+Faults of the peer are not raised: an exchange that fails is over and has an `error`, an `APIError` with `phase`,
 `bytes_received`, `request_id` and `response`. `Answer` (answer.py) is the exchange that yields events.
 """
 
@@ -54,18 +54,18 @@ from rawsse.messages.message import MAX_MESSAGE_BYTES
 from rawsse.sse import MAX_EVENT_BYTES
 
 MAX_JSON_BYTES = 8 * 1024 * 1024
-"""The largest body that is not a stream: an error, a count of tokens. Both have a few hundred bytes."""
+"""The largest body that is not a stream, such as an error or a token count. Both are normally a few hundred bytes."""
 
 WRITE_BYTES = 256 * 1024
-"""How much of a request is written at a time, each piece with the `head` clock restarted: 32 MB of documents may take minutes
-on a slow line, and must not time out while they flow."""
+"""How much of a request is written at a time. The `head` clock restarts for each piece: 32 MB of documents may take minutes
+on a slow line, and must not time out while they are being sent."""
 
 REFUSAL_SECONDS = 5.0
-"""How long to wait for the body of an error response: one that trickles must not hide its status."""
+"""How long to wait for the body of an error response: a slow body must not hide the status."""
 
 BUSY_SECONDS = 0.1
-"""How much of the time between two reads counts for the `content` clock. The caller's own work may take longer and is not the
-server's fault; but a server that floods the client with pings must not stop the clock by leaving it nothing to wait for."""
+"""How much of the time between two reads counts for the `content` clock. The caller's own work may take longer, and is not
+the server's fault. But a server that floods the client with pings, so that no read waits, must not stop the clock."""
 
 Clock = type[APITimeoutError]
 """One of the five clocks, by the error that is raised when it runs out."""
@@ -82,7 +82,8 @@ _QUEUED = "head", "no connection was free within {seconds:g} s: all that max_con
 
 
 class Timing:
-    """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
+    """When things happened, in seconds since the call began; None if they have not. After a retry, the times of the last
+    attempt.
 
     `first_content`: the first event that `brings_content`, as `rawsse explain` has it. `longest_gap` is the longest wait for
     bytes of the answer. `is_reused`: the connection had carried an answer before.
@@ -115,7 +116,8 @@ class Timing:
 
     @property
     def last_ping_age(self) -> float | None:
-        """Seconds since the last ping, or from it to the end; None if there was none. Pings tell thinking from dead."""
+        """Seconds since the last ping, or from it to the end; None if there was none. Pings distinguish thinking from a
+        dead connection."""
         return None if self.last_ping is None else (self.ended or self.elapsed()) - self.last_ping
 
 
@@ -123,10 +125,11 @@ class Timing:
 
 
 class ExchangeObserver(Protocol):
-    """Watches one exchange: an attempt of a call. Called between two reads: it must be quick, and neither wait nor raise."""
+    """Watches one exchange: an attempt of a call. Its methods are called between two reads: they must be quick, and neither
+    block nor raise."""
 
     def sent(self) -> None:
-        """The request was sent, as far as the peer takes it."""
+        """The request was sent, or as much of it as the peer accepted."""
 
     def head(self, response: Response) -> None:
         """The response's head has arrived."""
@@ -135,18 +138,18 @@ class ExchangeObserver(Protocol):
         """Bytes of the body have arrived, in one read of the network. Content codings are not undone."""
 
     def end(self, error: APIError | None) -> None:
-        """It is over. None: the body is whole, or the caller has all that it wanted of it. Called once, at any phase."""
+        """The exchange is over. None: the body is complete, or the caller needs no more of it. Called once, in any phase."""
 
 
 class Observer(Protocol):
-    """Watches all exchanges of a client: a recorder, for example. The type of `AsyncClient(recorder=…)`."""
+    """Watches all exchanges of a client, as a recorder does. The type of `AsyncClient(recorder=…)`."""
 
     def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver | None:
         """An exchange begins: nothing is sent yet, and there may be no connection. `clock` is the network's time in seconds.
-        None: it is not watched."""
+        Return None not to watch it."""
 
     def flush(self) -> None:
-        """The client is being closed: finish what is left to do for the exchanges that are over. It may block."""
+        """The client is being closed: finish the work for the exchanges that are over. It may block."""
 
 
 # --- The exchange --------------------------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ class CallSettings(NamedTuple):
     chance: Callable[[], float] = float
 
 
-# The statuses of servers and gateways that do not know the path: some send their page with 200.
+# The statuses for an unknown path: some servers and gateways send their page with 200.
 _OF_WRONG_PATHS = (200, 400, 403, 404, 405, 410, 501)
 _VERSIONED = ("/v1", "/v1/messages", "/v1/models", "/v1/complete", "/v1/chat/completions")
 
@@ -196,7 +199,7 @@ class Exchange:
         """No other attempt follows, or one could not repeat the events that the caller has."""
         self._watch: ExchangeObserver | None = None
         self._is_sent = False  # the whole request
-        self._is_refusal = False  # the response is not what was asked for: its body says why
+        self._is_refusal = False  # the response is not what was requested: its body says why
         self._cause: APIError | None = None  # the error that ended the body; None: it is whole
         self._gathered = bytearray()
         self._coding: ContentDecoder | None = None
@@ -219,7 +222,7 @@ class Exchange:
 
     @property
     def is_reusable(self) -> bool:
-        """The connection may carry another exchange, as far as this one knows; `http` knows whether the body has ended."""
+        """Whether the connection may carry another exchange, provided that the body has ended (see `http`)."""
         return self._is_sent and self._cause is None and (self.error is None or not self.is_open)
 
     @property
@@ -236,19 +239,19 @@ class Exchange:
             self._watch = self.settings.observer.begin(self.settings.request, self.timing.clock)
 
     def connected(self, now: float, *, is_reused: bool) -> None:
-        """There is a connection. `is_reused`: it has carried another exchange."""
+        """A connection is available. `is_reused`: it has carried another exchange."""
         self.timing.connected = now - self.timing.started
         self.timing.is_reused = is_reused
 
     def send(self) -> list[bytes]:
-        """The request, in pieces of at most `WRITE_BYTES`. Raises `HTTPUsageError` for one that HTTP does not allow."""
+        """The request, in pieces of at most `WRITE_BYTES`. Raises `HTTPUsageError` for a request that HTTP does not allow."""
         request = self.settings.request
         wire = self.http.send_request(request.method, request.target, request.headers, request.body)
         self.phase = "send"
         return [wire[at : at + WRITE_BYTES] for at in range(0, len(wire), WRITE_BYTES)]
 
     def sent(self, now: float, *, is_whole: bool = True) -> None:
-        """The request is sent, or (not `is_whole`) the peer takes no more of it: it may have answered (413)."""
+        """The request is sent, or (not `is_whole`) the peer accepts no more of it: it may have answered early (413)."""
         if self.is_over or self._sent_at < math.inf:
             return
         self.phase = "head" if is_whole else "send"
@@ -266,7 +269,7 @@ class Exchange:
             if clocks.content is not None and (content := now + clocks.content - self._waited_for_content) < at:
                 at, clock = content, ContentTimeoutError
         elif self.phase == "connect":
-            # A queued call does not connect yet: it may wait as long as for an answer.
+            # A queued call is not connecting yet: it may wait as long as for a response head.
             seconds = clocks.head if self.is_queued else clocks.connect
             at, clock = now + (seconds or math.inf), ConnectTimeoutError
         else:
@@ -302,7 +305,7 @@ class Exchange:
         """The clock has run out."""
         self._note_wait(now)
         name, text = _QUEUED if self.is_queued and clock is ConnectTimeoutError else _CLOCKS[clock]
-        # Every clock may be off, but the body of a refusal is not waited for longer.
+        # Bounded even if every clock is off: this is the body of a refusal.
         seconds = REFUSAL_SECONDS if self._give_up_at < math.inf else getattr(self.settings.timeouts, name)
         text = text.format(seconds=seconds, host=self._peer, through=self.settings.route.through)
         self.end(clock(text, seconds=seconds))
@@ -311,7 +314,7 @@ class Exchange:
         """The connection is lost."""
         words = exc.strerror or str(exc) or type(exc).__name__
         error = self._loss("lost", f"the connection to {self._peer} was lost before an answer", f": {words}")
-        # Without the frames that raised it: they hold this exchange, and the cycle would wait for the collector.
+        # Without the frames that raised it: they hold this exchange, and the cycle would need the garbage collector.
         error.__cause__ = exc.with_traceback(None)
         self.end(error)
 
@@ -320,13 +323,13 @@ class Exchange:
         self._stop(StreamCancelledError("the stream was closed before its end"))
 
     def end(self, cause: APIError | None = None) -> None:
-        """The body has ended, or the caller has all that it wanted of it; or `cause` ended the exchange."""
+        """The body has ended, or the caller needs no more of it; or `cause` ended the exchange."""
         self._stop(cause)
 
     # For subclasses ------------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        """Take a piece of the body, content coding undone."""
+        """Process a piece of the decoded body."""
         self._gather(data)
 
     def _verdict(self, cause: APIError | None) -> APIError | None:
@@ -379,11 +382,11 @@ class Exchange:
     # The end -------------------------------------------------------------------------------------------------------
 
     def _stop(self, cause: APIError | None) -> None:
-        """It is over. The observer gets the error that ended the body; the caller gets what follows from that."""
+        """The exchange is over. The observer gets the error that ended the body; the caller gets the error derived from it."""
         error = self._verdict(cause)
         if self.is_over:
             return
-        # In one step: a signal handler may close the stream at any moment, and a cut answer never looks whole.
+        # In one step: a signal handler may close the stream at any moment, and a cut answer must never look complete.
         self.is_over, self._cause, self.error = True, cause, error
         self.timing.ended = self.timing.elapsed()
         if error is not None and error is not cause and self._has_version_twice:
@@ -391,7 +394,7 @@ class Exchange:
         for each in (cause, error):
             if each is not None:
                 self._describe(each)
-        if self._watch is not None:  # it has the status already; an error that the body of a 200 is, it has not
+        if self._watch is not None:  # it has seen the status already, but not an error in the body of a 200
             is_in_body = isinstance(error, HTTPProtocolError | EventDataError) or getattr(error, "in_stream", False)
             self._watch.end(cause or (error if is_in_body else None))
 
@@ -404,7 +407,7 @@ class Exchange:
 
     @cached_property
     def _secrets(self) -> Secrets:
-        """Of the request, and of its proxy: either may quote them."""
+        """The secrets of the request and of its proxy: server or proxy may quote them."""
         request, proxy = self.settings.request, self.settings.route.proxy
         return request.secrets or Secrets((*request.headers, *(proxy.fields if proxy else ())))
 
@@ -417,12 +420,12 @@ class Exchange:
         return response._replace(reason=reason, headers=Headers(zip(fields[::2], fields[1::2], strict=True)))
 
     def _describe(self, error: APIError) -> None:
-        """Give the error what its reader needs, and take the secrets out of it, and halves of surrogate pairs."""
+        """Complete the error for the caller, without secrets and unpaired surrogates."""
         for name, value in tuple(vars(error).items()):
             if isinstance(value, str):
                 setattr(error, name, well_formed(self._secrets.removed_from_message(value)))
         error.args = (error.message,)
-        error.__context__ = None  # an error of `json` has the whole text
+        error.__context__ = None  # an error of `json` holds the whole text
         error.phase, error.bytes_received, error.response = self.phase, self.bytes_received, self.response
         error.request_id = error.request_id or self.request_id
         error.safe_to_retry = error.may_heal if error.should_retry is None else error.should_retry
@@ -432,7 +435,7 @@ class Exchange:
     def _refusal(self) -> APIError:
         response, route = self.response, self.settings.route
         assert response is not None  # noqa: S101 - it is its status that refuses
-        if response.status == 407 and route.proxy is not None:  # of a proxy that should forward the request
+        if response.status == 407 and route.proxy is not None:  # from a proxy that should forward the request
             return refusal(route.proxy, route.origin, response.status, response.headers)
         error = status_error(response.status, self._body_of_error(), response.headers)
         if route.is_forwarded:  # the refusal may be the server's, or the proxy's
@@ -440,7 +443,7 @@ class Exchange:
         return error
 
     def _error_with_200(self) -> APIError | None:
-        """The error that the body is; None if it is another JSON value, or text."""
+        """The error in the body; None if the body is another JSON value, or text."""
         body = self._body_of_error()
         body = body[0] if isinstance(body, list) and body else body  # of some gateways
         headers = self.response.headers if self.response else {}
@@ -448,7 +451,7 @@ class Exchange:
 
     def _body_of_error(self) -> Any:
         """The body that arrived instead of an answer: JSON, or text, without the secrets of the request."""
-        body = self._gathered.replace(b"\0", b"")  # of UTF-16, what is left is ASCII
+        body = self._gathered.replace(b"\0", b"")  # turns ASCII in UTF-16 into ASCII
         return json_or_itself(self._secrets.removed(body.decode("utf-8-sig", "replace")))
 
     def _loss(self, how: str, before: str, words: str = "") -> APIConnectionError:
@@ -459,7 +462,7 @@ class Exchange:
 
     @property
     def _has_content(self) -> bool:
-        """Some of the answer itself has arrived."""
+        """Whether some of the answer itself has arrived."""
         return self.bytes_received > 0
 
     @property
@@ -475,7 +478,7 @@ class JSONAnswer(Exchange):
 
     @property
     def is_open(self) -> bool:
-        """It is whole."""
+        """Whether the response is complete."""
         return self.is_over and self.error is None
 
     def _verdict(self, cause: APIError | None) -> APIError | None:
@@ -489,7 +492,7 @@ class JSONAnswer(Exchange):
 
 
 def json_or_itself(body: bytearray | str) -> Any:
-    """The JSON value of a body. That of an error need not be JSON: proxies in between send HTML, or nothing."""
+    """The JSON value of a body, or its text. The body of an error need not be JSON: proxies send HTML, or nothing."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -1,20 +1,20 @@
 """The calls of the API: `client.messages`, `client.models`, `client.beta`.
 
-Every call takes the fields of the request body as arguments, also those that `MessageFields` does not list. None leaves a
-field out. Further arguments:
+Every call takes the fields of the request body as arguments, including those that `MessageFields` does not list. None
+omits a field. Further arguments:
 
     extra_headers   header fields
     extra_query     parameters of the URL
-    extra_body      body fields that have the name of an argument here, or must be null
+    extra_body      body fields that share the name of an argument here, or must be null
     betas           the values of `anthropic-beta`
     workspace_id    the value of `anthropic-workspace-id`; likewise `user_profile_id`
     timeouts        the five clocks (`timeout`: one number for all of them, as in the official SDK)
     max_retries     how many times a transient failure is retried before any content has arrived
-    strict          raise an error if the events have an order that the API does not allow; None: as the client does
+    strict          raise an error if the order of events violates the API's rules; None: as set on the client
     output_format   the type that the text of the answer is parsed as (`output.py`)
 
 `stream`, `tool_runner` and `events` are not awaited: `async with`, or the first step of a loop, sends the request. The other
-calls are.
+calls are awaited.
 
 To get the response together with the answer:
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OF_THE_CALL = ("timeouts", "timeout", "max_retries", "strict")  # arguments that `client.call` takes as they are
+_OF_THE_CALL = ("timeouts", "timeout", "max_retries", "strict")  # passed to `client.call` unchanged
 
 Turns: TypeAlias = Iterable[Mapping[str, Any]]
 """The messages of a request."""
@@ -68,7 +68,7 @@ class TokenCount(Lens):
 
 
 class CallOptions(TypedDict, total=False):
-    """Arguments of every call beside the fields of its body."""
+    """Arguments of every call, in addition to the fields of its body."""
 
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, Any] | None
@@ -82,7 +82,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class CountFields(CallOptions, total=False):
-    """The fields of a request, and of a count of its tokens, beside `model` and `messages`."""
+    """The fields of a request and of a token count, except `model` and `messages`."""
 
     system: str | Iterable[Mapping[str, Any]] | None
     tools: Iterable[Any] | None
@@ -99,8 +99,8 @@ class CountFields(CallOptions, total=False):
 
 
 class MessageFields(CountFields, total=False):
-    """The fields of a request for an answer that this version knows, except `model`, `max_tokens` and `messages`. Others are
-    sent as well; type checkers accept them in `extra_body`."""
+    """The known fields of a request for an answer, except `model`, `max_tokens` and `messages`. Others are sent, too; for
+    type checkers put them in `extra_body`."""
 
     stop_sequences: Sequence[str] | None
     metadata: Mapping[str, Any] | None
@@ -166,7 +166,7 @@ class AsyncPage(Lens):
         self._rest = rest
 
     def has_next_page(self) -> bool:
-        """There is a page after this one."""
+        """Whether there is a page after this one."""
         return self._rest is not None
 
     async def get_next_page(self) -> AsyncPage:
@@ -183,7 +183,7 @@ class AsyncPage(Lens):
 class Pages:
     """A list, from a page that has not been fetched yet: `await` it for that page, or iterate over all its models.
 
-    It pages forwards, or backwards if the query has `before_id`. `asked` are the cursors that led to it.
+    It pages forwards, or backwards if the query has `before_id`. `asked` are the cursors that have been used.
     """
 
     def __init__(self, fetch: Fetch, query: Query, asked: frozenset[str] = frozenset()) -> None:
@@ -213,7 +213,7 @@ class Pages:
 
 
 class _Models(AsyncIterator[ModelInfo]):
-    """Models, and then those of the pages after them. If fetching a page fails, the next step tries again.
+    """Iterates over models, then over those of the following pages. If fetching a page fails, the next step tries again.
 
     Not a generator: the event loop closes an abandoned generator only later.
     """
@@ -235,18 +235,18 @@ class _Models(AsyncIterator[ModelInfo]):
 
 
 class RawResponse(CallInfo, Generic[T]):
-    """A response and the answer in it. With `stream=True` that is an `EventStream`, which the caller must read to its end or
+    """A response and its answer. With `stream=True` the answer is an `EventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
     parsed: T
 
     def __init__(self, client: Any, ask: Callable[[RawResponse[T]], Awaitable[T] | T]) -> None:
-        """`ask` makes the call with this object in the place of the client, and gives its result."""
+        """`ask` makes the call with this object in place of the client, and returns its result."""
         self._client = client
         self._given = ask(self)
 
     def call(self, *arguments: Any, **options: Any) -> Call[Any]:
-        """`AsyncClient.call`; this object is then about that call."""
+        """Make the client's call, and remember it."""
         self._call = self._client.call(*arguments, **options)
         return self._call
 
@@ -281,19 +281,19 @@ class RawResponse(CallInfo, Generic[T]):
 
 
 class WithRawResponse:
-    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `RawResponse`."""
+    """The calls of a resource (`client.messages`, `client.models`), each returning a `RawResponse`."""
 
     def __init__(self, resource: Any) -> None:
         self._resource = resource
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # `copy` looks for special methods before there is a resource
+        if name.startswith("_"):  # `copy` looks up special methods before the resource is set
             raise AttributeError(name)
         kind, client = type(self._resource), self._resource._client
         method = getattr(kind, name)
 
         def call(*arguments: Any, **options: Any) -> RawResponse[Any]:
-            # Called here, and not when it is awaited: the traceback of a wrong argument shows the caller's line.
+            # Called here and not when awaited, so that the traceback of a wrong argument shows the caller's line.
             return RawResponse(client, lambda raw: method(kind(raw), *arguments, **options))
 
         return call
@@ -328,7 +328,7 @@ class _Resource:
 
     @property
     def with_raw_response(self) -> WithRawResponse:
-        """The same calls, each of which gives a `RawResponse`: the response, and the answer in it."""
+        """The same calls, each returning a `RawResponse`: the response together with its answer."""
         return WithRawResponse(self)
 
     with_streaming_response = with_raw_response
@@ -369,8 +369,8 @@ class AsyncMessages(_Resource):
     ) -> Message | EventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
-        is not lost. With `stream=True` the caller must read the events to their end, or close the stream.
+        A whole answer is also streamed, and folded into a message: a long one needs no long timeout, and a truncated one is
+        not lost. With `stream=True` the caller must read the events to their end, or close the stream.
         """
         events = EventStream(self._ask(model=model, max_tokens=max_tokens, messages=messages, **fields))
         if not stream:
@@ -403,7 +403,7 @@ class AsyncMessages(_Resource):
 
     def tool_runner(self, *, model: str, max_tokens: int, messages: Turns, **arguments: Any) -> ToolRunner[Any]:
         """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `ToolRunner`."""
-        from rawsse.client.tools.runner import ToolRunner  # a program without tools does not load it
+        from rawsse.client.tools.runner import ToolRunner  # loaded only by programs with tools
 
         return ToolRunner[Any](self, model=model, max_tokens=max_tokens, messages=messages, **arguments)
 
@@ -463,7 +463,7 @@ class AsyncModels(_Resource):
 
     async def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
         """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
-        would lead to another path."""
+        would change the path."""
         if model_id in ("", ".", ".."):  # the list; and the segments that RFC 3986, 5.2.4, removes from a path
             raise ConfigurationError(f"model_id is not a model ID: {quote(model_id)}")
         return ModelInfo(await self._get(f"/v1/models/{encoded('model_id', model_id)}", **options))

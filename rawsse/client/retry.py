@@ -1,23 +1,23 @@
-"""How long to wait for a server, and when to try again: the five timeouts, the retry policy, the rate limits in a response.
+"""How long to wait for a server, and when to retry: the five timeouts, the retry policy, the rate limits in a response.
 
-Pure: the time and the chance are arguments, and nothing here waits. The clocks run in `exchange.py`.
+Pure: time and randomness are arguments, and nothing here waits. The clocks run in `exchange.py`.
 
     Timeouts(connect=5.0, silence=30.0, total=None)
-    Timeouts.of(20)                             # one number, as the official SDK's `timeout`
+    Timeouts.of(20)                             # one number, like the official SDK's `timeout`
 
     decision = decide(error, retries_taken, RetryPolicy(), now=time.time(), chance=random.random())
     if decision.delay is None:
         raise error
     await asyncio.sleep(decision.delay)
 
-Which failures may be tried again is in `errors.py`: `HEALING_STATUSES` for statuses, `may_heal` of their class for all others.
-Here is how often, when, and what the server asks for.
+`errors.py` defines which failures may be retried: `HEALING_STATUSES` for statuses, the `may_heal` of the class for others.
+This module decides how often and when, and reads what the server asks for.
 
-Nothing is tried again after content has reached the caller. `decide` learns that only from the error's `phase`, and an exchange
-does not set it that far: the stream checks it before it asks.
+Nothing is retried after content has reached the caller. The stream checks that before it calls `decide`, which sees only the
+error's `phase`.
 
-The waits are those of the official SDKs, with a ceiling: theirs sleep through a `retry-after` of an hour, and the caller sees
-only a call that hangs.
+The waits are those of the official SDKs, but bounded: the SDKs sleep through a `retry-after` of an hour, and the call appears
+to hang.
 
 Rate limits (https://docs.anthropic.com/en/api/rate-limits) are only read: no request is held back because of them.
 
@@ -25,8 +25,8 @@ Rate limits (https://docs.anthropic.com/en/api/rate-limits) are only read: no re
     if limits.output_tokens and limits.output_tokens.remaining == 0:
         print("nothing more before", limits.output_tokens.reset)
 
-Every response of the API has some of these fields, not only a refusal; those of gateways often do not, and then `limits` is
-false. A field that cannot be read is None; its value is in `raw`.
+Every response of the API has some of these fields, not only refusals. Gateways often omit them, and then `limits` is false.
+A malformed field is None; its value is in `raw`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ABOVE_ZERO = math.ulp(0.0)
 
 
 def check_number(value: Any, rule: str, *, least: float = 0, most: float = math.inf, kind: type[float] = float) -> None:
-    """Raises `ConfigurationError` with the words of `rule`, unless `value` is a number of this kind within the bounds."""
+    """Raises `ConfigurationError` with the text of `rule`, unless `value` is a number of this kind within the bounds."""
     if not isinstance(value, int | kind) or isinstance(value, bool) or not least <= value <= most:
         raise ConfigurationError(f"{rule}, not {value!r}")
 
@@ -60,18 +60,18 @@ def check_seconds(what: str, **seconds: Any) -> None:
 
 
 class Timeouts(NamedTuple):
-    """The five clocks, in seconds; None turns one off. The client checks them when it is given them.
+    """The five clocks, in seconds; None turns one off. The client validates them.
 
-    `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head; for each 256 KiB of the request
-    to be sent; and for a connection to be free, where the pool allows no more. `silence`: no byte at all (a ping is a byte).
-    `content`: no event but pings; generous, because thinking takes long. `total`: one call, with its retries and the waits
-    between them; a tool loop has one per turn, and `ToolRunner` says how to bound the whole loop.
+    `connect`: DNS, TCP and TLS together. `head`: from the end of the request to the response's head; also to send each 256 KiB
+    of the request, and to wait for a free connection in a full pool. `silence`: no byte at all, not even a ping. `content`: no
+    event but pings; generous, because thinking takes long. `total`: one call, with its retries and the waits between them; a
+    tool loop has one per turn, and `ToolRunner` says how to bound the whole loop.
 
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
-    that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.
+    that need long thinking. The API pings about every 30 s, so 90 s of silence are three lost pings.
 
-    To add a clock: its name and default here; its error in `errors.py`, exported by `rawsse`; and in `exchange.py` its row in
-    `_CLOCKS`, and from when it counts in `Exchange.deadline`. A test names what is missing.
+    To add a clock, add its name and default here; its error in `errors.py`, exported by `rawsse`; its row in `_CLOCKS` in
+    `exchange.py`; and its start in `Exchange.deadline`. A test names what is missing.
     """
 
     connect: float | None = 10.0
@@ -82,11 +82,11 @@ class Timeouts(NamedTuple):
 
     @classmethod
     def of(cls, seconds: Any) -> Self:
-        """The clocks for a caller with one number: the server may not be silent for longer. As with the official SDK's
-        `timeout`, an answer may take any time while its bytes keep arriving; `content` and `total` stay as they are.
+        """The clocks from one number: the longest silence of the server. As with the official SDK's `timeout`, an
+        answer may take any time while its bytes keep arriving; `content` and `total` keep their defaults.
 
-        `seconds` may also be what that SDK takes beside a number: an object with `connect` and `read`, as `httpx.Timeout`; or
-        None, which turns all clocks off.
+        As in that SDK, `seconds` may also be an object with `connect` and `read`, such as `httpx.Timeout`, or None, which
+        turns all clocks off.
         """
         if seconds is None:
             return cls._make([None] * len(cls._fields))
@@ -96,7 +96,7 @@ class Timeouts(NamedTuple):
         return cls(connect=min(seconds, cls().connect or seconds), head=seconds, silence=seconds)
 
     def check(self) -> None:
-        """Raises `ConfigurationError` for a clock that cannot run."""
+        """Raises `ConfigurationError` for an invalid clock."""
         check_seconds("timeouts", **self._asdict())
 
 
@@ -120,10 +120,10 @@ JITTER = 0.25
 
 
 class RetryPolicy(NamedTuple):
-    """How often to try again, and how long to wait. All but `max_retries` are seconds. The client checks them.
+    """How often to retry, and how long to wait. All but `max_retries` are seconds. The client validates them.
 
-    `first_delay` is the wait before the first retry; it doubles up to `max_delay`. A server that asks for more than
-    `max_retry_after` is not waited for: the call fails at once. `math.inf` takes that ceiling away.
+    `first_delay` is the wait before the first retry; it doubles up to `max_delay`. If the server asks for more than
+    `max_retry_after`, the call fails at once; `math.inf` removes that limit.
     """
 
     max_retries: int = 2
@@ -135,7 +135,7 @@ class RetryPolicy(NamedTuple):
         """Raises `ConfigurationError` for a value that is not a number, or too small."""
         check_number(self.max_retries, "retries: max_retries must be a whole number of 0 or more", kind=int)
         for name in ("first_delay", "max_delay", "max_retry_after"):
-            # The client's own waits must be finite; how long to wait for a server that names a time is the caller's choice.
+            # The client's own waits must be finite; the limit on a server's `retry-after` is the caller's choice.
             most = math.inf if name == "max_retry_after" else math.nextafter(math.inf, 0)
             check_number(getattr(self, name), f"retries: {name} must be a number of seconds of 0 or more", most=most)
 
@@ -143,8 +143,8 @@ class RetryPolicy(NamedTuple):
 class Decision(NamedTuple):
     """Whether and when to retry after a failure.
 
-    `delay`: seconds to wait before the next attempt; None for no other attempt. `retry_after`: the wait that the server asked
-    for, also where there is no other attempt. `reason`: the next attempt in words, for the log.
+    `delay`: seconds to wait before the next attempt; None if there is none. `retry_after`: the wait that the server asked
+    for, even if there is no next attempt. `reason`: a description of the next attempt, for the log.
     """
 
     delay: float | None
@@ -153,7 +153,7 @@ class Decision(NamedTuple):
 
 
 def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: float, chance: float) -> Decision:
-    """Whether to try again after `error`, and when.
+    """Whether and when to retry after `error`.
 
     `retries_taken` counts the retries of this call so far, `now` is POSIX time (`retry-after` may be a date), `chance` is a
     random number from 0 up to, but not including, 1.
@@ -165,7 +165,7 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
         asked = parse_retry_after(error.headers, now)
     if retries_taken >= policy.max_retries or not _may_help(error) or (asked or 0) > policy.max_retry_after:
         return Decision(None, asked)
-    # The exponent stops where a float does; one that is multiplied beyond that is infinite, and so the largest delay.
+    # The exponent is bounded by that of a float; a product beyond it is infinite, and so becomes `max_delay`.
     own = min(policy.first_delay * 2.0 ** min(retries_taken, 1023), policy.max_delay) * (1 - JITTER * chance)
     delay, source = (own, "") if asked is None else (asked, " as the server asks")
     reason = f"{type(error).__name__}: retry {retries_taken + 1} of {policy.max_retries}, in {delay:g} s{source}"
@@ -173,18 +173,18 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
 
 
 def _may_help(error: APIError) -> bool:
-    """Another attempt may succeed."""
-    # A model that was silent for so long would be so again. The `total` clock has run out for the next attempt as well.
+    """Whether another attempt may succeed."""
+    # A model that was silent for so long would be silent again, and no attempt can follow once `total` has run out.
     if isinstance(error, ContentTimeoutError | TotalTimeoutError) or error.phase in ("content", "tail", "done"):
         return False
     return error.may_heal if error.should_retry is None else error.should_retry
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """How many seconds the server asks to wait; None if it does not ask, or names a time that has passed.
+    """How many seconds the server asks to wait; None if it does not ask, or the time has passed.
 
-    The first of these that can be used: `retry-after-ms` (milliseconds), `retry-after` in seconds, `retry-after` as a date. A
-    date needs `now`, in POSIX time. Fractions are taken too, as the official SDKs do.
+    The first valid one of `retry-after-ms` (milliseconds), `retry-after` in seconds, and `retry-after` as a date. A date
+    needs `now`, in POSIX time. Fractions are accepted, as by the official SDKs.
     """
     fields = {name.lower(): headers[name].strip() for name in headers}
     waits = _seconds(fields.get("retry-after-ms", ""), None) / 1000, _seconds(fields.get("retry-after", ""), now)
@@ -193,12 +193,12 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
 
 def _seconds(text: str, now: float | None) -> float:
     """A number, or the seconds from `now` to an HTTP date in any of the three formats of RFC 9110, 5.6.7; else 0."""
-    # Not all that `float` takes: "nan", "1_0" and digits of other scripts are not numbers here.
+    # Stricter than `float`, which accepts "nan", "1_0" and digits of other scripts.
     if text.isascii() and text.replace(".", "", 1).isdigit():
         return float(text)
     if now is None or not text:
         return 0.0
-    from datetime import UTC  # takes a millisecond to load, the next one several, and dates are rare
+    from datetime import UTC  # loaded only here: this takes a millisecond, the next import several, and dates are rare
     from email.utils import parsedate_to_datetime
 
     try:
@@ -210,12 +210,12 @@ def _seconds(text: str, now: float | None) -> float:
 
 # --- Rate limits ---------------------------------------------------------------------------------------------------
 
-# The fields about limits, of families that are not known yet as well. Compiled when it is needed.
+# The fields about limits, including those of unknown families. Compiled on first use.
 _ABOUT_LIMITS = r"anthropic-ratelimit-.+|anthropic-.+-(?:limit|remaining|reset)|retry-after(?:-ms)?"
 
 
 class RateLimit(NamedTuple):
-    """One limit: how much in all, how much is left, and when it is reset; each None where the API does not say."""
+    """One limit: the total, what remains, and when it is reset; each None if the API does not send it."""
 
     limit: int | None = None
     remaining: int | None = None
@@ -223,30 +223,30 @@ class RateLimit(NamedTuple):
 
 
 class RateLimits(NamedTuple):
-    """The limits in a response's header; None for those that it does not have. False if it has none at all."""
+    """The limits in a response's headers; a missing one is None. False if there are none at all."""
 
     requests: RateLimit | None = None
     tokens: RateLimit | None = None
-    """The tightest of the token limits in force; what remains is rounded to thousands."""
+    """The most restrictive token limit in effect; `remaining` is rounded to thousands."""
     input_tokens: RateLimit | None = None
     output_tokens: RateLimit | None = None
     priority_input_tokens: RateLimit | None = None
-    """As its neighbour for output: for those who have bought a Priority Tier."""
+    """Like the one for output: for customers with a Priority Tier."""
     priority_output_tokens: RateLimit | None = None
     fast_input_tokens: RateLimit | None = None
-    """As its neighbour for output: for fast mode."""
+    """Like the one for output: for fast mode."""
     fast_output_tokens: RateLimit | None = None
     retry_after: float | None = None
     """How long the server asks to wait, in seconds."""
     raw: Mapping[str, str] = MappingProxyType({})
-    """Every field about limits as received, under its whole name in lower case; also those of subscriptions, which the API does
-    not document (`anthropic-ratelimit-unified-*`)."""
+    """Every field about limits as received, by its full name in lower case, including the undocumented ones of subscriptions
+    (`anthropic-ratelimit-unified-*`)."""
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str], *, now: float | None = None) -> Self:
-        """The limits in these header fields; their names may be in any case. A field that is malformed raises nothing.
+        """The limits in these header fields; names may be in any case. A malformed field raises nothing.
 
-        `now` is POSIX time: without it a `retry-after` that is a date is not read.
+        `now` is POSIX time: without it a `retry-after` date is ignored.
         """
         raw = {name.lower(): headers[name] for name in headers if re.fullmatch(_ABOUT_LIMITS, name.lower())}
         families = {name: _limit(raw, name) for name in cls._fields if name.endswith(("requests", "tokens"))}
@@ -266,16 +266,16 @@ def _limit(raw: Mapping[str, str], family: str) -> RateLimit | None:
 
 
 def _count(text: str) -> int | None:
-    # Longer ones are not counts, and Python refuses to read very long ones.
+    # Longer ones are not counts, and `int` rejects very long ones.
     return int(text) if re.fullmatch("[0-9]{1,18}", text.strip()) else None
 
 
 def _moment(text: str) -> datetime | None:
-    """RFC 3339, 5.6: a date, "T", a time and an offset, the letters in any case."""
+    """RFC 3339, 5.6: a date, "T", a time and an offset; letters may be in any case."""
     from datetime import datetime  # as above
 
     try:
         moment = datetime.fromisoformat(text.strip().upper())
     except ValueError:
         return None
-    return moment if moment.tzinfo else None  # without an offset it could not be compared with any other time
+    return moment if moment.tzinfo else None  # without an offset it cannot be compared with other times

@@ -11,19 +11,19 @@ A stream has exactly one ending (`stream.ending`). It is complete after `message
 only the tail is missing (`ending.tail_missing`). Every other ending raises an error, which carries the message so far. A
 failure before any content is retried as the policy allows. An event that the caller has seen is never repeated.
 
-`close()` may be called from any task, in any phase, any number of times. Leaving the `async with` block calls it. The
+`close()` may be called from any task, at any time, any number of times. Leaving the `async with` block calls it. The
 iterators here are classes because the event loop closes an abandoned generator only later.
 
 A stream reads from a `Call`, which drives an exchange over the network and awaits nothing else:
 
     call = Call(pools.here, CallSettings(request, route), Answer)
-    await call.open()                 # make attempts, as the policy allows, until one of them has a response
+    await call.open()                 # make attempts, as the policy allows, until one gets a response
     await call.more()                 # read once for `call.exchange`
     await call.open(error)            # the exchange failed: make the next attempt, or raise `error`
     call.release()                    # the exchange is over: keep or drop its connection
-    call.close()                      # in any phase, from any task; from any thread if the network allows it
+    call.close()                      # at any time, from any task; from any thread if the network allows it
 
-One kind of failure is retried without being counted: a reused connection that is dead before the first byte of the response.
+One kind of failure is retried without being counted: a reused connection that was dead before the first response byte.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Call(Generic[E_co]):
 
     @property
     def is_mine(self) -> bool:
-        """This thread may end the exchange: no other thread drives it. A signal handler may end it while its thread waits."""
+        """Whether this thread may end the exchange: no other thread drives it. A signal handler may end it while its thread
+        waits."""
         return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
     async def open(self, error: APIError | None = None) -> E_co:
@@ -116,7 +117,7 @@ class Call(Generic[E_co]):
             lease.give_back(self.exchange.http if self.exchange.is_reusable else None)
 
     def close(self) -> None:
-        """End the call, drop its connection, and wake the task or thread that waits for it.
+        """End the call, drop its connection, and wake the task or thread that is waiting for it.
 
         If another thread drives the exchange, that thread ends it when it wakes.
         """
@@ -292,7 +293,7 @@ class CallInfo:
 
     @property
     def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        """When the connection, the head, the first event, the first content and the last ping arrived, and the longest wait."""
         return self._call.timing
 
     @property
@@ -352,7 +353,7 @@ class BaseStream(CallInfo):
         """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
         message = self._call.exchange.builder.message
         if message is None:
-            raise RuntimeError("message_start has not come yet")
+            raise RuntimeError("message_start has not arrived yet")
         return message
 
     # Open and close ------------------------------------------------------------------------------------------------
@@ -470,7 +471,7 @@ class EventStream(BaseStream):
 
 
 class MessageStream(BaseStream):
-    """The events that the API sent, except pings (see `timing`), with the events derived from them; the text; the message.
+    """The events that the API sent, except pings (see `timing`), plus the events derived from them, the text, and the message.
 
     A stream has one iterator: a second loop continues where the first one stopped. `outputs` parses the text.
     """
@@ -521,7 +522,7 @@ class MessageStream(BaseStream):
         builder = self._call.exchange.builder
         expanded = builder.expand(event)
         if isinstance(event, ContentBlockDelta) and not self._outputs.has_format:
-            return expanded  # true for nearly all events: there is nothing to parse
+            return expanded  # nearly always: there is nothing to parse
         return [self._outputs.event(each, lambda: builder.message) for each in expanded]
 
     async def until_done(self) -> None:
@@ -533,12 +534,12 @@ class MessageStream(BaseStream):
                     await self._more()
 
     async def get_final_message(self) -> ParsedMessage[Any]:
-        """Read the stream to its end; the whole message. Raises `APIError` if it does not complete."""
+        """Read the stream to its end and return the whole message. Raises `APIError` if it does not complete."""
         await self.until_done()
         return self.current_message_snapshot
 
     async def get_final_text(self) -> str:
-        """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
+        """Read the stream to its end and return the text of all text blocks. Raises `RuntimeError` if there is none."""
         message = await self.get_final_message()
         if not any(block.type == "text" for block in message.content):
             kinds = ", ".join(block.type for block in message.content) or "nothing"

@@ -1,7 +1,7 @@
 """HTTP/1.1 as bytes in and bytes out, both roles, over h11. Pure: no sockets, no clock, no randomness.
 
-h11 parses the heads. Added to it are limits, protection from request smuggling, framing of what is sent, keep-alive, chunked
-bodies and content codings (RFC 9110 and 9112).
+h11 parses the heads. This package adds limits, protection from request smuggling, framing of outgoing bodies, keep-alive,
+chunked bodies and content codings (RFC 9110 and 9112).
 
 Read in this order:
 
@@ -10,7 +10,7 @@ Read in this order:
 
     client = ClientConnection(host="api.anthropic.com")
     wire = client.send_request("POST", "/v1/messages", [("content-type", "application/json")], body)
-    client.receive_data(bytes_from_the_peer)      # b"" says that the peer closed
+    client.receive_data(bytes_from_the_peer)      # b"" means that the peer closed
     while (event := client.next_event()) is not None:
         ...                                       # Response, Data, EndOfMessage; None: more bytes are needed
 
@@ -21,8 +21,8 @@ Read in this order:
     wire += server.send_data(b"hello") + server.send_end()
 
 Events are returned one at a time, so that the connection's state always belongs to the latest event. All received bytes of a
-body are one `Data`, whatever its chunks. Header names are lower-case `str`, header values `str` (latin-1, RFC 9110, 5.5),
-bodies `bytes`. Violations by the peer raise `HTTPProtocolError` or a `LimitExceededError`, misuse by the caller
+body are one `Data`, however they were chunked. Header names are lower-case `str`, header values `str` (latin-1, RFC 9110,
+5.5), bodies `bytes`. Violations by the peer raise `HTTPProtocolError` or a `LimitExceededError`, misuse by the caller
 `HTTPUsageError`; no error quotes a header's value.
 """
 

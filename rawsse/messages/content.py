@@ -1,19 +1,19 @@
 """The types of the Messages API's answers (https://docs.anthropic.com/en/api/messages), each a lens over its JSON: content
-blocks, citations, usage and the message, which also has the form that the API accepts as history.
+blocks, citations, usage and the message, which `replayable` turns into history.
 
     for block in message.content:
         match block:
             case TextBlock(text=text): ...
             case ToolUseBlock(name=name, input=input) if block.complete: ...
 
-A block of a type that is not listed here is an `UnknownBlock`: `block.type` and every field can be read, nothing is lost.
-For a type checker `block.type == "text"` narrows as `case TextBlock()` does.
+A block of an unknown type is an `UnknownBlock`: `block.type` and every field can be read, and nothing is lost.
+Type checkers narrow on `block.type == "text"` as they do on `case TextBlock()`.
 
 A block under construction joins its fragments into its JSON:
 
     block = BlockBuilder({"type": "tool_use", "id": …, "name": …, "input": {}})
     block.grow('{"city": "Os')
-    block.best_input()                       # {}: a string counts when it is whole
+    block.best_input()                       # {}: a string is included once it is complete
     block.grow('lo"}')
     block.close()                            # block.raw["input"] == {"city": "Oslo"}, block.complete is True
 """
@@ -37,7 +37,7 @@ NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
 """The usage of an answer that never began."""
 
 MAX_TOKENS_COUNTED = 2**53 - 1
-"""The largest count that is believed: one that every JSON reader and every database can hold."""
+"""The largest count that is accepted: every JSON reader and every database can hold it."""
 
 _Cut: TypeAlias = Literal["max_tokens", "model_context_window_exceeded", "refusal"]
 StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_turn", "compaction"] | _Cut
@@ -45,7 +45,7 @@ StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_
 
 
 class Citation(OpenLens):
-    """Where a piece of text comes from: `char_location`, `page_location`, `content_block_location`,
+    """The source of a piece of text: `char_location`, `page_location`, `content_block_location`,
     `web_search_result_location` or `search_result_location`, each with its own fields."""
 
     type: str
@@ -64,7 +64,7 @@ class RefusalStopDetails(Lens):
 
 
 class CacheCreation(Lens):
-    """Tokens written to the cache, by how long they stay."""
+    """Tokens written to the cache, by lifetime."""
 
     ephemeral_1h_input_tokens: int
     ephemeral_5m_input_tokens: int
@@ -77,14 +77,14 @@ class OutputTokensDetails(Lens):
 
 
 class ServerToolUsage(Lens):
-    """How often tools ran at Anthropic."""
+    """How often server tools ran."""
 
     web_fetch_requests: int
     web_search_requests: int
 
 
 class Usage(Lens):
-    """Token counts. All counts in a stream are totals so far, never increments."""
+    """Token counts. Counts in a stream are cumulative."""
 
     cache_creation: CacheCreation | None
     cache_creation_input_tokens: int | None
@@ -101,12 +101,12 @@ class Usage(Lens):
 
     @property
     def total_input_tokens(self) -> int:
-        """Fresh, written to the cache and read from the cache: what the context window held."""
+        """All input tokens, whether uncached, written to the cache or read from it: the size of the context."""
         return sum(count for name in INPUT_TOKENS if isinstance(count := self.raw.get(name), int))
 
 
 def billed(usage: dict[str, Any]) -> dict[str, Any] | None:
-    """The counts of all iterations together. Those at the top leave out compaction, advisors, and models that were replaced
+    """The sum over all iterations. The top-level counts omit compaction, advisors, and models that were replaced
     (https://docs.anthropic.com/en/docs/build-with-claude/compaction). None if the iterations are not understood."""
     if not (iterations := usage.get("iterations")):
         return usage
@@ -121,7 +121,7 @@ def billed(usage: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def token_counts(usage: dict[str, Any]) -> tuple[dict[str, int], bool]:
-    """The billed counts of `INPUT_TOKENS` and `output_tokens`; and whether all of the usage is understood."""
+    """The billed counts of `INPUT_TOKENS` and `output_tokens`, and whether all of the usage was understood."""
     counts = billed(usage)
     found = usage if counts is None else counts
     given = {name: found.get(name) for name in (*INPUT_TOKENS, "output_tokens")}
@@ -131,7 +131,7 @@ def token_counts(usage: dict[str, Any]) -> tuple[dict[str, int], bool]:
 
 
 def add_counts(counts: Mapping[str, Any], total: dict[str, Any]) -> None:
-    """Add every count to `total`, known or not, including those in objects (`server_tool_use`). Other values are left out."""
+    """Add every count to `total`, known or not, including those in objects (`server_tool_use`). Other values are ignored."""
     for name, value in counts.items():
         if isinstance(value, dict):
             if isinstance(inner := total.setdefault(name, {}), dict):
@@ -152,9 +152,10 @@ def _is_iteration(value: Any) -> bool:
 
 
 class BaseBlock(Lens):
-    """The base of content blocks. Fields stand in the order of the official SDK's models. The fold sets two facts:
+    """The base of content blocks. Fields are in the order of the official SDK's models. Two attributes are set while a
+    stream is folded:
 
-    `complete`: the block was closed, and a tool's input is a JSON object. A tool call that is not complete may not be run.
+    `complete`: the block was closed, and a tool's input is a JSON object. An incomplete tool call must not be run.
     `input_text`: the tool input's JSON text as received; empty for other blocks and for messages that were not streamed.
     """
 
@@ -172,12 +173,12 @@ class BaseBlock(Lens):
     @property
     def input_text(self) -> str:
         """The tool input's JSON text as received."""
-        # Joined only when it is read: a caller that reads the block after each delta of 64 kB would copy 2 GB.
+        # Joined only on access: a caller that reads the block after each delta of 64 kB would copy 2 GB.
         return "" if self._built is None else self._built.input_text
 
 
 class TextBlock(BaseBlock):
-    """Text, with citations if documents or searches gave some."""
+    """Text, with citations of documents or search results, if any."""
 
     citations: list[Citation] | None
     text: str
@@ -195,7 +196,7 @@ class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
 
     @property
     def parsed_output(self) -> T | None:
-        """The text as a value of the `output_format`; None without a format, and before the block is complete.
+        """The text as a value of the `output_format`; None without a format, or before the block is complete.
 
         Raises `OutputFormatError` if the text does not fit.
         """
@@ -209,7 +210,7 @@ class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
 
 
 class ThinkingBlock(BaseBlock):
-    """The model's thinking. It may be sent back only with its signature, and unchanged."""
+    """The model's thinking. It may be sent back only unchanged and with its signature."""
 
     signature: str | None
     thinking: str
@@ -224,7 +225,8 @@ class RedactedThinkingBlock(BaseBlock):
 
 
 class BaseToolUse(BaseBlock):
-    """The base of tool calls. `input` is the parsed JSON object; of a cut call, its best reading: look at `complete`."""
+    """The base of tool calls. `input` is the parsed JSON object. In a truncated call it is a best-effort parse: check
+    `complete`."""
 
     id: str
     caller: Any | None
@@ -233,27 +235,28 @@ class BaseToolUse(BaseBlock):
 
 
 class ToolUseBlock(BaseToolUse):
-    """A call of one of your tools."""
+    """A call of one of the caller's tools."""
 
     type: Literal["tool_use"]
     toolset_name: str | None
 
 
 class ServerToolUseBlock(BaseToolUse):
-    """A call of a tool that runs at Anthropic (web search, code execution …)."""
+    """A call of a tool that Anthropic runs (web search, code execution …)."""
 
     type: Literal["server_tool_use"]
 
 
 class MCPToolUseBlock(BaseToolUse):
-    """A call of a tool at an MCP server that the API talks to."""
+    """A call of a tool of an MCP server that the API connects to."""
 
     server_name: str
     type: Literal["mcp_tool_use"]
 
 
 class ToolResultBlock(BaseBlock):
-    """The result of a tool that ran at Anthropic or at an MCP server; it arrives whole. `content` varies with the type."""
+    """The result of a tool that Anthropic or an MCP server ran. It is never streamed in pieces. `content` varies with the
+    type."""
 
     caller: Any | None
     content: Any
@@ -272,7 +275,7 @@ class ToolResultBlock(BaseBlock):
 
 
 class MCPToolListingBlock(BaseBlock):
-    """The tools that the API got from an MCP server."""
+    """The tools that an MCP server listed."""
 
     mcp_server_name: str
     tools: Any
@@ -280,14 +283,14 @@ class MCPToolListingBlock(BaseBlock):
 
 
 class ContainerUploadBlock(BaseBlock):
-    """A file that a tool made."""
+    """A file that a tool created."""
 
     file_id: str
     type: Literal["container_upload"]
 
 
 class CompactionBlock(BaseBlock):
-    """The summary that stands for an older part of the conversation."""
+    """A summary that replaces an older part of the conversation."""
 
     content: str | None
     encrypted_content: str | None
@@ -297,7 +300,7 @@ class CompactionBlock(BaseBlock):
 
 
 class FallbackBlock(BaseBlock):
-    """From here on another model answers."""
+    """Another model answers from here on."""
 
     to: Any
     trigger: Any
@@ -305,7 +308,7 @@ class FallbackBlock(BaseBlock):
 
 
 class UnknownBlock(BaseBlock, OpenLens):
-    """A block of a type that this version does not know."""
+    """A block of an unknown type."""
 
     type: Literal[""]  # for a type checker: none of those above
 
@@ -325,14 +328,14 @@ KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 
 def look_at_block(raw: dict[str, Any], built: BlockBuilder | None = None) -> Block:
-    """The lens of the class that `raw["type"]` names. `built` is the block under construction, if it was streamed."""
+    """An instance of the class for `raw["type"]`. `built` is the block under construction, if it was streamed."""
     return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, built)
 
 
 # --- A block under construction ----------------------------------------------------------------------------------------
 
 
-# For the field of a block that grows: the type of its deltas, and their field that has the next fragment.
+# For each growing field of a block: the type of its deltas, and the field of the delta that holds the next fragment.
 _FRAGMENTS: Mapping[str | None, tuple[str, str]] = {
     "text": ("text_delta", "text"),
     "thinking": ("thinking_delta", "thinking"),
@@ -345,12 +348,12 @@ class BlockBuilder:
     `fragments`, joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when its
     block ends, and before that only if it is read.
 
-    `field` is the field of `raw` that grows: "text", "thinking" or "input"; None if there is none. `index` is the block's in
-    its events. Raises `EventDataError` if the field that grows has a value that cannot grow.
+    `field` is the field of `raw` that grows: "text", "thinking" or "input", or None. `index` is the block's index in the
+    stream. Raises `EventDataError` if the growing field has a value of the wrong type.
     """
 
     def __init__(self, raw: dict[str, Any], index: int = 0, *, complete: bool = False) -> None:
-        self.raw = raw = dict(raw)  # a copy of all that changes: the event stays as received
+        self.raw = raw = dict(raw)  # a copy of everything that changes: the event stays as received
         if isinstance(raw.get("citations"), list):
             raw["citations"] = [*raw["citations"]]
         self.index = index
@@ -358,7 +361,7 @@ class BlockBuilder:
         self.field = _growing_field(raw)
         self.delta_type, self.delta_field = _FRAGMENTS.get(self.field, ("", ""))
         self.fragments: list[str] = []
-        self.half = ""  # of a surrogate pair, until the other half arrives with the next fragment
+        self.half = ""  # half a surrogate pair, until the next fragment brings the other half
         start = raw[self.field] if self.field else None
         if isinstance(start, str) and not complete:
             start = raw[self.field or ""] = self._without_half(start)
@@ -367,7 +370,8 @@ class BlockBuilder:
         self._unread = 0  # index of the first fragment of input that the reader has not seen
 
     def grow(self, text: str) -> str:
-        """Add the next fragment of the field that grows. Returns what is added: half a surrogate pair waits for the other."""
+        """Add the next fragment of the growing field. Returns the text that was added: half a surrogate pair is held back
+        until the other half arrives."""
         self.complete = False  # the block may have been closed before, in an order that only a lenient builder accepts
         if self.half or not text.isascii():
             text = self._without_half(text)
@@ -376,14 +380,14 @@ class BlockBuilder:
         return text
 
     def _without_half(self, text: str) -> str:
-        """The text after the half before it, without the half at its end."""
+        """Prepend the pending half of a surrogate pair, and hold back a half at the end."""
         text, self.half = self.half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self.half = text[:-1], text[-1]
         return well_formed(text)
 
     def change(self, delta: dict[str, Any]) -> bool:
-        """Apply a delta that brings a whole value; False if it does not fit the block. Raises `EventDataError`."""
+        """Apply a delta that has a whole value; False if it does not fit the block. Raises `EventDataError`."""
         raw = self.raw
         match delta.get("type"), raw.get("type"):
             case "citations_delta", "text":
@@ -401,7 +405,7 @@ class BlockBuilder:
 
     @property
     def input_text(self) -> str:
-        """The JSON text of the tool's input as received; joined when it is read."""
+        """The JSON text of the tool's input as received; joined on access."""
         return "".join(self.fragments) if self.field == "input" else ""
 
     def text_up_to(self, length: int) -> str:
@@ -411,7 +415,7 @@ class BlockBuilder:
         return grown[:length]
 
     def best_input(self) -> Any:
-        """The input as far as it can be read: of a finished call the input, of an unfinished one its best reading."""
+        """The input of a finished call; a best-effort parse of an unfinished one."""
         if not self.complete and any(self.fragments):
             self._read_ahead()
         return self.raw["input"]
@@ -427,15 +431,15 @@ class BlockBuilder:
     def close(self, *, is_stopped: bool = True) -> str | None:
         """End the block. A tool's input is parsed, strictly and once; it is complete if it is a JSON object.
 
-        Without a `content_block_stop` (`is_stopped`) only such an input is: a part of an object never parses. Returns U+FFFD,
-        which is then added, if half a character is left; None if nothing is.
+        Without a `content_block_stop` (`is_stopped`) nothing else is complete: part of an object never parses. A pending half
+        of a surrogate pair becomes U+FFFD, which is added and returned; otherwise returns None.
         """
         left = "\ufffd" if self.half else None
         if left:
             self.half = ""
             self.fragments.append(left)
             self.length += 1
-        if self.field == "input" and any(self.fragments):  # without arguments there may be none, or only empty strings
+        if self.field == "input" and any(self.fragments):  # a call without arguments may have none, or only empty ones
             try:
                 self.raw["input"] = parse_json(self.input_text)
                 self.complete = isinstance(self.raw["input"], dict)
@@ -446,17 +450,18 @@ class BlockBuilder:
         return left
 
     def _read_ahead(self) -> None:
-        # Made when an unfinished input is read for the first time; it then reads each fragment once.
+        # The parser is created when an unfinished input is first read; it then parses each fragment once.
         self._reader = self._reader or PartialJSON()
         unread, self._unread = self.fragments[self._unread :], len(self.fragments)
-        with suppress(PartialJSONError):  # what is not JSON leaves the best reading as it was
+        with suppress(PartialJSONError):  # invalid JSON leaves the input as it was
             self._reader.feed("".join(unread))
         if self._reader.value is not None:
             self.raw["input"] = self._reader.value
 
 
 def required(raw: dict[str, Any], name: str, kind: type[T], words: str) -> T:
-    """The field of a delta or a block. Raises `EventDataError` if it is not of the type that `words` name."""
+    """A field of a delta or a block. Raises `EventDataError` if it is not a `kind`; `words` describe that in the
+    message."""
     value = raw.get(name)
     if not isinstance(value, kind):
         raise EventDataError(f"a {raw.get('type')} has no {name!r} that is {words}")
@@ -464,7 +469,8 @@ def required(raw: dict[str, Any], name: str, kind: type[T], words: str) -> T:
 
 
 def _growing_field(raw: dict[str, Any]) -> str | None:
-    """The field that grows, made ready for it: gateways leave it out, or send null, or (for an input) an empty string."""
+    """The name of the growing field. A missing or null one is initialized, as is an input that is "": gateways send
+    these."""
     kind = str(raw.get("type"))
     if issubclass(_BLOCKS.get(kind, UnknownBlock), BaseToolUse):
         raw["input"] = raw.get("input") or {}
@@ -474,7 +480,7 @@ def _growing_field(raw: dict[str, Any]) -> str | None:
         if not isinstance(value, str):
             raise EventDataError(f"a block of type {kind} has a {kind!r} that is not a string: {quote(repr(value))}")
         return kind
-    # A type that this version does not know: a field that looks as if it could grow may do so.
+    # An unknown type: assume that a field of a suitable type grows.
     fields = (("input", dict), ("text", str), ("thinking", str))
     return next((name for name, wanted in fields if isinstance(raw.get(name), wanted)), None)
 
@@ -483,7 +489,7 @@ def _growing_field(raw: dict[str, Any]) -> str | None:
 
 
 class Message(Lens):
-    """An answer: what the API returns without `stream`, and what its events add up to. A lens over that JSON."""
+    """An answer, as the API returns it without `stream` or as folded from its events. A lens over that JSON."""
 
     __slots__ = ("_facts", "request_id")
     id: str
@@ -507,7 +513,7 @@ class Message(Lens):
         self, raw: dict[str, Any], *, facts: Sequence[BlockBuilder] = (), request_id: str | None = None
     ) -> None:
         super().__init__(raw)
-        # The fold's own list, not a copy: a message that is looked at later shows what is true then.
+        # The builder's own list, not a copy: the message reflects its current state.
         self._facts = facts
         self.request_id = request_id
 
@@ -524,19 +530,20 @@ class Message(Lens):
 
     @property
     def _request_id(self) -> str | None:
-        """`request_id`, as the official SDK calls it."""
+        """`request_id`, by the official SDK's name."""
         return self.request_id
 
     @property
     def text(self) -> str:
-        """The text of all text blocks, one after the other."""
+        """The text of all text blocks, concatenated."""
         return "".join(block.text for block in self.content if isinstance(block, TextBlock))
 
     def replayable(self) -> dict[str, Any] | None:
-        """The message as a turn that may be sent back to the API, also if it was cut: `{"role", "content"}`.
+        """The message as a turn that the API accepts as history, even if it was truncated: `{"role", "content"}`.
 
-        Left out is what the API refuses: see `sendable`. None if nothing is left. The other blocks are unchanged, but for
-        what no JSON text can carry. A tool call that is kept needs its `tool_result` in your next turn.
+        Content that the API would reject is left out (see `sendable`); None if nothing is left. Other blocks are
+        unchanged, except for values that JSON cannot represent. Each remaining tool call needs a `tool_result` in the
+        next turn.
         """
         content = [as_sent(block.raw) for block in sendable(self.content, self.stop_reason)]
         return {"role": "assistant", "content": content} if content else None
@@ -545,7 +552,7 @@ class Message(Lens):
 class ParsedMessage(Message, Generic[T], plain=Message):
     """A message of a `MessageStream` or of `messages.parse`. Equal to the plain message with the same JSON.
 
-    `parsed` has, for the index of a text block, what the block was parsed to, or why it could not be.
+    `parsed` maps the index of a text block to its parsed value, or to the error.
     """
 
     __slots__ = ("_parsed",)
@@ -562,9 +569,9 @@ class ParsedMessage(Message, Generic[T], plain=Message):
 
     @property
     def parsed_output(self) -> T | None:
-        """The first text that fits the `output_format`, as its value; None without text, or without a format.
+        """The first text that fits the `output_format`, parsed; None without text or without a format.
 
-        Raises `OutputFormatError` if there is text, and none of it fits. Its `partial` is the message.
+        Raises `OutputFormatError` if there is text but none fits. Its `partial` is the message.
         """
         parsed = [self._parsed[index] for index in sorted(self._parsed)]
         fitting = (value for value in parsed if not isinstance(value, OutputFormatError))
@@ -587,12 +594,13 @@ class MessageDeltaFields(Lens):
 
 
 def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collection[str] = ()) -> list[Block]:
-    """The blocks of an answer that the API takes back. `results` are the calls that later turns have results of.
+    """The blocks of an answer that the API accepts as history. `results` are the ids of calls whose results are in
+    later turns.
 
-    Left out are: text that is blank, thinking without its signature, and thinking at the end; tool calls that are not
-    complete; what a model began that was replaced (`without_replaced`); and the calls of a server's tools that have no
-    result, with what their code called. But the API makes up for a missing result after `pause_turn`, after `tool_use`
-    beside calls of the caller's tools, and where such a call came from the server's code.
+    Left out are blank text; thinking that is unsigned or at the end; incomplete tool calls; the work of a model that
+    was replaced (`without_replaced`); and server tool calls without a result, with the calls that their code made. A
+    missing result is accepted after `pause_turn`, after `tool_use` beside calls of the caller's tools, and where such a
+    call was made by the server tool's code.
     """
     kept = [block for block in without_replaced(blocks) if is_sendable(block)]
     calls = [block for block in kept if isinstance(block, ToolUseBlock)]
@@ -608,14 +616,14 @@ def sendable(blocks: Sequence[Block], stop_reason: str | None, results: Collecti
 
 
 def without_replaced(blocks: Sequence[Block]) -> list[Block]:
-    """The blocks without the thinking and the calls of a model that a fallback replaced: the next model does not know them
-    (https://docs.anthropic.com/en/docs/build-with-claude/refusals-and-fallback)."""
+    """The blocks without the thinking and the calls of a model that a fallback replaced: the next model does not accept
+    them (https://docs.anthropic.com/en/docs/build-with-claude/refusals-and-fallback)."""
     last = _last_fallback(blocks)
     return [block for block in blocks[:last] if block.get("type") not in _OF_ONE_MODEL] + [*blocks[last:]]
 
 
 def _last_fallback(blocks: Sequence[Block]) -> int:
-    """Its index; 0 if there is none."""
+    """The index of the last fallback block; 0 if there is none."""
     return max((index for index, block in enumerate(blocks) if isinstance(block, FallbackBlock)), default=0)
 
 
@@ -623,10 +631,10 @@ _OF_ONE_MODEL = ("thinking", "redacted_thinking", "connector_text", "tool_use")
 
 
 def is_sendable(block: Block) -> bool:
-    """The API would take the block for itself. A tool call that it would not take must not be run."""
+    """Whether the API would accept the block on its own. A tool call that it would reject must not be run."""
     match block:
         case TextBlock():
-            # "messages: text content blocks must contain non-whitespace text", says the API, also to what it wrote itself.
+            # The API rejects even its own blank text: "messages: text content blocks must contain non-whitespace text".
             return bool(str(block.get("text") or "").strip())
         case ThinkingBlock():
             return bool(block.signature)
@@ -637,17 +645,17 @@ def is_sendable(block: Block) -> bool:
     return block.complete
 
 
-# As text, since the wire's JSON may have anything there, also what no set can hold.
+# As strings: an id on the wire may be any JSON value, even an unhashable one.
 def id_of(block: Block) -> str:
     """The id of a tool call; empty for other blocks."""
     return str(block.get("id")) if isinstance(block, BaseToolUse) else ""
 
 
 def result_of(block: Block) -> str:
-    """The id of the call whose result it is; empty for other blocks."""
+    """The id of the call that the block is the result of; empty for other blocks."""
     return str(block.get("tool_use_id", ""))
 
 
 def caller_of(block: Block) -> str:
-    """The id of the call whose code made this call, or got this result; empty if the model did."""
+    """The id of the call whose code made this call or received this result; empty if the model did."""
     return str(object_at(block.raw, "caller").get("tool_id", ""))

@@ -1,22 +1,22 @@
 """Attribute access to a JSON object without copying it (a lens), and functions that read JSON text (RFC 8259).
 
 The JSON is kept as `json.loads` returned it: unknown fields, unknown types and the order of keys are preserved. A lens is one
-thin object over one dict, so that an event takes one parse and one small object, whatever its size.
+thin object over one dict, so an event costs one parse and one small object, whatever its size.
 
     class Delta(Lens):
-        text: str                  # for the reader and for mypy: only an annotation
-        note: str | None           # allows None, as Any does: reads as None where the JSON has no such field
+        text: str                  # only an annotation, for readers and mypy
+        note: str | None           # allows None, as Any does: None if the JSON lacks the field
 
     delta = Delta({"type": "text_delta", "text": "hi", "new": 1})
     delta.text, delta.note, delta.raw["new"], delta.new     # 'hi', None, 1, 1
 
-Nested objects are lenses too: of the class that the annotation names, or plain `Lens`. A type checker sees the annotated
-fields only, so that it finds a misspelled name; unknown fields are read as `delta["new"]`. A text with half a surrogate pair,
-which no file or terminal takes, reads with U+FFFD in its place; `raw` has it as received.
+Nested objects are lenses too: of the annotated class, or plain `Lens`. Type checkers see only the annotated fields, so
+they find misspelled names; use `delta["new"]` for unknown fields. An unpaired surrogate, which no file or terminal
+accepts, is replaced with U+FFFD; `raw` has it as received.
 
-`to_dict` returns the JSON as received. `to_json`, `model_dump`, `model_dump_json` and `repr` have the output of the official
-SDK's models: the fields in the order of the annotations, unknown fields last. All but `to_json` include the missing fields
-whose annotation names None.
+`to_dict` returns the JSON as received. `to_json`, `model_dump`, `model_dump_json` and `repr` match the official SDK's
+models: the fields in the order of the annotations, unknown fields last. All but `to_json` include the missing fields whose
+annotation names None.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_json(text: str) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The JSON value of `text`, without NaN and infinite numbers (`1e999`), and with U+FFFD for half a surrogate pair. Raises
+    """The JSON value of `text`, without NaN and infinite numbers (`1e999`), and with U+FFFD for unpaired surrogates. Raises
     `ValueError` or `RecursionError`.
 
     RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
@@ -80,7 +80,7 @@ def object_at(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def is_json_object(value: object) -> bool:
-    """It is an object that a JSON text can hold: without NaN and infinite numbers."""
+    """Whether it is an object that JSON can represent: without NaN and infinite numbers."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -89,15 +89,15 @@ def is_json_object(value: object) -> bool:
 
 
 def copied(raw: dict[str, Any]) -> dict[str, Any]:
-    """A deep copy of a JSON object. Made through its text, since `json` can write what it could read, however deeply nested;
-    `copy.deepcopy` fails at 300 levels. It takes a few times as long, which does not matter where it is used."""
+    """A deep copy of a JSON object, made by serializing and parsing it: `copy.deepcopy` fails at 300 levels. It is a few
+    times slower, which does not matter where it is used."""
     copy: dict[str, Any] = json.loads(json.dumps(raw))
     return copy
 
 
 def well_formed(text: str) -> str:
-    """The text as Unicode: two halves of a surrogate pair become their character, a half alone becomes U+FFFD. No request
-    can carry a half; answers, and the names of files, can contain one."""
+    """Valid Unicode: a surrogate pair becomes its character, an unpaired surrogate becomes U+FFFD. No request can contain
+    one; answers and file names can."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -106,14 +106,13 @@ def well_formed(text: str) -> str:
 
 
 def as_sent(value: Any) -> Any:
-    """A deep copy of a JSON value that can be sent: its texts are well formed, and null stands for numbers that are not
-    finite."""
+    """A deep copy of a JSON value that can be sent: strings are well formed, and null replaces numbers that are not finite."""
     return json.loads(well_formed(json.dumps(value, ensure_ascii=False)), parse_constant=lambda _: None)
 
 
 def sendable_json(raw: dict[str, Any]) -> dict[str, Any]:
-    """A part of an answer, with null for numbers that are not finite. The object itself if it has none, or if a caller has put
-    into it what only the encoder of requests knows."""
+    """A part of an answer, with null for numbers that are not finite. The object itself if it has none, or if a caller has
+    added values that only the encoder of requests supports."""
     with suppress(TypeError, ValueError, RecursionError):
         return raw if is_json_object(raw) else cast(dict[str, Any], as_sent(raw))
     return raw
@@ -129,14 +128,14 @@ class Lens:
     raw: dict[str, Any]
 
     FIELDS: ClassVar[Mapping[str, Callable[[dict[str, Any]], Any]]] = {}
-    """For a field: the class, or function, that makes the lens of an object in it, or in a list in it. A field whose annotation
+    """Field -> the class or function that makes the lens of an object in it, or in its list. A field whose annotation
     begins with a lens class of the same module (`Tail`, `list[Tail] | None`) need not be listed."""
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset()
-    """Fields whose objects are the caller's own JSON (a tool's input): they are returned as they are."""
+    """Fields whose objects are the caller's own JSON (a tool's input): they are returned unchanged."""
 
     _declared: ClassVar[Mapping[str, str]] = {}  # the fields in their order, with their annotations
-    _plain: ClassVar[type[Lens] | None] = None  # the class that counts in comparisons, if it is another
+    _plain: ClassVar[type[Lens] | None] = None  # the class to compare as, if it is another
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -152,7 +151,7 @@ class Lens:
         kinds = {name: named.get(hint.removeprefix("list[").split(" ")[0].rstrip("]")) for name, hint in own.items()}
         lenses = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Lens)}
         cls.FIELDS = {**lenses, **cls.FIELDS}
-        # A field that is annotated again moves to its new place.
+        # A field that is annotated again moves to its new position.
         cls._declared = {**{name: hint for name, hint in cls._declared.items() if name not in own}, **own}
 
     if not TYPE_CHECKING:
@@ -181,7 +180,7 @@ class Lens:
         return well_formed(value) if isinstance(value, str) and not value.isascii() else value
 
     def __getitem__(self, name: str) -> Any:
-        """The JSON value itself, as in the dict. Raises `KeyError`."""
+        """The raw JSON value. Raises `KeyError`."""
         return self.raw[name]
 
     def __contains__(self, name: object) -> bool:
@@ -194,7 +193,7 @@ class Lens:
         return len(self.raw)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The JSON value itself, or `default`."""
+        """The raw JSON value, or `default`."""
         return self.raw.get(name, default)
 
     def keys(self) -> list[str]:
@@ -220,7 +219,7 @@ class Lens:
     ) -> dict[str, Any]:
         """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
-        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
+        `include` and `exclude` name fields of this object; nested ones raise `ConfigurationError`. `exclude_unset` and
         `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON.
         """
         given = _arranged(self, is_full=not exclude_unset, has_none=not exclude_none)
@@ -228,8 +227,8 @@ class Lens:
         return copied({name: value for name, value in given.items() if name in kept and name not in left_out})
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
-        """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
-        finite (RFC 8259, 6)."""
+        """The result of `model_dump` as text: compact, or indented by `indent` spaces. Numbers that are not finite become
+        null (RFC 8259, 6)."""
         separators = (",", ":") if indent is None else None
         dumped = as_sent(self.model_dump(**options))
         return json.dumps(dumped, ensure_ascii=False, indent=indent, separators=separators)
@@ -248,7 +247,7 @@ class Lens:
             return False
         return self.raw == other.raw
 
-    __hash__ = None  # type: ignore[assignment]  # like a dict: it may change while the stream runs
+    __hash__ = None  # type: ignore[assignment]  # mutable, like a dict: it may change while the stream runs
 
     def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
         """The fields that `repr` shows: the protocol of the package `rich`."""
@@ -279,7 +278,7 @@ def by_type(union: Any) -> dict[str, Any]:
 
 
 def _names_in(given: Iterable[str]) -> Collection[str]:
-    """The names in `include` or `exclude`. pydantic's forms for parts of a field are refused, not read as the whole field."""
+    """The names in `include` or `exclude`. pydantic's nested forms are rejected rather than taken as whole fields."""
     is_flat = not isinstance(given, Mapping) or all(value in (True, ...) for value in given.values())
     names = [*given]
     if isinstance(given, str) or not is_flat or not all(isinstance(name, str) and name != "__all__" for name in names):

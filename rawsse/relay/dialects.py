@@ -1,7 +1,7 @@
 """The dialects: the frames that a browser receives for each event of the API, and the requests that it may send.
 
-    messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot come back.
-               Without `stream` it is one JSON text, the message
+    messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot reconnect.
+               Without `stream`: one JSON text, the message
     events     `POST /api/chat`: the same events, then `data: [DONE]`
     text       `POST /chat/stream` and its kin: `data: {"text": "…"}` per piece of text, `data: {"error": …}` on failure,
                then always `data: [DONE]`
@@ -9,7 +9,7 @@
 
 A dialect object serves one run. It turns an event, a failure or the end into frames; the run adds the ids.
 
-To add a dialect for browsers: a subclass of `Dialect`, and its row in `DIALECTS` (the end of `ui.py`), which has its path.
+To add a dialect for browsers: write a subclass of `Dialect`, and add a row with its path to `DIALECTS` (end of `ui.py`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rawsse.messages.message import MAX_MESSAGE_BYTES, MessageBuilder
 from rawsse.sse import Decoder, encode, encode_comment
 
 MAX_LOGGED_CHARS = 500
-"""How many characters of a text from elsewhere one line of the log has."""
+"""How many characters of an untrusted text are written to one log line."""
 
 
 Frame = str
@@ -48,14 +48,14 @@ Frame = str
 def frame(data: str, event: str | None = None) -> Frame:
     """A frame with this data and event name. Raises `InvalidFieldError`."""
     if "\n" not in data and "\r" not in data and (event is None or event.isidentifier()):
-        # Nearly all frames. `encode` gives the same, in three times the time.
+        # Nearly all frames. `encode` gives the same result, but takes three times as long.
         return f"data: {data}\n\n" if event is None else f"event: {event}\ndata: {data}\n\n"
     return encode(data, event=event).decode()
 
 
 DONE = frame("[DONE]")
 
-# One encoder for all: `json.dumps` would make a new one each time, for half of the cost.
+# One shared encoder: `json.dumps` would make a new one for each call, which is half of its cost.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
@@ -68,7 +68,7 @@ def compact(value: object) -> str:
 
 
 json_string = encode_basestring_ascii
-"""The JSON of a text, as `compact` gives it, in a tenth of the time: nearly every frame is one text."""
+"""`compact` for a string, in a tenth of the time: nearly every frame is one string."""
 
 COMMENT_HEARTBEAT = encode_comment("keep-alive")
 PING_HEARTBEAT = encode('{"type": "ping"}', event="ping")
@@ -79,7 +79,7 @@ PING_HEARTBEAT = encode('{"type": "ping"}', event="ping")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a run has no whole answer, as a browser may know it: without anything secret.
+    """Why a run has no complete answer, in a form safe for browsers: without secrets.
 
     `status` is the HTTP status if the response's head has not been sent yet; `type` is an error type of the Messages API,
     or `cancelled` or `shutdown`. `event` and `body` are the API's own error, if it sent one. `retry` (milliseconds) tells
@@ -97,7 +97,7 @@ class Failure:
     field: str = ""
 
     def to_json(self) -> str:
-        """The data of an `error` event, as the Messages API has it, with the ending added."""
+        """The data of an `error` event in the Messages API's form, plus the ending."""
         body: dict[str, Any] = {"type": "error", "error": {"type": self.type, "message": self.message, **self.place}}
         if self.ending is not None:
             body["request_id"] = self.ending.request_id
@@ -120,7 +120,7 @@ def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
     if isinstance(error, APIStatusError):
         message = error.api_message or error.message
         body = error.body if isinstance(error.body, dict) else None
-        # Statuses that are not errors in HTTP, as a redirect, would not be errors for the browser either.
+        # A status that is not an error in HTTP, such as a redirect, would not be one for the browser either.
         status = error.status_code if 400 <= error.status_code < 600 else 502
         return Failure(status, error.type or "api_error", message, error.headers, ending, event, body)
     if isinstance(error, StreamCancelledError):
@@ -129,13 +129,13 @@ def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
     if isinstance(error, APITimeoutError):
         status, type = 504, "timeout_error"
     if isinstance(error, APIConnectionError) and error.phase in ("connect", "send", "head"):
-        # Without the address of the API, which may be inside the owner's network.
+        # Without the address of the API, which may be internal.
         message = "the API did not answer in time" if status == 504 else "the API could not be reached"
     return Failure(status, type, message, ending=ending and ending._replace(text=message))
 
 
 def one_line(words: str) -> str:
-    """A text from elsewhere, cut and made printable for one line of a log."""
+    """An untrusted text, truncated and made printable for one log line."""
     words = words[:MAX_LOGGED_CHARS]
     return words if words.isprintable() else "".join(c if c.isprintable() else " " for c in words)
 
@@ -144,7 +144,7 @@ def one_line(words: str) -> str:
 
 
 class Asked(NamedTuple):
-    """A request that was read from a body: what the API is asked, and how the answer is sent."""
+    """A request parsed from a body: the request for the API, and how to send the answer."""
 
     dialect: Dialect
     request: dict[str, Any]
@@ -153,23 +153,23 @@ class Asked(NamedTuple):
 
 
 class Dialect:
-    """The form in which one run is sent. A subclass has a `name`, which the ledger and other nodes know it by."""
+    """The form in which one run is sent. The ledger and other nodes identify a subclass by its `name`."""
 
     name: str
     heartbeat = COMMENT_HEARTBEAT
-    """Sent when the run is silent. Empty: nothing is sent before the end, not even the head; the answer is one JSON text."""
+    """Sent while the run is silent. Empty: nothing is sent before the end, not even the head. The answer is one JSON text."""
     headers: tuple[tuple[str, str], ...] = ()
-    """Header fields of the response, beside those of every event stream."""
+    """Header fields of the response, in addition to those of every event stream."""
     is_resumable = True
-    """Its clients can come back: frames have ids."""
+    """Its clients can reconnect: frames have ids."""
     keeps_status = True
     """A failure before the first frame keeps its HTTP status."""
     delta: re.Pattern[bytes] | None = None
-    """Matches a frame with a piece of text, up to the text: a reader that is behind gets consecutive pieces in one frame."""
+    """Matches a text frame up to its text: a reader that is behind gets consecutive pieces in one frame."""
 
     @classmethod
     def can_read(cls, body: Mapping[str, Any]) -> bool:
-        """A browser's body is for this dialect, and for no other one of the same path."""
+        """Whether a browser's body is for this dialect, rather than another one with the same path."""
         return True
 
     @classmethod
@@ -191,21 +191,22 @@ class Dialect:
 
 
 class MessagesDialect(Dialect):
-    """The API's own events. A heartbeat is a `ping`, because clients of the API wait for events, not for comments."""
+    """The API's own events. A heartbeat is a `ping` event, because clients of the API may ignore comments."""
 
     name = "messages"
     heartbeat = PING_HEARTBEAT
     is_resumable = False
 
     def event(self, event: Any) -> list[Frame]:
-        # The event's own data, not our JSON of it. A missing name is added: official clients drop events without one.
+        # The event's data as received. A missing name is added: official clients drop events without one.
         return [frame(event.sse.data, event.raw["type"])]
 
     def fail(self, failure: Failure) -> list[Frame]:
         return [frame(failure.event.sse.data if failure.event else failure.to_json(), "error")]
 
     def end(self, ending: Ending) -> list[Frame]:
-        # The stop reason has come, and the tail was lost: the answer is whole, and its reader waits for the last event.
+        # The stop reason has arrived and only the tail was lost: the answer is complete, but its reader waits for the
+        # last event.
         return [frame('{"type":"message_stop"}', "message_stop")] if ending.tail_missing else []
 
 
@@ -278,9 +279,9 @@ _TEXT_END = b'"}'
 
 
 def join_deltas(wire: bytes, delta: re.Pattern[bytes]) -> bytes:
-    """The frames with consecutive pieces of text in one frame, which has the id of the last. Each frame begins with its id.
+    """Join consecutive text frames into one, with the id of the last. Each frame begins with its id.
 
-    The JSON of two texts is joined without being parsed, so halves of a character join, too.
+    The JSON strings are joined without being parsed, so two halves of a surrogate pair join, too.
     """
 
     def before_text(frame: bytes) -> bytes | None:
@@ -301,8 +302,8 @@ def join_deltas(wire: bytes, delta: re.Pattern[bytes]) -> bytes:
 def snapshot(log: bytes, dialect: Dialect) -> bytes:
     """The answer so far in as few frames as the dialect allows. `log` has the frames, with their ids.
 
-    Text becomes one frame. The API's events become one, `event: snapshot`, with the `message` so far, and in `inputs` the JSON
-    texts of incomplete tool inputs, by the index of their block. The end, and an error, stay as they were.
+    Text becomes one frame. The API's events become one frame, `event: snapshot`, with the `message` so far and, in `inputs`,
+    the JSON text of each incomplete tool input by block index. The end and errors are unchanged.
     """
     if dialect.delta is not None:
         return join_deltas(log, dialect.delta)
@@ -326,7 +327,7 @@ def snapshot(log: bytes, dialect: Dialect) -> bytes:
 # --- Answers in place of frames --------------------------------------------------------------------------------------
 
 
-class Answer(Exception):  # noqa: N818 - a way out, not a failure
+class Answer(Exception):  # noqa: N818 - control flow, not a failure
     """Raised to answer the request with an error in the Messages API's form. `field` names the invalid part of the request."""
 
     def __init__(
@@ -340,7 +341,7 @@ class Answer(Exception):  # noqa: N818 - a way out, not a failure
 
 
 class InvalidRequest(Answer):
-    """The browser's request is invalid. `field` names the part that is wrong, `status` is 400, 413 or 415."""
+    """The browser's request is invalid. `field` names the invalid part; `status` is 400, 413 or 415."""
 
     def __init__(self, field: str, message: str, status: int = 400) -> None:
         kind = "request_too_large" if status == 413 else "invalid_request_error"
@@ -353,8 +354,8 @@ ROLES = ("user", "assistant", "system")
 
 
 def read_chat(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
-    """The Messages API request for a browser's request, in any dialect but ui; `model` and `max_tokens` may be missing. It has
-    `message` or `prompt`, a text, or `messages`, a conversation. Raises `InvalidRequest`.
+    """The Messages API request for a browser's request, in any dialect but ui; `model` and `max_tokens` may be missing. The
+    body has `message` or `prompt`, a string, or `messages`, a conversation. Raises `InvalidRequest`.
     """
     name = next((name for name in ("message", "prompt", "messages") if body.get(name) is not None), None)
     if name is None:
@@ -379,8 +380,8 @@ def read_options(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str,
 
 
 def read_messages(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
-    """The request of `/v1/messages`: sent to the API as it is, once the fields that the relay reads have the right types."""
-    has_thread = "thread" in body  # the API keeps the conversation: it may go on without a new message
+    """The request of `/v1/messages`. It is forwarded unchanged; only the fields that the relay reads are checked."""
+    has_thread = "thread" in body  # the API keeps the conversation, and may continue it without a new message
     _check_conversation(body.get("messages"), max_prompt_chars, may_be_empty=has_thread, checks_blocks=False)
     if "model" in body:
         read_text("model", body["model"], max_prompt_chars)
@@ -399,7 +400,7 @@ def read_flag(body: Mapping[str, Any], name: str) -> bool:
 
 
 def read_text(name: str, value: object, max_chars: int) -> str:
-    """`value`, if it is a text that is not blank. Raises `InvalidRequest`."""
+    """`value`, if it is a string that is not blank. Raises `InvalidRequest`."""
     if value is None:
         raise InvalidRequest(name, "is missing")
     if not isinstance(value, str):
@@ -413,7 +414,7 @@ def read_text(name: str, value: object, max_chars: int) -> str:
 def _check_conversation(
     messages: object, max_prompt_chars: int, *, may_be_empty: bool = False, checks_blocks: bool = True
 ) -> None:
-    """Check roles, and how long texts are; the API checks the rest. Without `checks_blocks` a content may be any list."""
+    """Check roles and text lengths; the API checks the rest. Without `checks_blocks` a content may be any list."""
     if not isinstance(messages, list):
         raise InvalidRequest("messages", "must be a list")
     if not messages and not may_be_empty:

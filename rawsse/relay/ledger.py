@@ -1,20 +1,19 @@
-"""The ledger: one row per run in a SQLite file. A thread writes it, so that no stream waits for the disk.
+"""The ledger: one row per run in a SQLite file, written by a thread so that no stream waits for the disk.
 
     ledger = Ledger("ledger.db")        # an observer of the relay
     ledger.tokens_since(midnight)       # {"ada": 12_345, …}: where the daily quotas start
     ledger.close()                      # writes the rows that are queued
     usage(["ledger.db"], by=("user",))  # the sums per user, also while a relay writes
 
-A run gets its row when it begins; `ending` is NULL until it ends. A relay that is killed leaves such rows behind, and the next
-one marks them: `truncated`, with the error `relay_killed`. Several relays may share a file. Each holds a lock (flock(2)) on
+A run gets its row when it begins; `ending` is NULL until it ends. A relay that is killed leaves such rows behind; the next
+relay marks them `truncated`, with the error `relay_killed`. Several relays may share a file. Each holds a lock (flock(2)) on
 another file beside it, `ledger.db-owner-…`, which the system releases when the process ends.
 
-The tokens in a row are those that the API has counted, a lower bound unless `exact`. The estimates of the quotas are not among
-them.
+A row holds the tokens that the API has counted: a lower bound unless `exact`. Quota estimates are not included.
 
-A batch of rows is one transaction, and its connection is closed after it. So a fork finds no open connection, which SQLite
-forbids (https://www.sqlite.org/howtocorrupt.html, 2.6), and each batch finds the file as it is now: moved away, replaced, or on
-a disk that has room again. The file is in WAL mode: readers do not block the writer, and what is committed survives `kill -9`.
+Each batch of rows is one transaction on its own connection. So no connection is open across a fork, which SQLite forbids
+(https://www.sqlite.org/howtocorrupt.html, 2.6), and each batch opens the file afresh: it may have been moved or replaced, or
+the disk may have room again. The file is in WAL mode: readers do not block the writer, and a `kill -9` loses no committed rows.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ with suppress(ImportError):
     import fcntl  # not on Windows, where `rawsse.relay` must still load
 
 BATCH_SECONDS = 0.5
-"""How long a row waits for others to be written with it. A `kill -9` loses the rows of this time."""
+"""How long a row waits to be batched with others. A `kill -9` loses the rows of this interval."""
 
 MAX_WAITING = 20_000
-"""How many rows may wait while the file cannot be written; each takes about 500 bytes."""
+"""How many rows are queued while the file cannot be written; each takes about 500 bytes."""
 
 CLOSE_SECONDS = 10.0
 """How long `close` waits for the last rows."""
@@ -54,16 +53,16 @@ BUSY_SECONDS = 5.0
 """How long a connection waits for another process's transaction."""
 
 LOG_SECONDS = 60.0
-"""The shortest time between two lines of the log about rows that cannot be written."""
+"""The shortest time between two log lines about rows that cannot be written."""
 
 MAX_COUNT = 10**12
 """The largest number in a row. SQLite's integers have 64 bits, and the sum over all rows must fit."""
 
 MAX_TEXT_CHARS = 1000
-"""The longest text in a row: a client may ask for a model whose name is as long as a request may be."""
+"""The longest text in a row: a client may send a model name as long as a request may be."""
 
 APPLICATION_ID = 0x72737365
-"""Tells a ledger from other SQLite files (PRAGMA application_id): "rsse"."""
+"""Distinguishes a ledger from other SQLite files (PRAGMA application_id): "rsse"."""
 
 SCHEMA_VERSION = 1
 
@@ -77,7 +76,7 @@ _COLUMNS = (
     *("time", "run", "user", "dialect", "model", "ending", "stop_reason", "error", "seconds", "first_token_seconds"),
     *(*COUNTS, "exact", "on_disconnect", "request_id", "owner"),
 )
-# `ending` is NULL while the run is open. The key has the time, too: clients choose the ids of runs, and may use them again.
+# `ending` is NULL while the run is open. The key includes the time: clients choose run ids, and may reuse them.
 _SCHEMA = f"""
     PRAGMA journal_mode = WAL;
     CREATE TABLE runs ({", ".join(_COLUMNS)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
@@ -100,12 +99,12 @@ _ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time
 class Ledger(Observer):
     """Writes a row for each run to the SQLite file `path`, which is created (mode 0600) if it does not exist.
 
-    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`. If that fails, for any
-    reason, it is logged, and they are tried again with the next batch. At most `max_waiting` rows wait; further ones are
-    dropped and counted. `clock` (seconds) limits how often failures are logged. `begun` and `ended` must be called from one
-    thread, and never wait. The caller closes the ledger after the last run; otherwise it is closed when Python exits.
+    At the start it marks the runs that killed relays left open. Rows are written every `batch_seconds`. A failed write is
+    logged and retried with the next batch. At most `max_waiting` rows wait; further ones are dropped and counted. `clock`
+    (seconds) limits how often failures are logged. `begun` and `ended` must be called from one thread, and never wait. The
+    caller closes the ledger after the last run; otherwise it is closed when Python exits.
 
-    Raises `ConfigurationError` if the file cannot be opened, is not a ledger, or is one of a newer version.
+    Raises `ConfigurationError` if the file cannot be opened, is not a ledger, or was written by a newer version.
     """
 
     def __init__(
@@ -118,17 +117,17 @@ class Ledger(Observer):
     ) -> None:
         self.path = Path(path)
         self.dropped = 0
-        """How many rows are lost: too many waited, or the ledger was closed."""
+        """How many rows were lost: the queue was full, or the ledger was closed."""
         self._batch_seconds, self._max_waiting = batch_seconds, max_waiting
         self._clock, self._silent_until = clock, clock()
         self._pid = 0  # of the process whose thread writes
-        self._lock: IO[bytes] | None = None  # on the file that says that this owner lives
+        self._lock: IO[bytes] | None = None  # on the file that shows that this owner is alive
         with _transaction(self.path) as db:
             _mark_killed(db, self.path)
 
     def begun(self, start: RunStart) -> None:
-        """Queue a row: without an ending when a run begins. Its record replaces it, which has the same `time` and `run`; the id
-        alone does not tell runs apart: clients choose it, and may use it again."""
+        """Queue a row without an ending. The run's record, which has the same `time` and `run`, replaces it. The id alone does
+        not identify a run: clients choose it, and may reuse it."""
         if self._pid != os.getpid():
             self._begin()
         if not self._closing.is_set() and len(self._rows) < self._max_waiting:
@@ -146,7 +145,7 @@ class Ledger(Observer):
     def tokens_since(self, since: float) -> dict[str, int]:
         """The tokens of all kinds per user, over the runs that began at `since` (Unix seconds) or later.
 
-        It reads the file, so call it before the relay serves. Raises `ConfigurationError`.
+        Reads the file, so call it before the relay starts to serve. Raises `ConfigurationError`.
         """
         with _connected(self.path) as db:
             return dict(db.execute(_TOKENS_SINCE, (since,)))
@@ -154,16 +153,16 @@ class Ledger(Observer):
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Write the queued rows. Blocks for at most `seconds`; may be called twice. Later rows are dropped."""
         if self._pid != os.getpid():
-            return  # there are no rows, or they are those of the parent process
+            return  # there are no rows, or they belong to the parent process
         self._closing.set()
         self._wake.set()
         self._thread.join(seconds)
         if self._thread.is_alive():
-            log.error("the ledger %s is not completely written after %g s", self.path, seconds)
+            log.error("the ledger %s was not completely written within %g s", self.path, seconds)
         atexit.unregister(self.close)
 
     def _begin(self) -> None:
-        """Start the thread of this process. At the first row, not before: servers fork their workers until then."""
+        """Start this process's thread, at the first row and not earlier: servers fork their workers before that."""
         if self._lock is not None:
             self._lock.close()  # a copy of the parent's, which stays locked
             self._lock = None
@@ -193,14 +192,14 @@ class Ledger(Observer):
                 is_clear = isinstance(exc, ConfigurationError)
                 self._say(str(exc) if is_clear else f"cannot use the ledger {self.path}: {exc!r}", at_once=is_last)
         if self._lock is not None:
-            with suppress(OSError):  # the next relay removes it, too
+            with suppress(OSError):  # otherwise the next relay removes it
                 _owner_file(self.path, self._owner).unlink()
             self._lock.close()
             self._lock = None
 
     def _write(self, batch: list[RunStart]) -> None:
         with _transaction(self.path) as db:
-            if self._lock is None:  # taken in a transaction, because other relays look for it in one
+            if self._lock is None:  # acquired in a transaction, because other relays check for it in one
                 _owner_file(self.path, self._owner).touch(0o600)
                 self._lock = _owner_file(self.path, self._owner).open("rb")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -220,9 +219,9 @@ def usage(
     """The sums of each group of runs, sorted: `{"user": …, "model": …, "day": "2026-11-30", "runs": 3, "input_tokens": …,
     "output_tokens": …, "cache_creation_input_tokens": …, "cache_read_input_tokens": …, "exact": True}`.
 
-    `by` has some of `GROUPS`. `day` is the UTC day on which a run began; `since` and `until` are included. A run counts once,
-    even if several ledgers have it. `exact` is false if the sums are a lower bound, as they are while a run is open. The
-    files are only read, also while a relay writes them. Raises `ConfigurationError`.
+    `by` lists some of `GROUPS`. `day` is the UTC day on which a run began; `since` and `until` are inclusive. A run counts
+    once, even if it is in several ledgers. `exact` is false if the sums are a lower bound, as they are while a run is open.
+    The files are only read, and a relay may be writing them. Raises `ConfigurationError`.
     """
     if not by or set(by) - set(GROUPS):
         raise ConfigurationError(f"usage by {', '.join(by) or 'nothing'}: must be by some of {', '.join(GROUPS)}")
@@ -243,10 +242,10 @@ def usage(
 
 @contextmanager
 def _connected(path: Path, mode: str = "ro", *, makes: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection to a ledger, closed after the block. With `makes` a ledger that is missing is made.
+    """A connection to a ledger, closed after the block. With `makes`, a missing ledger is created.
 
-    Raises `ConfigurationError` that names the file: for an error of SQLite or the system, also in the block, for the database
-    of another program and for a newer ledger.
+    Raises `ConfigurationError`, naming the file, for an error of SQLite or the system (in the block, too), for another
+    program's database, and for a newer ledger.
     """
     try:
         if makes and not path.exists():
@@ -268,7 +267,7 @@ def _connected(path: Path, mode: str = "ro", *, makes: bool = False) -> Iterator
 
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """A transaction that writes to the ledger, which is made if it is missing. Committed unless the block raises."""
+    """A write transaction on the ledger, which is created if it is missing. Committed unless the block raises."""
     with _connected(path, makes=True):
         pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it
     with _connected(path, "rw") as db, db:
@@ -277,7 +276,7 @@ def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _make(path: Path) -> None:
-    """Make an empty ledger. It gets its name when it is complete, unless another process was faster."""
+    """Create an empty ledger. It is renamed into place when it is complete, unless another process was faster."""
     with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as folder:
         new = Path(folder, "new")
         new.touch(0o600)
@@ -288,7 +287,7 @@ def _make(path: Path) -> None:
 
 
 def _values(row: RunStart, owner: str) -> Iterator[str | float | None]:
-    """The columns of a row, as SQLite accepts them: a row that it refused would block all batches."""
+    """The columns of a row, in a form that SQLite accepts: a rejected row would block all batches."""
     absent = {"owner": owner, "exact": False, **dict.fromkeys(COUNTS, 0)}
     for name in _COLUMNS:
         value = getattr(row, name, absent.get(name))
@@ -304,9 +303,9 @@ def _owner_file(path: Path, owner: str) -> Path:
 
 
 def _mark_killed(db: sqlite3.Connection, path: Path) -> None:
-    """Mark the open runs of relays that do not hold their locks any more, and remove their files.
+    """Mark the open runs of relays that no longer hold their locks, and remove their lock files.
 
-    Locks are taken in a transaction, and this is one: every file that it finds has been locked.
+    Call it in a transaction. Locks are acquired in one, so every file found here has been locked.
     """
     living = []
     prefix = _owner_file(path, "").name

@@ -4,11 +4,11 @@
     metrics.count_refusal("rate_limit_error")
     body = metrics.render().encode()                         # the body of `GET /metrics`, of type CONTENT_TYPE
 
-    tracing = Tracing(provider)     # another one; needs the extra `otel`. The caller shuts the provider down
+    tracing = Tracing(provider)     # another observer; needs the extra `otel`. The caller shuts the provider down
 
 The metrics' format is version 0.0.4 of https://prometheus.io/docs/instrumenting/exposition_formats/. Their names, labels and
-buckets are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with `_` for each dot and the unit at
-the end. Users are never labels: each value of a label is kept until the process ends. The attributes of spans are those of
+buckets are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with `_` for each dot and the unit
+appended. Users are never labels: each label value is kept until the process ends. The attributes of spans are those of
 https://opentelemetry.io/docs/specs/semconv/gen-ai/anthropic/.
 """
 
@@ -28,17 +28,17 @@ from rawsse.relay.record import Observer, RunRecord, RunStart
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 MAX_MODELS_COUNTED = 50
-"""How many models get a label. A caller may ask for any name, so only models that answered take a place."""
+"""How many models get a label. A client may request any name, so only models that answered are counted."""
 
 MAX_TYPES_COUNTED = 30
-"""The same for types of errors and reasons of refusals: upstreams and embedders may invent more."""
+"""The same for error types and reasons for refusals: upstreams and embedders may invent more."""
 
 OTHER = "other"
-"""The label of everything above these limits."""
+"""The label of everything beyond these limits."""
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
-"""The upper bounds of buckets that the conventions ask for."""
+"""The upper bounds of the buckets, as the conventions specify."""
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -65,15 +65,15 @@ FAMILIES: Mapping[str, Family] = {
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
 
-# Of the values of labels. The format escapes line feeds, too, and `one_line` leaves none.
+# For label values. The format also escapes line feeds, but `one_line` removes those.
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\""})
 
 
 class Metrics(Observer):
     """An observer of runs that counts them.
 
-    `read` maps metrics that are counted elsewhere, such as `rawsse_readers`, to functions that return their value: `render`
-    calls them. `models` are those that the operator has named: they have a label from the start.
+    `read` maps metrics that are counted elsewhere, such as `rawsse_readers`, to functions that return their value; `render`
+    calls them. `models` are those that the operator has configured: they always have a label.
     """
 
     def __init__(self, read: Mapping[str, Callable[[], float]] | None = None, models: Iterable[str] = ()) -> None:
@@ -84,7 +84,7 @@ class Metrics(Observer):
         )  # counts of buckets, and the sum
         self._models = _Names(MAX_MODELS_COUNTED, models)
         self._types = _Names(MAX_TYPES_COUNTED)
-        self._asked: dict[tuple[str, str], str] = {}  # of open runs: the model that was asked for
+        self._asked: dict[tuple[str, str], str] = {}  # of open runs: the requested model
 
     def begun(self, start: RunStart) -> None:
         """A run has begun."""
@@ -93,7 +93,7 @@ class Metrics(Observer):
     def ended(self, record: RunRecord) -> None:
         """Count the run, its time and its tokens."""
         asked = self._asked.pop((record.user, record.run), record.model)
-        has_answered = record.total_tokens > 0  # the model's name comes with the first counts
+        has_answered = record.total_tokens > 0  # the model's name arrives with the first counts
         labels = {
             "gen_ai_operation_name": "chat",
             "gen_ai_provider_name": "anthropic",
@@ -114,7 +114,7 @@ class Metrics(Observer):
         self._count("rawsse_runs_total", ending=record.ending, dialect=record.dialect)
 
     def count_resume(self, result: str) -> None:
-        """A client came back to a run: `result` is one of a few words, such as "resumed" or "gone"."""
+        """A client reconnected to a run: `result` is one of a few words, such as "resumed" or "gone"."""
         self._count("rawsse_resumes_total", result=self._types.find(result))
 
     def count_refusal(self, reason: str) -> None:
@@ -148,14 +148,14 @@ class Metrics(Observer):
 
 
 class _Names:
-    """Names from outside as labels: those `known`, the first `limit` others, and `OTHER` for all later ones."""
+    """Names from outside as labels: the `known` ones, the first `limit` others, and `OTHER` for the rest."""
 
     def __init__(self, limit: int, known: Iterable[str] = ()) -> None:
         self._known = {one_line(name) for name in known}
         self._limit = limit + len(self._known)
 
     def find(self, name: str, *, takes_place: bool = True) -> str:
-        name = one_line(name)  # bounded, and without the lone surrogates that JSON may bring
+        name = one_line(name)  # bounded, and without the lone surrogates that JSON can contain
         if takes_place and len(self._known) < self._limit:
             self._known.add(name)
         return name if name in self._known else OTHER
@@ -179,7 +179,7 @@ class Tracing(Observer):
     """An observer that makes a span of each run. `provider` is a `TracerProvider`, or None for the global one.
 
     The parent is the span that is current when the run begins: the relay calls `begun` in the task of the request, and
-    OpenTelemetry's ASGI middleware makes the request's span current. Raises `ConfigurationError` where opentelemetry-api is not
+    OpenTelemetry's ASGI middleware makes the request's span current. Raises `ConfigurationError` if opentelemetry-api is not
     installed.
     """
 

@@ -1,11 +1,11 @@
 """The events of an answer, pushed: from the connection's bytes to the caller's function in one call, without a task.
 
     push = EventPush(partial(client.messages.events, body, kind=UnfoldedAnswer), receive, ended)
-    await push.open()                    # sends the request; returns when the answer has content, and events are pushed
-    push.pause(), push.resume()          # let TCP slow the server down
-    push.close()                         # drop the connection; nothing is called after it
+    await push.open()                    # sends the request; returns once content has arrived and events are pushed
+    push.pause(), push.resume()          # backpressure: TCP slows the server down
+    push.close()                         # drop the connection; no callback after this
 
-Reading a stream would cost a task, a future and a step of the event loop for each read.
+Reading a stream instead would cost a task, a future and an event-loop step for each read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rawsse.messages.events import ContentBlockDelta, Ping, StreamEvent
 from rawsse.messages.message import EventWatcher, State
 from rawsse.sse import Event
 
-_BLOCK = State.BLOCK  # here, because looking up an enum's member is slow
+_BLOCK = State.BLOCK  # bound once, because looking up an enum member is slow
 
 _BEFORE_DATA = b"%x\r\nevent: content_block_delta"
 _AROUND_DATA = len(b"event: content_block_delta\ndata: \n\n")
@@ -43,11 +43,11 @@ class EventPush:
     """Pushes the events of the stream that `open_stream` makes: a `Source` of a run.
 
     `receive` is called with the events of each read, at least one, and the loop's time. `ended` is called once after the last
-    of them, unless `close` comes first: with the ending, and with None if the answer is whole, else with the `APIError`, or
-    with another exception that `receive` itself raised. Neither may wait. The stream's answer must be an `UnfoldedAnswer`.
+    of them, unless `close` is called first. It gets the ending, and None if the answer is complete, else the `APIError` or
+    the exception that `receive` raised. Neither may block. The stream's answer must be an `UnfoldedAnswer`.
 
-    One timer serves all clocks. It is set when a wait begins that is not a read's, and checks the deadline when it fires:
-    reads can only have moved that to later.
+    One timer serves all clocks. It is not reset for each read: reads only move the deadline later, and the timer checks
+    it when it fires.
     """
 
     def __init__(self, open_stream: Callable[[], EventStream], receive: Receive, ended: Ended) -> None:
@@ -62,9 +62,11 @@ class EventPush:
         self._cancel_timer: Callable[[], object] = int
 
     async def open(self) -> None:
-        """Send the request, as often as the policy says, until an attempt has content or is the last one; from then on push.
+        """Send the request, with retries as the policy allows, until an attempt has content or is the last one. Then start
+        to push.
 
-        Until then `receive` gets the pings. Raises `APIError` if no response can be used, and then `ended` is not called.
+        Until then `receive` gets only pings. Raises `APIError` if no attempt gets a usable response; then `ended` is not
+        called.
         """
         stream, call = self.stream, self.stream._call
         await stream._open()
@@ -82,12 +84,12 @@ class EventPush:
             self._link = call._link
             if self._is_paused:
                 self._link.pause()
-            self._link.push_to(self._received, self._lost)  # at once, what has arrived: it may be the end
+            self._link.push_to(self._received, self._lost)  # at once for received bytes: they may include the end
             if not (self._is_paused or self._is_over):
                 self._wait(self._now())
 
     def pause(self) -> None:
-        """Stop reading. The clocks stop, too: the server is not to blame."""
+        """Stop reading, and stop the clocks: the delay is not the server's."""
         if not self._is_paused and not self._is_over:
             self._is_paused = True
             self._cancel_timer()
@@ -95,7 +97,7 @@ class EventPush:
                 self._link.pause()
 
     def resume(self) -> None:
-        """Read on."""
+        """Resume reading."""
         if self._is_paused and not self._is_over:
             self._is_paused = False
             if self._link is not None:
@@ -103,7 +105,7 @@ class EventPush:
                 self._link.resume()
 
     def close(self) -> Ending | None:
-        """End the stream and drop its connection; how it ended."""
+        """End the stream, drop its connection, and return how it ended."""
         self._is_over = True
         self._cancel_timer()
         self.stream._close()
@@ -133,7 +135,7 @@ class EventPush:
         self._finish()
 
     def _give(self, events: list[StreamEvent], now: float) -> None:
-        """Give out the events, and the end."""
+        """Pass the events on, and the end."""
         if events and not self._is_over:
             self._receive(events, now)
         if self._answer.is_over and not self._is_over:
@@ -146,7 +148,7 @@ class EventPush:
         if error is not None:
             self.stream._failed(error)
         else:
-            with contextlib.suppress(StopAsyncIteration):  # the stream learns here that it is whole
+            with contextlib.suppress(StopAsyncIteration):  # the stream records here that it is complete
                 self.stream._take_event()
         if self._link is not None:
             self._link.pull()
@@ -165,7 +167,7 @@ class EventPush:
 
 
 class UnfoldedAnswer(Answer):
-    """An answer whose events are sent on: their order is checked, and no message is built."""
+    """An answer whose events are forwarded: their order is checked, but no message is built."""
 
     __slots__ = ("_is_steady", "_received_at", "bytes_received", "timing", "waiting_since")  # see `Feed`
 
@@ -175,10 +177,10 @@ class UnfoldedAnswer(Answer):
         self._is_steady = False  # more deltas may be next, and nothing is pending
 
     def take_deltas(self, data: bytes, now: float) -> list[StreamEvent] | None:
-        """The events, if `data` is whole chunks, each with one event that brings text, thinking or input, and nothing else.
-        None: nothing has changed; give it to `receive`.
+        """The events, if `data` consists of complete chunks with one text, thinking or input delta each. None: nothing has
+        changed; pass `data` to `receive`.
 
-        Nearly all reads are one such chunk, or a few. They leave HTTP and the decoder as they were.
+        Nearly all reads are one or a few such chunks. They do not change the state of HTTP or of the decoder.
         """
         chunks = data.split(b"\n\n\r\n")
         if not self._is_steady or chunks.pop() or not chunks:
@@ -200,9 +202,9 @@ class UnfoldedAnswer(Answer):
                 sse = _new_tuple(Event, ("content_block_delta", text, self._decoder.last_event_id))
                 events.append(ContentBlockDelta(raw, sse))
                 body_bytes += size
-                content_bytes += len(has_content) + len(line) - len(text)  # in UTF-8, if it is not escaped
+                content_bytes += len(has_content) + len(line) - len(text)  # in UTF-8, unless escaped
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError, StopIteration):
-            return None  # `read_event` finds it again, and says what is wrong
+            return None  # `read_event` will raise the error
         gap = now - self.waiting_since  # as in `_note_wait`
         if gap > self.timing.longest_gap:
             self.timing.longest_gap = gap
@@ -213,7 +215,7 @@ class UnfoldedAnswer(Answer):
         return events
 
     def take_events(self) -> list[StreamEvent]:
-        """All events that have come."""
+        """All events that have arrived."""
         events: list[StreamEvent] = []
         while (event := self.next_event()) is not None:
             events.append(event)

@@ -1,7 +1,7 @@
-"""One record per run: which user asked for it, how it ended, and its tokens.
+"""One record per run: its user, its ending and its tokens.
 
 The relay makes a `RunStart` when a run begins and a `RunRecord` when it ends, and gives both to its observers: the log, the
-ledger, the metrics, the quotas. A call of `/v1/messages` without `stream` is a run here, too.
+ledger, the metrics, the quotas. A call of `/v1/messages` without `stream` counts as a run.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """Run ids that clients may choose: safe in header fields and paths, and long enough to be hard to guess."""
 
 BYTES_PER_TOKEN = 4
-"""How much content the quotas take for one token, where the API has not counted the tokens. English text has about that."""
+"""How many bytes of content the quotas count as one token, where the API has not counted: about right for English text."""
 
 log = logging.getLogger("rawsse.relay")
 
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """A run that has begun. `time` is in Unix seconds, `user` is empty where the relay has no users, `model` was asked for."""
+    """A run that has begun. `time` is in Unix seconds, `user` is empty if the relay has no users, `model` is the one
+    requested."""
 
     time: float
     run: str
@@ -40,11 +41,11 @@ class RunStart:
 class RunRecord(RunStart):
     """A run that has ended. `model` is the one that answered, if one did.
 
-    `ending` is the kind of an `Ending`; `error` the type of the failure, as `rate_limit_error`. The token counts are those
-    that are billed; they are a lower bound unless `exact`: the API tells the output tokens only at the end of the answer. Then
-    `estimated_tokens` are those of the content that had come until the answer was stopped or cut, one for `BYTES_PER_TOKEN`.
-    `on_disconnect` is "cancel" or "drain" if every reader left before the end. `words` say how the run ended, for the log: they
-    may have addresses that browsers do not see.
+    `ending` is the kind of an `Ending`; `error` is the type of the failure, such as `rate_limit_error`. The token counts
+    are the billed ones. They are a lower bound unless `exact`, because the API reports output tokens only at the end of
+    the answer. In that case `estimated_tokens` is the bytes of content received, divided by `BYTES_PER_TOKEN`.
+    `on_disconnect` is "cancel" or "drain" if every reader left before the end. `words` describe the ending for the log:
+    they may contain addresses that browsers must not see.
     """
 
     ending: str
@@ -69,8 +70,8 @@ class RunRecord(RunStart):
 
     @property
     def quota_tokens(self) -> int:
-        """As `total_tokens`, with the estimate of the output tokens if that is more: an answer that is stopped just before its
-        end counts, too."""
+        """`total_tokens`, with the estimated output tokens if that is more: stopping an answer just before its end does not
+        make it free."""
         return self.all_input_tokens + max(self.output_tokens, self.estimated_tokens)
 
     @property
@@ -86,7 +87,7 @@ class RunRecord(RunStart):
 def record_of(
     start: RunStart, stream: EventStream | None, ending: Ending | None, failure: Failure | None, **more: Any
 ) -> RunRecord:
-    """The record of a run that ended so. `stream` is None if the upstream was never called. `more` are fields of the record:
+    """The record of a run. `stream` is None if the upstream was never called. `more` has the remaining fields of the record:
     `seconds`, `on_disconnect`, `words`."""
     is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
     kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"
@@ -111,17 +112,17 @@ def record_of(
 
 
 class Observer:
-    """Is called twice for each run, in the event loop's thread. Neither function may wait. Both do nothing by default."""
+    """Called twice for each run, in the event loop's thread. Neither method may block. Both do nothing by default."""
 
     def begun(self, start: RunStart) -> None:
         """A run has begun."""
 
     def ended(self, record: RunRecord) -> None:
-        """It has ended."""
+        """The run has ended."""
 
 
 class RunLog(Observer):
-    """Writes one line of the log for each run. A JSON formatter finds the record in `LogRecord.run`."""
+    """Logs one line for each run. A JSON formatter finds the record in `LogRecord.run`."""
 
     def ended(self, record: RunRecord) -> None:
         """Log how the run ended."""

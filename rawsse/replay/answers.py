@@ -1,4 +1,4 @@
-"""Answer requests as a Messages API made of recordings would: one request in, one recording out, without any network.
+"""A Messages API made of recordings: one request in, one recording out, no network.
 
     api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")], match="request")
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
@@ -6,15 +6,15 @@
     print(api.misses[0].message)    # no recording matches this request. Nearest of 2: tools.sse.jsonl. It differs at
                                     # messages[0].content[0].text: recorded "…", asked "…"
 
-With `stream` the recording itself is the answer; without it, the message that its events add up to. A message that was recorded
-without `stream` becomes a stream for a client that asks for one. An error has `x-should-retry: false`, unless it was recorded
+With `stream` the recording itself is the answer; without it, the message folded from its events. A message that was recorded
+without `stream` becomes a stream for a client that requests one. An error has `x-should-retry: false`, unless it was recorded
 with another value: a client's retries would shift the turns.
 
-`…/count_tokens` and `…/models` are answered by a recording of the same request if there is one. Otherwise tokens are counted
-by the usage of a recorded answer to the same question, or by the length of the request, and the models are those of the
-recorded messages. Message threads are refused, and the official SDK then sends the whole history each time.
+`…/count_tokens` and `…/models` are answered by a recording of the same request if there is one. Otherwise the token count is
+that of a recorded answer to the same request, or is estimated from the request's length; the models are those of the
+recorded messages. Message threads are rejected; the official SDK then sends the whole history each time.
 
-`match` chooses among several recordings. A request that no recording answers is a miss: 404, with an error that names the
+`match` chooses among several recordings. A request that no recording answers is a miss: a 404 whose error names the
 nearest recording and where it differs.
 
     turns       in turn, over and over, whatever the request
@@ -23,8 +23,8 @@ nearest recording and where it differs.
     name        the one that the base URL names at its end (`http://HOST/plain`): a file's name without its suffix; else a miss
     a function  of the body: the one for whose request it returns the same; else a miss
 
-Where several recordings fit, they are played in their order, and the last of them from then on: a recorded refusal, for
-example, and then the answer. Streams go to requests that ask for a stream, the others to the others.
+Where several recordings match, they are played in order, and the last one is repeated: a recorded refusal, for example,
+and then the answer. Streams are played only for requests with `stream`, other answers only for requests without it.
 
 Two requests are equal if their canonical forms are. Treated as equal:
 
@@ -36,9 +36,9 @@ Two requests are equal if their canonical forms are. Treated as equal:
     numbers             1.0 is 1
     secrets             hidden in the request as `scrub` hides them in a recording
 
-Left out: `stream`, and everything about who asks, who pays, where it is computed and what is cached (`IGNORED_FIELDS`,
-`cache_control` at every level, the id of a container). Left unchanged: the order of `tools`, `messages` and blocks, the model,
-and everything inside a tool's `input` and `input_schema`, whose nulls and names are the caller's.
+Ignored: `stream`, and every field about identity, billing, location and caching (`IGNORED_FIELDS`, `cache_control` at every
+level, the id of a container). Compared exactly: the order of `tools`, `messages` and blocks, the model, and everything inside
+a tool's `input` and `input_schema`, whose nulls and names are the caller's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ BYTES_PER_TOKEN = 4
 """For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
 
 MAX_KEPT_MISSES = 100
-"""How many of the last misses a `RecordedAPI` remembers: the first one says the most, and a test ends there."""
+"""How many of the last misses a `RecordedAPI` keeps: the first is the most telling, and a test usually ends there."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -85,10 +85,10 @@ HOP_BY_HOP = frozenset(
 
 _NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
 _COUNT = "messages/count_tokens"
-# The fields that count as input. The limit of the answer does not.
+# The fields that count as input; `max_tokens` does not.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
-# Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
+# Some clients, such as the AI SDK, expect a base URL that ends in /v1; others add the /v1 themselves.
 _NO_VERSION = f"{_NOT_FOUND}. This client needs a base URL that ends in /v1"
 
 IGNORED_FIELDS = (
@@ -103,10 +103,10 @@ IGNORED_FIELDS = (
     "stream",
     "thread",
 )
-"""Fields of a request's body that do not change what is asked."""
+"""Fields of a request's body that do not affect the answer."""
 
 MAX_SHOWN_DIFFERENCES = 5
-"""How many differences the message of a `Miss` has. With more than that, it is simply another request."""
+"""How many differences the message of a `Miss` shows. With more, it is simply another request."""
 
 MAX_SHOWN_CHARS = 80
 """How much of each of two values a `Difference` shows: a line of a terminal."""
@@ -116,13 +116,13 @@ MAX_PATH_CHARS = 120
 
 MatchMode: TypeAlias = Literal["turns", "sequence", "request", "name"]
 Match: TypeAlias = MatchMode | Callable[[Any], Any]
-"""How to choose. A function takes a request's body, and returns JSON, or a value whose `repr` tells it from others."""
+"""How to choose. A function takes a request's body and returns JSON, or a value with a distinctive `repr`."""
 
 # At every level.
 _NEVER_ASKED = frozenset({"authorization_token", "cache_control"})
 # Their values are JSON of the caller, not of the API.
 _OPAQUE = frozenset({"input", "input_schema", "input_examples", "schema"})
-# Names for a call that the model has made up. A `tool_id` is the one of a `caller`.
+# Ids of calls, which the model makes up. `tool_id` is a field of `caller`.
 _CALL_IDS = frozenset({"tool_use_id", "tool_id"})
 _DEFAULTS: Mapping[str, Any] = {"caller": {"type": "direct"}, "citations": [], "is_error": False}
 _BEFORE = 20  # how many characters are shown before the first that differs
@@ -133,7 +133,8 @@ log = logging.getLogger("rawsse.replay")
 
 
 class Difference(NamedTuple):
-    """One place. `recorded` and `asked` are JSON, cut around the first character that differs; None if there is nothing."""
+    """One difference. `recorded` and `asked` are JSON, cut around the first character that differs; None where a side has
+    no value."""
 
     path: str
     recorded: str | None
@@ -146,7 +147,8 @@ class Difference(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """A request that no recording answers. `str` of each of the `differences` says where the nearest one differs."""
+    """A request that no recording answers. `differences` are those from the nearest recording; `str` of one describes
+    it."""
 
     request: RecordedRequest
     reason: str
@@ -155,7 +157,7 @@ class Miss(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The miss in one or two sentences, bounded, and without credentials."""
+        """The miss in one or two sentences, bounded and without credentials."""
         if not self.differences:
             return self.reason
         shown = "; ".join(map(str, self.differences[:MAX_SHOWN_DIFFERENCES]))
@@ -164,7 +166,7 @@ class Miss(NamedTuple):
 
 
 class RecordedAPI:
-    """Chooses among recordings (`match`) and answers. A request that none answers is logged: a client may not show the error.
+    """Chooses among recordings (`match`) and answers. A miss is logged, because clients may hide the error.
 
     Raises `ConfigurationError`.
     """
@@ -191,7 +193,7 @@ class RecordedAPI:
         self._max_kept_misses = max_kept_misses
 
     def answer(self, request: RecordedRequest) -> Recording:
-        """The answer to one request. Paths may have any prefix, as base URLs do."""
+        """The answer to one request. Its path may have any prefix, as base URLs do."""
         if request.method == "OPTIONS":
             return _preflight(request.headers)
         resource = _resource(request.path)
@@ -210,7 +212,7 @@ class RecordedAPI:
         if wrong is not None:
             return wrong
         if request.body.get("thread") is not None:
-            # The tool runner of the official SDK then goes on without a thread and sends the whole history.
+            # The official SDK's tool runner then continues without a thread and sends the whole history.
             details = {"error_code": "thread_unsupported_request", "unsupported": []}
             return error_answer(400, "invalid_request_error", "message threads are not supported here", details)
         found = self.find(request)
@@ -250,7 +252,8 @@ class RecordedAPI:
 
     @cached_property
     def _charged(self) -> dict[str, int]:
-        """Question -> the input tokens of the recorded answer. Made for the first client that counts: few do."""
+        """Request key -> input tokens of the recorded answer. Computed for the first client that counts tokens: few
+        do."""
         return {
             _count_key(request.body): Usage(message["usage"]).total_input_tokens
             for request, message in ((answer.request, answer.message()) for answer in self._answers)
@@ -270,12 +273,12 @@ def _resource(path: str) -> str:
 
 
 def _is_other(resource: str) -> bool:
-    """A request for a count of tokens or for models, not for a message."""
+    """Whether the request is for a token count or for models, not for a message."""
     return resource in (_COUNT, "models") or resource.startswith("models/")
 
 
 def _other_key(request: RecordedRequest) -> Hashable:
-    """Equal for equal requests. The parameters of the query may be in any order."""
+    """Equal for equal requests. Query parameters may be in any order."""
     query = sorted(parse_qsl(request.path.partition("?")[2]))
     return request.method, _resource(request.path), tuple(query), asked_key(request.body)
 
@@ -312,7 +315,7 @@ def _wrong_method(request: RecordedRequest, allowed: str) -> Recording:
 
 
 def _streamed(recording: Recording) -> Recording:
-    """The recording as it is; a message that was recorded without `stream` as the stream that the API would have sent."""
+    """The recording; a message that was recorded without `stream` becomes the stream that the API would have sent."""
     message = None if recording.is_stream else recording.message()
     if message is None:
         return _recorded(recording)
@@ -324,7 +327,7 @@ def _streamed(recording: Recording) -> Recording:
 
 
 def _recorded(recording: Recording) -> Recording:
-    """The recording as it is. A client that left did not see the end: `client_closed` is played as a cut."""
+    """The recording. `client_closed` is played as a cut: the end was never recorded."""
     headers = _played_headers(recording)
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
@@ -332,7 +335,7 @@ def _recorded(recording: Recording) -> Recording:
 
 
 def _folded(recording: Recording) -> Recording:
-    """The answer of the API without `stream`: the message that the events add up to, or their error."""
+    """The answer without `stream`: the message folded from the events, or their error."""
     headers = _played_headers(recording)
     if recording.status != 200 or not recording.is_stream:
         return _recorded(recording)
@@ -366,7 +369,7 @@ def _estimated(body: dict[str, Any]) -> int:
 
 
 def _model_info(model: str) -> dict[str, Any]:
-    # Both official SDKs read these four fields; a recording does not have the others.
+    # Both official SDKs read these four fields; a recording lacks the others.
     return {"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"}
 
 
@@ -454,7 +457,7 @@ def _by_key(
     key_of: Callable[[RecordedRequest], Hashable],
     miss: Callable[[RecordedRequest], Miss],
 ) -> Find:
-    """Each recording has a key. Those with the key of a request are played in order, and the last one from then on."""
+    """Play the recordings with a request's key in order, then repeat the last one."""
     members: dict[Hashable, list[Recording]] = {}
     for key, recording in zip(keys, recordings, strict=True):
         members.setdefault(key, []).append(recording)
@@ -465,7 +468,7 @@ def _by_key(
         if key not in members:
             return miss(request)
         is_stream = isinstance(request.body, dict) and request.body.get("stream") is True
-        # An error fits every request.
+        # An error matches every request.
         fitting = [one for one in members[key] if one.status != 200 or one.is_stream == is_stream] or members[key]
         taken[key, is_stream] += 1
         return fitting[min(taken[key, is_stream], len(fitting)) - 1]
@@ -477,7 +480,7 @@ def _by_key(
 
 
 def asked_key(body: Any) -> str:
-    """A text that is the same for all equal requests. Raises `RecursionError` for JSON nested too deeply."""
+    """A string that is the same for all equal requests. Raises `RecursionError` for JSON nested too deeply."""
     return _key(_asked(body))
 
 
@@ -486,7 +489,7 @@ def _key(value: Any) -> str:
 
 
 def _asked(body: Any) -> Any:
-    """The canonical form, with everything hidden that `scrub` hides in recordings."""
+    """The canonical form, scrubbed as recordings are."""
     request = scrub(Recording(RecordedRequest("POST", "/", {}, body))).request
     return canonical(request and request.body)
 
@@ -496,7 +499,7 @@ def canonical(body: Any) -> Any:
     if not isinstance(body, dict):
         return _plain(body)
     asked = {name: value for name, value in body.items() if name not in IGNORED_FIELDS}
-    # The id of a container comes with an answer, as those of calls do; a string is such an id.
+    # A container's id is made up by the API, as those of calls are. A string is such an id.
     container = asked.get("container")
     if container is not None:
         asked["container"] = container | {"id": None} if isinstance(container, dict) else None
@@ -532,7 +535,8 @@ def _canonical(value: Any, calls: dict[str, str]) -> Any:
 
 
 def _merged(messages: list[Any]) -> list[Any]:
-    """Consecutive turns of the same role as one. Turns with further fields stay apart: those are about that turn."""
+    """Merge consecutive turns of the same role. Turns with other fields are not merged: the fields belong to that
+    turn."""
     merged: list[Any] = []
     for message in messages:
         if merged and _is_plain_turn(message) and _is_plain_turn(merged[-1]) and merged[-1]["role"] == message["role"]:
@@ -547,7 +551,7 @@ def _is_plain_turn(message: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The same JSON, with 1 for 1.0: clients write either, and JSON has one kind of number."""
+    """The same JSON, with 1 for 1.0: clients send either, and JSON has only one number type."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -559,7 +563,8 @@ def _plain(value: Any) -> Any:
 
 
 def nearest(candidates: Sequence[Any], asked: Any) -> tuple[int, tuple[Difference, ...]]:
-    """The index of the candidate with the fewest differences, and those; of several, the one whose values are most alike."""
+    """The index of the candidate with the fewest differences, and these; among equals, the one with the most similar
+    values."""
     found = [tuple(differences(candidate, asked)) for candidate in candidates]
 
     def distance(index: int) -> tuple[int, float]:
@@ -572,7 +577,8 @@ def nearest(candidates: Sequence[Any], asked: Any) -> tuple[int, tuple[Differenc
 
 
 def differences(recorded: Any, asked: Any, path: str = "") -> Iterator[Difference]:
-    """Every place at which two JSON values differ, the outermost where one side has nothing. In the order of `recorded`."""
+    """Every difference between two JSON values, in the order of `recorded`. A value that one side lacks is one
+    difference."""
     if isinstance(recorded, dict) and isinstance(asked, dict):
         for name in {**recorded, **asked}:
             inner = f"{path}.{name}" if path else name

@@ -1,37 +1,37 @@
 """The pytest plugin: a Messages API made of recordings as a fixture, and a clock that jumps.
 
-It imports nothing of rawsse before a test uses it, so that it costs other test runs nothing. For the same reason it is loaded
-by its path (`_rawsse_pytest.py`), not through the package.
+It imports nothing from rawsse until a test uses it, so that other test runs pay nothing. For the same reason it is loaded by
+its path (`_rawsse_pytest.py`), not through the package.
 
     @pytest.mark.replay("weather")                              # recordings/weather.sse.jsonl beside the test file
     def test_the_bot_says_what_the_weather_is(replay):
-        assert my_bot.ask("Oslo?") == "It rains in Oslo."       # the code under test: ANTHROPIC_BASE_URL leads it here
+        assert my_bot.ask("Oslo?") == "It rains in Oslo."       # the code under test, led here by ANTHROPIC_BASE_URL
         assert replay.requests[0].body["model"] == "claude-sonnet-5"
 
     @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # a made-up answer, and a fault
     @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
-    replay.play("weather", split=split)                         # cut as a parameter of the test says: "event", "bytes", 7 …
-    async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
+    replay.play("weather", split=split)                         # reads split as the test's parameter says: "event", 7 …
+    async def test_…(replay, virtual_clock)                     # test and API run in virtual time; pytest-asyncio too
 
-Names are looked up in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
+Names are looked up in the test file's folder, in `recordings/` there, and among the recordings shipped with rawsse. The
 arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment unchanged. A mark on a function takes
-precedence over one on its class or module. `replay` is set up before all other fixtures of a test, since those may make
-clients; a client that is made when its module is imported has read the environment before.
+precedence over one on its class or module. `replay` is set up before a test's other fixtures, since those may make clients. A
+client that is made when its module is imported has already read the environment.
 
-No test passes by mistake. It fails if no request came, if no recording answers one, or if a fault never happened. While a test
-has `replay`, connections to other machines are refused (`guard`): a client that missed the test's API does not find the real
-one, with the real key. A refused one fails the test at its end, even if the code under test catches the error. The mark may say
-`network=True`, which allows them, or `network=False`: they are refused, as the test expects.
+No test passes by mistake. It fails if no request arrived, if no recording answers one, or if a fault never happened. While a
+test uses `replay`, connections to other machines are refused (`guard`): a client that misses the test's API does not reach the
+real one with the real key. A refused connection fails the test at its end, even if the code under test catches the error.
+`network=True` allows such connections; `network=False` refuses them without failing the test.
 
-(PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
+(PYTEST_DONT_REWRITE: there are no assertions here, and a second pytest in one process would warn that it cannot rewrite them.)
 
-Recordings are made only with `--rawsse-record=once` (what is missing) or `all`, and only by tests that pass. A fixture in
-`conftest.py`, or in a test file, says what is scrubbed:
+Recordings are made only with `--rawsse-record=once` (missing ones) or `all`, and only by tests that pass. A fixture in
+`conftest.py` or in a test file sets what is scrubbed:
 
     @pytest.fixture(scope="session")
     def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
 
-A warning says that something was hidden in an answer: the next run then plays another text than the one that was recorded.
+A warning reports text hidden in an answer: the next run plays a different text from the one received.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Announce that the real API is going to be used."""
+    """Announce that the real API will be used."""
     which = config.getoption("--rawsse-record")
     return None if which == "none" else f"rawsse: RECORDING ({which}) the answers of the real API"
 
@@ -123,7 +123,7 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))
     node.stash[_REPLAY] = replay
-    has_clock = "virtual_clock" in request.fixturenames  # which serves it, in its own loop
+    has_clock = "virtual_clock" in request.fixturenames  # which serves the API in its own loop
     clock_check = partial(_require_clock, replay) if has_clock else lambda *_: None
     with guard(is_off=lambda: bool(network) or replay.is_recording, hint=_HINT, on_connect=clock_check) as refused:
         node.stash[_REFUSED], node.stash[_EXPECTS_REFUSAL] = refused, network is False
@@ -146,7 +146,7 @@ def rawsse_scrub_policy() -> ScrubPolicy | None:
 
 @pytest.fixture
 def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
-    """Runs coroutines without waiting: `run`, `elapsed`. An `async def` test with this fixture is run by it."""
+    """Runs coroutines without waiting: `run`, `elapsed`. It also runs `async def` tests that use it."""
     from rawsse.replay.virtual_clock import VirtualClock
 
     if "replay" not in request.fixturenames:
@@ -156,7 +156,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> VirtualClock:
 
 
 def _lead_here(monkeypatch: pytest.MonkeyPatch, own: Mapping[str, str], replay: Replay) -> None:
-    """Point clients that read the environment at this API, and nowhere else. `own` has the keys that were in it."""
+    """Point clients that read the environment at this API, and nowhere else. `own` has the keys that the environment had."""
     for name in _KEYS:
         monkeypatch.delenv(name, raising=False)
     for name, value in {**(own if replay.is_recording else {}), **replay.environment}.items():
@@ -175,12 +175,12 @@ _HOW = (
 
 
 def _require_clock(replay: Replay, sock: socket.socket, port: int) -> None:
-    """Fail a test whose client connects while the API is not served, or blocks the loop that serves it."""
+    """Fail a test whose client connects while the API is not served or blocks the loop that serves it."""
     if not replay.environment["ANTHROPIC_BASE_URL"].endswith(f":{port}"):
         return
     words = "blocks the event loop that serves the API" if replay.is_served else "uses the API outside of virtual_clock"
     if not replay.is_served or _is_blocking(sock):
-        sock.close()  # clients do not expect the exception that is raised here
+        sock.close()  # clients do not expect the exception raised here
         _fail(f"a client {words}. {_HOW}")
 
 
@@ -208,14 +208,14 @@ def guard(
     hint: str = "",
     on_connect: Callable[[socket.socket, int], object] = lambda *_: None,
 ) -> Iterator[list[str]]:
-    """Refuse connections to other machines, and yield the list of those that were refused ("api.anthropic.com port 443").
+    """Refuse connections to other machines; yields the list of refused ones ("api.anthropic.com port 443").
 
     asyncio, `http.client`, httpx, requests and most others use `socket.socket`, whose `connect` is patched here for the whole
-    process; so is `socket.getaddrinfo`, so that the message has a name and not a number. Libraries with other sockets are not
-    covered (uvloop and grpc, for example), nor are other processes and proxies on this machine.
+    process; so is `socket.getaddrinfo`, so that the message has a name instead of a number. Not covered are libraries with
+    their own sockets (uvloop and grpc, for example), other processes, and proxies on this machine.
 
-    `is_off` is called each time: True allows the connection. `hint` ends the error's message. `on_connect` is called with each
-    socket that connects to a port of this machine, and the port.
+    `is_off` is called for each connection; True allows it. `hint` is appended to the error's message. `on_connect` is called
+    with each socket that connects to this machine, and the port.
     """
     refused: list[str] = []
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
@@ -227,7 +227,7 @@ def guard(
         place = f"{name} port {port}"
         if place not in refused:
             refused.append(place)
-        # The error of a firewall: the code under test treats it as any other network failure.
+        # The error of a firewall: the code under test handles it as any other network failure.
         raise PermissionError(f"a connection to {place} was refused: this test may not reach other machines{hint}")
 
     def check_address(sock: socket.socket, address: Any) -> None:
@@ -289,7 +289,7 @@ def _marked(node: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _or_fail(work: Callable[[], T]) -> T:
-    """The result of `work`. An error of the test is reported by its message, which says more than a traceback."""
+    """The result of `work`. A mistake in the test is reported by its message alone, which is clearer than a traceback."""
     from rawsse.errors import UsageError
 
     try:
@@ -308,7 +308,7 @@ def _fail(message: str) -> NoReturn:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Set up `replay` for a marked test, also without the fixture, and before its other fixtures, which may need it."""
+    """Set up `replay` for a marked test, even without the fixture, and before its other fixtures, which may need it."""
     names: list[str] | None = getattr(item, "fixturenames", None)
     if names is not None and (item.get_closest_marker("replay") is not None or _asks_for_ours(item, "replay")):
         if "replay" in names:
@@ -318,14 +318,14 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _asks_for_ours(item: pytest.Item, name: str) -> bool:
-    """Whether the test uses our fixture of that name, and not another one."""
-    info = getattr(item, "_fixtureinfo", None)  # functions have it
+    """Whether the test uses this plugin's fixture of that name."""
+    info = getattr(item, "_fixtureinfo", None)  # only functions have it
     found = () if info is None else info.name2fixturedefs.get(name, ())
     return any(each.func.__module__ == __name__ for each in found[-1:])  # the last is the nearest
 
 
 def _give_to_clock(item: pytest.Item) -> None:
-    """Let the clock run an `async def` test. Another plugin would run it in real time."""
+    """Let the clock run an `async def` test: another plugin would run it in real time."""
     if not isinstance(item, pytest.Function) or not _asks_for_ours(item, "virtual_clock"):
         return
     if inspect.iscoroutinefunction(item.obj) and not _is_unittest(item):
@@ -342,7 +342,7 @@ def _is_unittest(item: pytest.Function) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that passed although no recording answers a request, or something was not played."""
+    """Fail a test that passed although no recording answered a request, or something was not played."""
     _give_to_clock(item)
     result = yield from _telling(item, "call")
     if problems := _problems(item, is_over=True):

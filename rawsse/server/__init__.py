@@ -1,7 +1,7 @@
 """A small asyncio HTTP server that hosts any ASGI 3 application.
 
 It implements ASGI (https://asgi.readthedocs.io: HTTP 2.4, lifespan 2.0) on `http1.ServerConnection`, with a deadline for
-every wait. There is no WebSocket (answered 400), and no TLS: use a reverse proxy for that.
+every wait. WebSocket requests are answered with 400. There is no TLS: use a reverse proxy for that.
 
     async with Server(app, port=0) as server:        # in a program or a test: leaving it shuts down
         print(server.base_url)
@@ -11,14 +11,14 @@ every wait. There is no WebSocket (answered 400), and no TLS: use a reverse prox
 Read in this order:
 
     asgi.py        ASGI without connections: the types, the scope of a request, the lifespan, reverse proxies
-    connection.py  one TCP connection, and the calls of the app that answer its requests
-    server.py      the listening socket, and a shutdown within its time
+    connection.py  one TCP connection, and the application calls for its requests
+    server.py      the listening socket, and a shutdown with a time limit
 
-A client has disconnected at EOF, even if it closed only its sending side, and at a reset: `receive` then returns
+EOF or a reset means that the client has disconnected, even if it closed only its sending side. `receive` then returns
 `http.disconnect` at once, and `send` raises `ClientDisconnectedError`. The server notices neither while the app leaves
 `max_buffered_bytes` of the request's body unread, since reading is then paused.
 
-An extension for apps that pass a stream on: `extensions["rawsse.push"]` is an `Outlet`, which writes to the connection
+An extension for apps that forward a stream: `extensions["rawsse.push"]` is an `Outlet`, which writes to the connection
 directly, without a task that waits in `send`.
 
 An extension for programs that break HTTP on purpose: `extensions["rawsse.wire"]` is the connection. `take_over()` returns its

@@ -1,8 +1,8 @@
-"""ASGI without connections: the types, the scope of a request, the lifespan, and what the app learns from reverse proxies.
+"""ASGI without connections: the types, the scope of a request, the lifespan, and the fields that reverse proxies set.
 
     scope = http_scope(request, client=("127.0.0.1", 50000), server=("127.0.0.1", 8000), state={})
     lifespan = Lifespan(app, state)
-    await lifespan.startup()          # ConfigurationError if the app says that it failed
+    await lifespan.startup()          # ConfigurationError if the app reports a failure
     await lifespan.shutdown(seconds)
     app = Forwarded(app, ["127.0.0.1", "10.0.0.0/8"])       # the addresses of trusted proxies
 
@@ -33,7 +33,7 @@ logger = logging.getLogger("rawsse.server")
 
 
 class Outlet(Protocol):
-    """The response to one request, written without waiting: what `extensions["rawsse.push"]` is.
+    """The response to one request, written without waiting: the type of `extensions["rawsse.push"]`.
 
     An app may use it only if `send` is the `send` that the app was called with. Middleware that replaces `send` expects to see
     every message.
@@ -52,23 +52,23 @@ class Outlet(Protocol):
         """Set the head. It is sent with the first piece of the body."""
 
     def write(self, data: bytes) -> bool:
-        """Send a piece of the body. It is always accepted; False: wait for `on_drain` before the next one."""
+        """Send a piece of the body. It is always accepted. False: wait for `on_drain` before writing again."""
         ...
 
     def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
 
     async def closed(self) -> None:
-        """Wait until the response has been sent, or the client has disconnected. The app returns after it."""
+        """Wait until the response has been sent or the client has disconnected. The app should then return."""
 
 
 class ClientDisconnectedError(ConnectionError):
-    """`send` was called for a client that is gone. ASGI asks for "a server-specific subclass of OSError"."""
+    """`send` was called after the client disconnected. ASGI asks for "a server-specific subclass of OSError"."""
 
 
 def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int], state: dict[str, Any]) -> Scope:
-    """The scope of one request, without extensions. `state` is what the lifespan left; the app gets a shallow copy, as ASGI
-    says."""
+    """The scope of one request, without extensions. `state` is the lifespan's; the app gets a shallow copy, as ASGI
+    requires."""
     path, _, query = request.target.partition("?")
     return {
         "type": "http",
@@ -88,7 +88,7 @@ def http_scope(request: Request, client: tuple[str, int], server: tuple[str, int
 
 
 async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
-    """The result of `work`; None if the client disconnects first, and then `work` is cancelled. Raises what either raises.
+    """The result of `work`; None if the client disconnects first, which cancels `work`. Raises the errors of both.
 
     Anything that the client sends meanwhile is dropped.
     """
@@ -119,7 +119,7 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
-        """Start the app. Raises `ConfigurationError` if the app says that it failed. An app without a lifespan is fine."""
+        """Start the app. Raises `ConfigurationError` if the app reports a failure. An app may have no lifespan."""
         self._inbox.put_nowait({"type": "lifespan.startup"})
         self._task = asyncio.create_task(self._run())
         await self._has_answered.wait()
@@ -143,8 +143,8 @@ class Lifespan:
             await self._app(scope, self._inbox.get, self._send)
         except Exception as exc:
             # "If an exception is raised when calling the application callable with a lifespan.startup message or a scope
-            # of type lifespan, the server must continue but not send any lifespan events." An app that did not even take
-            # the message has no lifespan; one that did has failed, and the log must say why.
+            # of type lifespan, the server must continue but not send any lifespan events." An app that did not even
+            # receive the message has no lifespan; one that did has failed, and the exception is logged.
             if self._failure is None:
                 level = logging.WARNING if self._inbox.empty() else logging.DEBUG
                 logger.log(level, "the app's lifespan ended with an exception", exc_info=exc)
@@ -167,12 +167,13 @@ class Forwarded:
     """ASGI middleware: the client and the scheme that a reverse proxy saw, in `scope["client"]` and `scope["scheme"]`.
 
     It reads `X-Forwarded-For` and `X-Forwarded-Proto` if the peer is one of `proxies`: IP addresses, and networks such as
-    `10.0.0.0/8`. Addresses are read from right to left, because each proxy appends that of its peer, and the client itself may
-    have sent anything before that. The client's port is 0, as few proxies send it.
+    `10.0.0.0/8`. Addresses are read from right to left: each proxy appends its peer's, and the client can forge those
+    before them. The client's port is 0, as few proxies send it.
 
-    `Forwarded` (RFC 7239) is not read. A request that has it is left as it is: its proxy may have set that field, and passed on
-    the client's own `X-Forwarded-For`. `X-Forwarded-Host` is ignored. Apps decide by `Host` which requests they accept, so the
-    proxy must pass that on (nginx: `proxy_set_header Host $http_host`). Raises `ConfigurationError` for an invalid address.
+    `Forwarded` (RFC 7239) is not read. A request that has it is left unchanged: its proxy may have set that field and passed
+    the client's own `X-Forwarded-For` through. `X-Forwarded-Host` is ignored. Apps decide by `Host` which requests they accept,
+    so the proxy must forward it (nginx: `proxy_set_header Host $http_host`). Raises `ConfigurationError` for an invalid
+    address.
     """
 
     def __init__(self, app: ASGIApp, proxies: Iterable[str]) -> None:
@@ -197,7 +198,7 @@ class Forwarded:
         seen: dict[str, Any] = {}
         for text in reversed(headers.get("x-forwarded-for", "").split(",")):
             address = _address(text)
-            if address is None:  # "unknown", an obfuscated name, or garbage: the last proxy is as far as we know
+            if address is None:  # "unknown", an obfuscated name, or garbage: the last proxy is the best answer
                 break
             seen["client"] = (str(address), 0)
             if not self._is_trusted(address):
@@ -214,9 +215,9 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _address(text: str) -> Address | None:
-    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None if the text has none.
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None if there is none.
 
-    An IPv4 address that is mapped to IPv6 (`::ffff:192.0.2.1`), as a socket for both has it, is given as IPv4.
+    An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`), which a dual-stack socket reports, is returned as IPv4.
     """
     text = text.strip()
     try:

@@ -1,12 +1,12 @@
-"""The official SDK's names for what is sent and what comes back, for programs that move over.
+"""The official SDK's names for the types of requests and answers, for programs that migrate.
 
     from rawsse.types import Message, MessageParam, ToolParam
     from rawsse.types.beta import BetaMessageParam
 
-These names are for annotations and `isinstance`; no call needs them. Params are plain dicts at run time, which the API
-checks (https://docs.anthropic.com/en/api/messages). Answers are of the classes of `rawsse.messages`. The SDK has a class
-for each kind of tool result and rawsse has one for all of them: their `block.type` differs. For an SDK name that is
-missing here write `dict[str, Any]`.
+These names are for annotations and `isinstance`; no call needs them. At run time params are plain dicts, which only the
+API validates (https://docs.anthropic.com/en/api/messages). Answers are instances of the classes in `rawsse.messages`.
+The SDK has one class per kind of tool result; rawsse has one for all of them, and `block.type` tells them apart. For an
+SDK name that is missing here, write `dict[str, Any]`.
 
 `BetaX` is the same as `X`. Type checkers read `beta.pyi`, which lists those names.
 """
@@ -72,7 +72,7 @@ ContentBlockStopEvent = ContentBlockStop
 
 # --- Params --------------------------------------------------------------------------------------------------------
 #
-# Type checkers look into turns and tools. Content blocks and options are any dicts, whose fields only the API checks.
+# Turns and tools are typed. Content blocks and options are plain dicts, whose fields only the API validates.
 
 ModelParam: TypeAlias = str
 """The name of a model."""
@@ -94,7 +94,7 @@ ToolResultBlockParam: TypeAlias = dict[str, Any]
 ToolUseBlockParam: TypeAlias = dict[str, Any]
 
 ContentBlockParam: TypeAlias = Mapping[str, Any] | Block
-"""A content block: any mapping, or a block of an answer as it came."""
+"""A content block: any mapping, or a block of an answer."""
 
 
 class MessageParam(TypedDict):
@@ -119,7 +119,7 @@ class ToolParam(TypedDict, total=False):
 
 
 ToolUnionParam: TypeAlias = ToolParam | Mapping[str, Any]
-"""A tool of the caller, or one of Anthropic's."""
+"""A tool of the caller, or one that Anthropic provides."""
 
 # --- The beta resource ---------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ RequestDocumentBlockParam = DocumentBlockParam
 _ONLY_BETA = ("CompactionBlock", "FallbackBlock", "MCPToolResultBlock", "MCPToolUseBlock", "RequestDocumentBlockParam")
 
 beta = sys.modules[f"{__name__}.beta"] = sys.modules[__name__]
-"""`rawsse.types.beta` is this module, as `os.path` is a module of another name."""
+"""`rawsse.types.beta` is this module, just as `os.path` is `posixpath`."""
 
 
 def __getattr__(name: str) -> Any:

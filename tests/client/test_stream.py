@@ -187,7 +187,7 @@ def test_an_answer_without_text_has_no_final_text(blocks: list[Raw], kinds: str)
 def test_the_message_so_far_never_runs_ahead_of_the_events() -> None:
     async def story() -> list[str]:
         async with client_of(answer(ANSWER)).messages.stream(**ASK) as stream:
-            with pytest.raises(RuntimeError, match="message_start has not come yet"):
+            with pytest.raises(RuntimeError, match="message_start has not arrived yet"):
                 _ = stream.current_message_snapshot
             looks = (stream.current_message_snapshot.text async for event in stream if event.type != "ping")
             return [text async for text in looks]

@@ -427,7 +427,7 @@ def test_closing_waits_no_longer_than_it_is_told(path: Path, lines: Lines) -> No
     ledger.ended(record(0))
     with locked(path):
         ledger.close(seconds=0.01)  # SQLite would wait for BUSY_SECONDS
-        assert lines.next() == f"the ledger {path} is not completely written after 0.01 s"
+        assert lines.next() == f"the ledger {path} was not completely written within 0.01 s"
     ledger.close()
     assert len(rows(path)) == 1
 
