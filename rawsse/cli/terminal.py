@@ -1,9 +1,9 @@
-"""Text for a person at a terminal: answers, errors in one line with what helps, and the lines that the person types.
+"""Text at a terminal: answers, one-line errors with advice, and the lines that the user types.
 
     show("The answer is ", end="")          # to standard output, at once
     say("[28 tokens in, 217 out]")          # to standard error
     complain(error, Asked("claude-x"))      # "rawsse: there is no model 'claude-x': name another with --model […]"
-    line = read_line("you> ")               # with a prompt if a person types it; raises EOFError at the end
+    line = read_line("you> ")               # prompts only at a terminal; raises EOFError at the end
 
 Answers go to standard output, everything else to standard error.
 """
@@ -30,12 +30,12 @@ from rawsse.errors import (
     quote,
 )
 
-# A terminal obeys some characters instead of showing them, and an answer is not trusted.
+# Terminals interpret control characters, and answers are not trusted.
 _CONTROLS: Mapping[int, str] = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
 }
-# Marks of direction and characters without a width reorder or hide the text around them, so that an error reads as another
-# one. Answers keep them, since some scripts need them.
+# Direction marks and zero-width characters reorder or hide the text around them, which can disguise an error. Answers keep
+# them, since some scripts need them.
 _MARKS = (0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _MORE_MARKS = (*range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080))  # annotations, tags
 _UNWANTED: Mapping[int, str] = {**_CONTROLS, **dict.fromkeys((*_MARKS, *_MORE_MARKS), "\N{REPLACEMENT CHARACTER}")}
@@ -45,12 +45,12 @@ _UNWANTED: Mapping[int, str] = {**_CONTROLS, **dict.fromkeys((*_MARKS, *_MORE_MA
 
 
 def prepare_streams() -> None:
-    """Make the standard streams safe to use. A character that the terminal's encoding lacks is then printed as `?`."""
+    """Make the standard streams safe to use. A character that the terminal's encoding lacks is printed as `?`."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # the shell has closed it (`>&-`): uvloop aborts if a socket gets its number
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+        except OSError:  # closed by the shell (`>&-`): uvloop aborts if a socket gets its number
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -63,25 +63,25 @@ def show(text: str, end: str = "\n") -> None:
 
 def write(text: str) -> None:
     """Write text to standard output at once, control characters included. Raises `OSError`."""
-    if sys.stdout is None:  # as Python has it where the shell closed it: `>&-`
+    if sys.stdout is None:  # closed by the shell: `>&-`
         raise OSError(errno.EBADF, "standard output is closed")
     _write(sys.stdout, text)
 
 
 def say(text: str, *, over: bool = False) -> None:
-    """Write a line to standard error; with `over` in place of what the terminal shows of Ctrl-C."""
+    """Write a line to standard error; with `over`, overwrite the terminal's echo of Ctrl-C."""
     if sys.stderr is not None:
         _write(sys.stderr, ("\r" if over else "") + text.translate(_UNWANTED) + "\n")
 
 
 def progress(text: str) -> None:
-    """Show on a terminal what a long wait is for, in place of what was shown before; empty: nothing more."""
+    """Show the reason for a long wait on a terminal, replacing the previous one; an empty text clears it."""
     if sys.stderr is not None and sys.stderr.isatty():
         _write(sys.stderr, f"\r\x1b[K{text.translate(_UNWANTED)}")
 
 
 def drop_output() -> None:
-    """Discard what standard output cannot take: Python would fail at exit when it tries to write it again."""
+    """Discard unwritable output: Python would fail at exit when it tries to write it again."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -97,10 +97,10 @@ def _write(stream: TextIO, text: str) -> None:
 # --- Errors --------------------------------------------------------------------------------------------------------
 
 MAX_ADVICE_CHARS = 600
-"""Length of an error's line: a gateway's error may be a whole page."""
+"""The longest error line: a gateway's error may be a whole page."""
 
 MIN_SECRET_CHARS = 8
-"""A shorter key is a word such as "any" or "demo", which also occurs in texts that do not quote it."""
+"""A shorter key is a word such as "any" or "demo", which also occurs in ordinary text."""
 
 _SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "RAWSSE_TOKEN")
 
@@ -121,13 +121,13 @@ def complain(problem: Exception | str, asked: Asked | None = None) -> None:
 
 
 def advise(error: Exception, asked: Asked | None = None) -> str:
-    """The error in one line, with the option or variable that helps. It has no key, even if the server quoted one."""
+    """The error in one line, with the option or variable that may fix it. Keys are removed, even if the server quoted one."""
     asked = asked or Asked()
     return one_line(_words(error, asked), asked.environ)
 
 
 def one_line(text: str, environ: Mapping[str, str]) -> str:
-    """`text` without line ends and without the keys of the environment, and not too long."""
+    """`text` without line ends or the environment's keys, and bounded."""
     for name in _SECRETS:
         secret = environ.get(name, "").strip()
         text = text.replace(secret, f"[{name}]") if len(secret) >= MIN_SECRET_CHARS else text
@@ -149,7 +149,7 @@ def _words(error: Exception, asked: Asked) -> str:
 def _refusal(error: APIStatusError, asked: Asked, tried: str) -> str:
     message, advice = error.message, ""
     if isinstance(error, AuthenticationError):
-        names = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")  # the first that is set counts
+        names = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")  # the first one that is set is used
         key = next((name for name in names if asked.environ.get(name, "").strip()), names[0])
         advice = f"the API does not accept the key: set {key} to one that it does"
     elif isinstance(error, NotFoundError):
@@ -185,22 +185,22 @@ def _failure(error: APIError, asked: Asked, tried: str) -> str:
 
 
 def is_typed() -> bool:
-    """Standard input is a terminal: a person types it."""
+    """Whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def begin_editing() -> None:
-    """Let the person edit lines from now on, and bring back the last ones with Up. They are not saved."""
-    with contextlib.suppress(ImportError):  # Windows edits lines by itself
+    """Enable line editing, with history (Up) that is not saved."""
+    with contextlib.suppress(ImportError):  # not needed on Windows
         import readline
 
         if "libedit" not in (readline.__doc__ or ""):
-            # Text of several lines that is pasted is then one question, and not one for each line.
+            # A pasted text of several lines is then one question, not one per line.
             readline.parse_and_bind("set enable-bracketed-paste on")
 
 
 def read_line(prompt: str) -> str:
-    """The next line of standard input, without its end; the prompt is for a person only.
+    """The next line of standard input, without its line end. The prompt is shown only at a terminal.
 
     Raises `EOFError` at the end, `KeyboardInterrupt` at Ctrl-C, and `ConfigurationError` for bytes that are not text.
     """
@@ -228,8 +228,8 @@ def read_all(what: str) -> str:
 
 @contextlib.contextmanager
 def must_be_text(what: str) -> Iterator[None]:
-    """Raises `ConfigurationError` for what is not text. Python keeps some bytes that are not characters as surrogates, which
-    `encode` finds."""
+    """Raises `ConfigurationError` for bytes that are not text. Python decodes some of these to surrogates, which `encode`
+    rejects."""
     try:
         yield
     except UnicodeError as exc:

@@ -1,11 +1,11 @@
-"""Structured outputs: the JSON Schema in a request, and the text of the answer as a Python value
+"""Structured outputs: a JSON Schema for the request, and the answer's text as a Python value
 (https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs).
 
     order = OutputFormat(Order)                  # any type that `schema.py` reads; a dataclass or a model needs pydantic
     order.param()                                # {"type": "json_schema", "schema": {…}}
     order.read('{"name": "tea", "count": 2}')    # Order(name='tea', count=2), or OutputFormatError
 
-`Outputs` does that for one stream: its events and its message get the values of their text.
+`Outputs` does this for one stream: it adds the parsed values to the events and the message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class OutputFormat(Generic[T]):
     """A Python type as the format of an answer. Raises `ConfigurationError` if there is no JSON Schema for it."""
 
     def __init__(self, type: type[T]) -> None:
-        from rawsse.client.schema import form_of  # a program that asks for text alone does not load it
+        from rawsse.client.schema import form_of  # loaded only by programs that use it
 
         if isinstance(type, Mapping):
             raise ConfigurationError("output_format must be a type; a schema goes into output_config={'format': …}")
@@ -40,7 +40,7 @@ class OutputFormat(Generic[T]):
         return {"type": "json_schema", "schema": self._schema}
 
     def read(self, text: str) -> T:
-        """The text as a value. Raises `OutputFormatError`, which has the `text`."""
+        """The text as a value. Raises `OutputFormatError`, which holds the `text`."""
         try:
             value: T = self._form.read(parse_json(text), "output")
         except (ValueError, RecursionError) as exc:
@@ -51,7 +51,7 @@ class OutputFormat(Generic[T]):
 
 
 def with_output_format(fields: Mapping[str, Any], wanted: OutputFormat[Any]) -> dict[str, Any]:
-    """The fields of a request's body, with the format in `output_config`. Raises `ConfigurationError` if one is there."""
+    """The fields of a request's body, with the format in `output_config`. Raises `ConfigurationError` if it already has one."""
     config = fields.get("output_config") or {}
     if config.get("format") is not None:
         raise ConfigurationError("give output_format or output_config['format'], not both")
@@ -67,8 +67,8 @@ _STRING_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname",
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A schema in the subset of JSON Schema that the API accepts, as the official SDK writes it.
 
-    Objects allow no additional properties. A keyword that the API does not accept goes into the description, where the model
-    can read it: `{minimum: 1, maximum: 10}`. Raises `ConfigurationError` for a schema that allows every type.
+    Objects allow no additional properties. A keyword that the API does not accept is appended to the description, for the
+    model to read: `{minimum: 1, maximum: 10}`. Raises `ConfigurationError` for a schema that allows every type.
     """
     rest = dict(schema)
     definitions = rest.pop("$defs", None)
@@ -79,7 +79,7 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     choice = _literals(rest) or _alternatives(rest)
     if kind is None and not choice:
         allowed = quote(json.dumps(schema, default=str))
-        raise ConfigurationError(f"output_format: the API takes no schema that leaves the type open: {allowed}")
+        raise ConfigurationError(f"output_format: the API accepts no schema that leaves the type open: {allowed}")
     strict |= choice or {"type": kind}
     strict |= {name: rest.pop(name) for name in ("description", "title") if rest.get(name) is not None}
     if "enum" not in strict and "const" not in strict:
@@ -94,7 +94,7 @@ def _each_strict(schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _literals(rest: dict[str, Any]) -> dict[str, Any]:
-    """`enum` and `const`, taken out of `rest`. They need no type."""
+    """`enum` and `const`, removed from `rest`. They need no type."""
     found = {"enum": rest.get("enum"), "const": [rest["const"]] if "const" in rest else None}
     lists = {name: values for name, values in found.items() if isinstance(values, list) and values}
     names = [name for name, values in lists.items() if all(isinstance(each, _PRIMITIVE) for each in values)]
@@ -102,7 +102,7 @@ def _literals(rest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alternatives(rest: dict[str, Any]) -> dict[str, Any]:
-    """`anyOf`, `oneOf` (as `anyOf`) or `allOf`, taken out of `rest`."""
+    """`anyOf`, `oneOf` (as `anyOf`) or `allOf`, removed from `rest`."""
     found = {name: rest.pop(name) for name in ("anyOf", "oneOf", "allOf") if name in rest}
     for name, variants in found.items():
         if isinstance(variants, list):
@@ -111,7 +111,7 @@ def _alternatives(rest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
-    """The keywords that the API accepts with this type, taken out of `rest`."""
+    """The keywords that the API accepts with this type, removed from `rest`."""
     if kind == "object":
         properties = _each_strict(rest.pop("properties", {}))
         rest.pop("additionalProperties", None)
@@ -127,7 +127,7 @@ def _beside_type(kind: Any, rest: dict[str, Any]) -> dict[str, Any]:
 
 
 class Outputs(Generic[T]):
-    """The values of the text blocks of one stream. Each block is parsed once, when it is whole.
+    """The values of one stream's text blocks. Each block is parsed once, when it is complete.
 
     A text that does not fit the format does not fail the stream: reading `parsed_output` raises.
     """
@@ -135,12 +135,12 @@ class Outputs(Generic[T]):
     def __init__(self, wanted: OutputFormat[T] | None = None) -> None:
         self._wanted = wanted
         self.has_format = wanted is not None
-        """There is a format to read text as."""
-        self._parsed: dict[int, T | OutputFormatError] = {}  # by the block's place in the content
+        """Whether there is a format to parse text as."""
+        self._parsed: dict[int, T | OutputFormatError] = {}  # by the block's index in the content
         self._readers: dict[int, _Reader] = {}  # by the block's index on the wire
 
     def message(self, message: Message) -> ParsedMessage[T]:
-        """The message with the values of its text so far. It grows with the message."""
+        """The message with the parsed values so far; it grows with the stream."""
         parsed = ParsedMessage(message, self._parsed)
         if (wanted := self._wanted) is not None:
             for index, block in enumerate(parsed.content):
@@ -193,4 +193,4 @@ class _Reader:
             return read_partial(snapshot, keep_strings=True)
         unread, self._read = snapshot[self._read :], len(snapshot)
         self._reading.feed(unread)
-        return json.loads(json.dumps(self._reading.value))  # a copy: the reader keeps changing its own
+        return json.loads(json.dumps(self._reading.value))  # a copy: the reader keeps changing the original

@@ -2,26 +2,26 @@
 
 Read in this order:
 
-    dialects.py  what a browser is sent for each event, and what it may send
+    dialects.py  the frames for a browser, and the requests that it may send
     ui.py        the dialect of the Vercel AI SDK
     users.py     who may use the relay: users, tokens, limits, and what a request may choose
-    record.py    one row per run: who asked for it, how it ended, and what it cost
-    metrics.py   metrics for Prometheus and spans for OpenTelemetry, made of these rows
-    ledger.py    these rows in a SQLite file, and what they add up to
-    push.py      the events of an answer, pushed to a function as they come
+    record.py    one row per run: its user, its ending and its tokens
+    metrics.py   metrics for Prometheus and spans for OpenTelemetry, from these rows
+    ledger.py    these rows in a SQLite file, and their sums
+    push.py      the events of an answer, pushed to a function as they arrive
     feed.py      the log of a run's frames, and its readers
     runs.py      one upstream generation each, with a feed
-    store.py     where several relays keep their runs, so that each of them can read, resume and stop every run
+    store.py     shared storage of runs, so that each of several relays can read, resume and stop every run
     redis_store.py  the same in Redis
-    stored_runs.py  runs whose log is in a store: a node's own, and those of others
+    stored_runs.py  runs whose log is in a store: a node's own, and other nodes'
     quotas.py    how much each user may use
-    home.py      where a relay begins and finds its runs: in its process
+    home.py      where a relay starts and finds its runs: in its process
     node.py      the same for one of several relays that share a store
-    guard.py     which hosts and origins it answers
-    exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and where a stream is written
+    guard.py     which hosts and origins the relay answers
+    exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and the outlet for a stream
     follow.py    a run, or several, sent over one HTTP exchange
-    doctor.py    events at known times, and what the proxies on their way do to them
-    event_source.py  the same for any stream of events, in any ASGI application
+    doctor.py    events at known times, to show how proxies delay or change them
+    event_source.py  any stream of events as server-sent events, in any ASGI application
     page.py      the files of a folder: the built-in page, or the operator's
     app.py       the routes
 """

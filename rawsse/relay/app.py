@@ -1,14 +1,14 @@
 """The relay: an ASGI 3 application that answers browsers with the Messages API's events.
 
-This file has the routes. `runs.py` has the life of a run, `follow.py` sends it, `dialects.py` and `ui.py` define the frames,
+This file has the routes. `runs.py` has a run's lifecycle, `follow.py` sends it, `dialects.py` and `ui.py` define the frames,
 `guard.py` and `users.py` decide who may use the relay.
 
     async with AsyncClient() as client:
         await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
 
 or mounted in an application: `app = FastAPI(lifespan=relay.lifespan)`, `app.mount("/claude", relay)`. At shutdown every open
-stream gets its last frame. uvicorn and hypercorn notify an application of the shutdown only when no stream is open any more, or
-after a timeout (`timeout_graceful_shutdown`, `graceful_timeout`), so `lifespan` listens to the signals itself. Where it cannot
+stream gets its last frame. uvicorn and hypercorn notify an application of the shutdown only when no stream is open, or after
+a timeout (`timeout_graceful_shutdown`, `graceful_timeout`), so `lifespan` handles the signals itself. Where it cannot
 (hypercorn's workers get none), call `await relay.aclose()`.
 """
 
@@ -67,11 +67,11 @@ from rawsse.server.asgi import unless_gone
 from rawsse.server.server import signals_call
 
 MAX_CHAT_BYTES = 8 * 1024 * 1024
-"""The body of a browser's request. It has pictures as base64; the API accepts 5 MB for each. `/v1/messages` accepts as much as
-the API itself."""
+"""The largest body of a browser's request. It contains images as base64; the API accepts 5 MB for each. `/v1/messages` accepts
+as much as the API."""
 
 DEFAULT_MAX_TOKENS = 4096
-"""The longest answer to a browser's request, and to one that names no `max_tokens`."""
+"""The longest answer to a browser's request, and to a request without `max_tokens`."""
 
 DAY_SECONDS = 86_400
 
@@ -79,21 +79,21 @@ REFUSALS = (401, 403, 421, 429, 503)
 """Statuses of requests that were refused, as the metrics count them."""
 
 MAX_PROMPT_CHARS = 400_000
-"""One text in a request: about 100,000 tokens."""
+"""The longest text in a request: about 100,000 tokens."""
 
 SHUTDOWN_RETRY_MS = 2000
 """How long a browser waits before it reconnects to a relay that is being restarted."""
 
-# Header fields of a request that the API gets. Never credentials: the key is the relay's own.
+# Header fields of a request that are forwarded. Never credentials: the relay has its own key.
 _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id")
 
 MAX_RUNS_READ = 32
-"""Runs that one connection may read."""
+"""How many runs one connection may read."""
 
 _CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
-"""The embedder's function: returns another request, or None for the same one, or raises `Answer`."""
+"""The embedder's function: returns another request, or None to keep the request, or raises `Answer`."""
 
 log = logging.getLogger("rawsse.relay")
 
@@ -102,37 +102,36 @@ class Relay(Observer):
     """The Messages API, re-emitted to browsers. An ASGI application.
 
     `client` makes the upstream calls; the caller closes it. A client with a flight recorder (`AsyncClient(recorder=…)`) keeps
-    recordings of what failed upstream.
+    recordings of upstream failures.
 
-    The operator decides. `model` and `max_tokens` are for requests that name none, and a request may name no other models than
-    `models`. A browser's request gets `system` and cannot set it, cannot name another model if there are no `models`, and
-    cannot ask for more than `max_tokens` (4,096 by default). A program's request, on `/v1/messages`, may set the system prompt,
-    may name any model if there are no `models`, and may ask for any number of tokens unless `max_tokens` is given.
+    `model` and `max_tokens` are the defaults of a request, and `models` are the only models it may name. A browser's request
+    gets `system` and cannot set it, cannot name another model if there are no `models`, and cannot exceed `max_tokens` (4,096
+    by default). A program's request, on `/v1/messages`, may set the system prompt, may name any model if there are no
+    `models`, and may request any number of tokens unless `max_tokens` is given.
 
     `guard` decides which hosts and origins are answered, and has the tokens. `authenticate`, an `async def`, gets the scope of
-    a request and returns its user: an id, or `User(id, UserLimits(…))`, or None for a stranger, who gets a 401; tokens do not
-    count then. Without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` hold for each
-    user who has no limits, `all_limits` for all users together, and where there are no users. `on_request` is awaited with a
-    request that is about to be sent, and its user. It may return another, whole request to send instead, or raise `Answer` to
-    refuse it.
+    a request and returns its user: an id, or `User(id, UserLimits(…))`, or None for an unknown user, who gets a 401. Tokens are
+    then ignored. Without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` apply to each
+    user without limits, `all_limits` to all users together, and where there are no users. `on_request` is awaited with each
+    request before it is sent, and its user. It may return a complete request to send instead, or raise `Answer` to reject it.
 
-    `ledger` gets a row for each run, and knows what was used before a restart; `lifespan` closes it, or the caller does.
-    `on_end` is called with the record of each run that has ended, and `observers` are notified of all runs; these functions
-    must not wait. `metrics_token` is what callers of `/metrics` must send if they are not operators.
+    `ledger` gets a row for each run, so that quotas survive a restart; `lifespan` closes it, or the caller does.
+    `on_end` is called with the record of each run that has ended, and `observers` are notified of all runs; these
+    functions must not block. `metrics_token` admits callers of `/metrics` that are not operators.
 
     The logger `rawsse.relay` writes one line for each run that has ended: at INFO, or at WARNING if it failed. The application
-    configures logging, as with `logging.basicConfig(level=logging.INFO)`: servers such as uvicorn configure only their own.
+    configures logging, for example with `logging.basicConfig(level=logging.INFO)`: uvicorn and other servers configure only
+    their own.
 
-    `store` is shared with other nodes: then each of them reads and stops the runs of all, and the quotas are those of all. The
-    caller closes it after the relay.
+    `store` is shared with other nodes: each of them can then read and stop all runs, and quotas are shared. The caller closes
+    it after the relay.
 
-    The built-in page is open to all, also without a login; its requests are not. It shows `notice` below its greeting, and
-    offers `examples` as prompts. `static` is a folder that replaces it; an empty one leaves only the browser modules, such as
-    `/rawsse.js`.
+    The built-in page needs no login, but its requests do. It shows `notice` below its greeting, and offers `examples` as
+    prompts. `static` is a folder that replaces it; an empty one leaves only the browser modules, such as `/rawsse.js`.
 
     `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
-    routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock` returns Unix
-    seconds. Raises `ConfigurationError`.
+    routes. `write_seconds` is how long a client may read nothing, under servers other than `rawsse.server`. `clock`
+    returns Unix seconds. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -204,10 +203,10 @@ class Relay(Observer):
         return self._runs.open(user)
 
     def ended(self, record: RunRecord) -> None:
-        """A run has ended. If the day's tokens are used up by it, and the limits say so, stop the other runs; tell `on_end`."""
+        """A run has ended. If it used up the day's tokens, and the limits require it, stop the other runs; call `on_end`."""
         if not self._is_cutting and self.quotas.must_end(record.user, self._clock()):
             self._is_cutting = True
-            asyncio.get_running_loop().call_soon(self._cut_all)  # later: each run that is stopped calls this again
+            asyncio.get_running_loop().call_soon(self._cut_all)  # later: each stopped run calls this again
         if self._on_end is not None:
             self._on_end(record)
 
@@ -219,14 +218,14 @@ class Relay(Observer):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
     async def aclose(self) -> None:
-        """End every run with a last frame that says so, and wait until all have ended."""
+        """End every run with a last frame that reports the shutdown, and wait until all have ended."""
         text = "the relay is shutting down"
         await self.home.aclose(Failure(503, "shutdown", text, {"retry-after": "2"}, retry=SHUTDOWN_RETRY_MS))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end at the
-        first SIGTERM or SIGINT, and the ledger is closed after them."""
+        """The lifespan of an application that mounts the relay, as in `FastAPI(lifespan=relay.lifespan)`: the streams end at
+        the first SIGTERM or SIGINT, and then the ledger is closed."""
         del app
         stop = asyncio.Event()
 
@@ -260,7 +259,7 @@ class Relay(Observer):
 
 
 class _Call(Exchange):
-    """One request to the relay: its route, followed to the end."""
+    """One request to the relay."""
 
     def __init__(self, relay: Relay, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send, relay._guard, write_seconds=relay._write_seconds)
@@ -270,13 +269,13 @@ class _Call(Exchange):
         self._dialect = self._expected_dialect()
 
     def _expected_dialect(self) -> Dialect:
-        """That of a request whose body has not been read; that of `/v1/messages` for all whose errors are JSON."""
+        """The dialect of a request whose body has not been read; that of `/v1/messages` wherever errors are JSON."""
         kinds = DIALECTS.get(self.path, (UIDialect,) if _CHAT_PATH.fullmatch(self.path) else (MessagesDialect,))
         accepts_events = "text/event-stream" in self.headers.get("accept", "")
         return kinds[-1 if accepts_events else 0]()
 
     async def answer(self) -> None:
-        """Find the route and follow it. An error is in the form of the route's dialect."""
+        """Find the route and run it. Errors have the form of the route's dialect."""
         try:
             await self._route()
         except Answer as answer:
@@ -297,13 +296,13 @@ class _Call(Exchange):
         elif self.method == "OPTIONS":
             await self.send_preflight(", ".join(handlers))
         else:
-            if handlers is _FILES:  # 404 comes before 405
+            if handlers is _FILES:  # 404 takes precedence over 405
                 await asyncio.to_thread(self._relay._page.find, self.path)
             text, allowed = f"{self.path} does not take {self.method}", {"allow": ", ".join(handlers)}
             raise Answer(405, "invalid_request_error", text, headers=allowed)
 
     async def _check_sender(self, *, is_call: bool) -> None:
-        """Raises `Answer` unless the host, the origin and the user may do this. `is_call`: it is not for the page."""
+        """Raises `Answer` unless the host, the origin and the user are allowed. `is_call`: the request is not for the page."""
         relay = self._relay
         if (refusal := relay._guard.refuse(self.headers, is_call=is_call)) is not None:
             raise refusal
@@ -322,7 +321,7 @@ class _Call(Exchange):
         await self._generate(Asked(MessagesDialect() if request.get("stream") else whole, request))
 
     async def _read_messages(self) -> dict[str, Any]:
-        # Only the body as a whole has a limit here: the API has limits for the texts in it.
+        # Only the size of the body is limited here: the API limits the texts in it.
         limit = self._relay._max_body_bytes
         return await self.read_json(partial(read_messages, max_prompt_chars=limit), limit)
 
@@ -339,10 +338,10 @@ class _Call(Exchange):
         await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
     async def _generate(self, asked: Asked) -> None:
-        # A client that names its run may repeat its request.
+        # A client that chose the run's id may repeat its request.
         known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
         run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
-        # RFC 7240, 4.1: a page may begin an answer in one place, and read it in another.
+        # RFC 7240, 4.1: a page may start an answer with one request and read it with another.
         if asked.dialect.is_resumable and "respond-async" in self.headers.get("prefer", "").lower():
             if isinstance(run, Run):
                 run.wait_for_readers()
@@ -352,7 +351,7 @@ class _Call(Exchange):
 
     @property
     def _seen(self) -> list[str]:
-        """Ids of the last frames that the client has seen."""
+        """The ids of the last frames that the client has seen."""
         return [each for each in (*self.query.get("after", ()), self.headers.get("last-event-id", "")) if each]
 
     async def _new_run(self, asked: Asked) -> Feed:
@@ -376,9 +375,9 @@ class _Call(Exchange):
         return wanted
 
     async def _completed(self, request: dict[str, Any], *, is_browser: bool) -> dict[str, Any]:
-        """The request that is sent: completed with the relay's choices, and changed by the embedder.
+        """The request to send: completed with the relay's choices, and changed by the embedder.
 
-        Raises `Answer`, `ConfigurationError`, and `ConnectionError` if the client disconnected while the embedder was asked.
+        Raises `Answer`, `ConfigurationError`, and `ConnectionError` if the client disconnected during the embedder's call.
         """
         relay = self._relay
         request = choose(request, relay._defaults, self._limits, is_browser=is_browser)
@@ -391,7 +390,7 @@ class _Call(Exchange):
 
     @property
     def _limits(self) -> tuple[UserLimits, ...]:
-        """All that hold for this request."""
+        """All limits that apply to this request."""
         quotas = self._relay.quotas
         return (self._relay._own_limits, quotas.everyone, quotas.limits_of(self._user))
 
@@ -426,7 +425,7 @@ class _Call(Exchange):
             raise
 
     async def _place(self, run: Feed) -> tuple[int, bytes]:
-        """The position after which the client reads on, and what stands for the frames before it."""
+        """The position from which the client continues, and the bytes that replace the frames before it."""
         if self.read_flag("snapshot"):
             log, last = run.kept()
             is_small = len(log) <= THREAD_BYTES
@@ -438,8 +437,8 @@ class _Call(Exchange):
         return after, b""
 
     async def _read_runs(self) -> None:
-        """Several runs in one connection; without an `id` the list of those that are open. Each `after` is the id of a frame,
-        which says of which run it is."""
+        """Several runs in one connection; without an `id`, the list of open runs. Each `after` is the id of a frame, which
+        includes that of its run."""
         ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
         if not ids:
             await self._list_runs()
@@ -455,7 +454,7 @@ class _Call(Exchange):
     async def _resume_chat(self) -> None:
         chat = self.path.removeprefix("/api/chat/").removesuffix("/stream")
         run = await self._relay.home.find_chat(self._user_id, chat)
-        with contextlib.suppress(Gone):  # its beginning is no longer kept, and `useChat` needs it
+        with contextlib.suppress(Gone):  # `useChat` needs the beginning, which is no longer kept
             if run is not None and not run.is_finished:
                 await follow(self, run)
                 return
@@ -464,7 +463,7 @@ class _Call(Exchange):
     # Routes about runs -----------------------------------------------------------------------------------------------
 
     def _asked_user(self) -> str | None:
-        """The user whose open runs are asked for; None: those of all. Raises `Answer`: 403."""
+        """The user whose open runs are requested; None: all users'. Raises `Answer`: 403."""
         asked = self.query.get("user", [""])[0]
         if not asked:
             return self._user_id
@@ -487,10 +486,10 @@ class _Call(Exchange):
         await send_beats(self, SSE_HEADERS)
 
     async def _metrics(self) -> None:
-        if self._user is None:  # where there are no users, the token for the metrics is needed all the same
+        if self._user is None:  # even without users, the token for the metrics is required
             await identify(self.scope, self.headers, self._relay._metrics_tokens)
         elif not self._user.is_operator:
-            raise Answer(403, "permission_error", "only an operator may read the metrics: they are those of all users")
+            raise Answer(403, "permission_error", "only an operator may read the metrics, which cover all users")
         await self.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())
 
     # Routes without a run --------------------------------------------------------------------------------------------
@@ -536,7 +535,7 @@ class _Call(Exchange):
 _Handlers = Mapping[str, Callable[[_Call], Awaitable[None]]]
 
 _HEALTH: _Handlers = {"GET": _Call._health, "HEAD": _Call._health}
-"""Open to everybody: load balancers send an address as `Host`, and the answer says nothing of interest."""
+"""Open to everyone: load balancers send an IP address as `Host`, and the answer reveals nothing."""
 
 _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 
@@ -557,7 +556,7 @@ _ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
         (".*", _FILES),
     )
 ]
-"""Paths, and the handlers of each by method. The first match counts; all other paths are files of the page."""
+"""Paths, and the handlers of each by method. The first match is used; all other paths are files of the page."""
 
 
 def _is_async(function: object) -> bool:
@@ -565,6 +564,6 @@ def _is_async(function: object) -> bool:
 
 
 def _fingerprint(asked: Asked, usage: object) -> str:
-    """The same for two requests only if the requests are the same."""
+    """Equal for two requests only if the requests are equal."""
     what = [asked.dialect.name, asked.request, bool(usage)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

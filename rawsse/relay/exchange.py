@@ -1,11 +1,11 @@
-"""One HTTP exchange over ASGI (https://asgi.readthedocs.io): what a client sent, and how it is answered.
+"""One HTTP exchange over ASGI (https://asgi.readthedocs.io): the client's request and the answer.
 
     exchange = Exchange(scope, receive, send, guard)
     request = await exchange.read_json(read, max_bytes)      # raises InvalidRequest
     await exchange.send_whole(200, [("content-type", "text/plain")], b"ok")
-    raise Answer(404, "not_found_error", "there is nothing here")       # from anywhere; the caller of the route sends it
+    raise Answer(404, "not_found_error", "there is nothing here")       # anywhere in a route; its caller sends it
 
-Bodies are JSON, errors are those of the Messages API. Pages of other origins get the header fields that they need.
+Bodies are JSON, and errors have the Messages API's form. Pages from other origins get the CORS header fields.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from rawsse.server import Message, Outlet, Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
 MAX_NESTING = 200
-"""Levels of objects and lists in a body. Requests have about ten, schemas of tools some more. Above a thousand, Python may be
-able to read a body, and then unable to write it."""
+"""Nesting levels in a body. Requests have about ten, tool schemas some more. Above a thousand, Python may parse a body that
+it cannot serialize."""
 
 MAX_VALUES = 1_000_000
 """Values in a body, counted as its opening brackets and commas, including those inside texts. The API's largest requests
 (100,000 messages, a million tokens) have fewer; 32 MB of `{},` would be eleven million objects and take a GiB."""
 
 THREAD_BYTES = 1024 * 1024
-"""A larger body is parsed in a thread, so that the event loop does not wait for it."""
+"""A larger body is parsed in a thread, so that it does not block the event loop."""
 
 WRITE_SECONDS = 60.0
-"""How long `send` of another server may wait for a client that reads nothing, since the run waits with it. nginx: 60."""
+"""How long another server's `send` may wait for a client that reads nothing, since the run waits with it. nginx: 60."""
 
 _CONTAINERS = frozenset((dict, list))
 
@@ -74,7 +74,7 @@ class Exchange:
         """
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            # Also a protection: a page elsewhere may send other types without a preflight (CORS, "simple requests").
+            # Security: a page from another origin may send other types without a preflight (CORS, "simple requests").
             raise InvalidRequest("content-type", "must be application/json", 415)
         data = await self._read_body(max_bytes)
         return await asyncio.to_thread(_read, data, read) if len(data) > THREAD_BYTES else _read(data, read)
@@ -98,25 +98,25 @@ class Exchange:
                 return b"".join(pieces)
 
     def read_flag(self, name: str) -> bool:
-        """A field of the query that is yes (`1`, `true`, or no value) or no. Raises `InvalidRequest`."""
+        """A boolean query parameter; `1`, `true` and no value mean true. Raises `InvalidRequest`."""
         value = self.query.get(name, ["0"])[0]
         if value not in ("", "1", "true", "0", "false"):
             raise InvalidRequest(name, "must be 1 or true, 0 or false")
         return value in ("", "1", "true")
 
     async def check_client(self) -> None:
-        """Raises `ConnectionError` if the server knows that the client has disconnected. Call it after the body is read."""
+        """Raises `ConnectionError` if the client has disconnected. Call it after the body has been read."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0):
                 while (await self.receive())["type"] != "http.disconnect":
                     pass
-            raise ConnectionResetError("the client disconnected before its request was sent on")
+            raise ConnectionResetError("the client disconnected before its request was forwarded")
 
     # The answer ----------------------------------------------------------------------------------------------------
 
     def fields(self, headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-        """Header fields as ASGI has them, with `more_fields` and those for pages of other origins."""
-        if self.more_fields:  # the user's limits are the relay's, and the API's are the operator's
+        """Header fields in ASGI's form, with `more_fields` and those of CORS."""
+        if self.more_fields:  # rate limits: the user's own replace the operator's
             headers = [field for field in headers if not field[0].startswith("anthropic-ratelimit")]
         fields = [*headers, *self.more_fields]
         if (origin := self._guard.allow_origin(self.headers)) is not None:
@@ -124,7 +124,7 @@ class Exchange:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
     def outlet(self) -> Outlet:
-        """Where a stream is written: the connection itself, if the server offers that and no middleware wraps `send`."""
+        """The outlet for a stream: the connection itself, if the server offers it and no middleware wraps `send`."""
         push: Outlet | None = (self.scope.get("extensions") or {}).get("rawsse.push")
         if push is not None and push.send == self._send:
             return push
@@ -145,7 +145,7 @@ class Exchange:
         await self.send_whole(answer.status, (JSON, *answer.headers), answer.body)
 
     async def send_preflight(self, methods: str) -> None:
-        """Answer a preflight: may a page of another origin send this request?"""
+        """Answer a CORS preflight."""
         asked = self.headers.get("access-control-request-headers", "")
         headers = (
             ("allow", methods),
@@ -157,7 +157,7 @@ class Exchange:
 
 
 class Pump:
-    """An `Outlet` on top of ASGI's `send`: for other servers, and where middleware wraps `send`."""
+    """An `Outlet` on top of ASGI's `send`, for other servers and where middleware wraps `send`."""
 
     def __init__(self, send: Send, receive: Receive, write_seconds: float = WRITE_SECONDS) -> None:
         self.sink: Any = None
@@ -180,8 +180,8 @@ class Pump:
         self._messages.put_nowait({"type": "http.response.body", "body": data, "more_body": False})
 
     async def closed(self) -> None:
-        """Send what is written, to the end or until the client disconnects. Raises what `send` raises, and `TimeoutError` when
-        the client reads nothing for too long."""
+        """Send the written data until the end or until the client disconnects. Raises the errors of `send`, and `TimeoutError`
+        when the client reads nothing for too long."""
         try:
             await unless_gone(self._pump(), self._receive)
         finally:
@@ -205,7 +205,7 @@ def _path_within(root: str, path: str) -> str:
 
 def _read(data: bytes, read: Callable[[dict[str, Any]], T]) -> T:
     try:
-        body = parse_json(data.decode())  # without half a surrogate pair, which could not be sent on
+        body = parse_json(data.decode())  # without unpaired surrogates, which could not be forwarded
         _check_nesting(body)
     except RecursionError:
         raise InvalidRequest("body", f"is nested deeper than {MAX_NESTING} levels") from None
@@ -217,7 +217,7 @@ def _read(data: bytes, read: Callable[[dict[str, Any]], T]) -> T:
 
 
 def _check_nesting(body: object) -> None:
-    """Raises `RecursionError` above `MAX_NESTING` levels, as the parser does far above them."""
+    """Raises `RecursionError` above `MAX_NESTING` levels, as the parser does at a much higher limit."""
     level: list[Any] = [[body]]
     for _ in range(MAX_NESTING + 1):
         children = chain.from_iterable(item.values() if type(item) is dict else item for item in level)

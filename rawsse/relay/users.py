@@ -1,4 +1,4 @@
-"""Who may use the relay: users, their limits, the token or login that identifies them, and what their requests may choose.
+"""Who may use the relay: users, their limits, the token or login that identifies them, and the choices of their requests.
 
     tokens = UserFile(Path("users.toml"))                       # raises ConfigurationError
     guard = Guard(tokens=tokens)                                # 401 without one of its tokens
@@ -22,8 +22,8 @@ The file is TOML. A field that is left out means no limit.
     max_tokens = 8192
     operator = true                        # may list and stop the runs of others, and read /metrics
 
-`printf %s "$TOKEN" | sha256sum` prints the digest of a token; the `-` after it may be pasted, too. The digest is not salted, so
-a token should be made by a machine: `python -c "import secrets; print(secrets.token_urlsafe())"`.
+`printf %s "$TOKEN" | sha256sum` prints the digest of a token; the ` -` after it may be pasted, too. The digest is not salted,
+so generate tokens at random: `python -c "import secrets; print(secrets.token_urlsafe())"`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from rawsse.relay.dialects import Answer, InvalidRequest
 from rawsse.server import Scope
 
 MAX_USER_ID_CHARS = 256
-"""Of a user's id, which is a key in memory, a column of the ledger, and a part of log lines."""
+"""The longest user id, which is a key in memory, a column of the ledger, and part of log lines."""
 
 MAX_LIMIT = 999_999_999_999_999
 """The largest limit: a structured field has integers of at most 15 digits (RFC 9651, 3.3.1)."""
@@ -55,13 +55,13 @@ log = logging.getLogger("rawsse.relay")
 
 @dataclass(frozen=True, slots=True)
 class UserLimits:
-    """How much one user may use, or all users together. None means no limit. Raises `ConfigurationError`.
+    """The limits of one user, or of all users together. None means no limit. Raises `ConfigurationError`.
 
     `requests_per_minute` may be sent in one burst, and are refilled evenly, so the first minute may have nearly twice as many.
-    `open_runs` is how many runs may be in progress. `tokens_per_day` counts tokens of all kinds, of the runs that began on one
-    UTC day, when they end; the output of an answer that was stopped or cut is estimated (`RunRecord.estimated_tokens`). A
-    request may name `models` only, and ask for at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the
-    day's tokens are used up.
+    `open_runs` is how many runs may be in progress. `tokens_per_day` counts all kinds of tokens when a run ends, for the UTC
+    day on which it began; the output of a stopped or truncated answer is estimated (`RunRecord.estimated_tokens`). A request
+    may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the day's tokens are
+    used up.
     """
 
     requests_per_minute: int | None = None
@@ -74,13 +74,13 @@ class UserLimits:
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "open_runs", "tokens_per_day", "max_tokens"):
             value = getattr(self, name)
-            # 0 could be meant as "none" or as "no limit".
+            # 0 would be ambiguous: "none" or "no limit".
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_LIMIT):
                 raise ConfigurationError(f"{name} must be a whole number from 1 to {MAX_LIMIT}, or left out")
         models: object = self.models
         if models is not None:
             if not isinstance(models, tuple | list) or not models or not all(isinstance(m, str) and m for m in models):
-                raise ConfigurationError("models must be a list of names, and not empty")
+                raise ConfigurationError("models must be a non-empty list of names")
             object.__setattr__(self, "models", tuple(models))
         if type(self.ends_open_runs) is not bool:
             raise ConfigurationError("ends_open_runs must be true or false")
@@ -88,7 +88,7 @@ class UserLimits:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the relay. Runs and quotas belong to an `id`. Without `limits` the user has those of the relay.
+    """A user of the relay. Runs and quotas belong to an `id`. Without `limits` the relay's defaults apply.
 
     An operator may list and stop the runs of others, and read `/metrics`. Raises `ConfigurationError` for an id that is empty,
     too long, or not printable.
@@ -110,10 +110,10 @@ class User:
 
 
 class Tokens:
-    """Tokens, and the users whom they identify; iterating yields the users.
+    """Tokens and the users that they identify; iterating yields the users.
 
-    Each of `tokens` identifies one user, whose id has the first digits of the token's digest. Only digests are kept. Raises
-    `ConfigurationError` for a token that a header field cannot carry.
+    Each of `tokens` identifies one user, whose id contains the first digits of the token's digest. Only digests are kept.
+    Raises `ConfigurationError` for a token that a header field cannot carry.
     """
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
@@ -126,7 +126,7 @@ class Tokens:
         """The user whose token is in these fields (lower-case names): `Authorization: Bearer …`, or `x-api-key`."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = (bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", ""))
-        # A caller cannot choose the digest of what it sends, so the time of this tells nothing about the tokens.
+        # A client cannot choose the digest of its token, so the timing of this lookup reveals nothing about other tokens.
         found = (self._users.get(hashlib.sha256(token.encode()).digest()) for token in given if token)
         return next(filter(None, found), None)
 
@@ -147,7 +147,7 @@ class UserFile(Tokens):
     def reload(self) -> None:
         """Read the file again. If that fails, the users stay as they were, and `ConfigurationError` is raised.
 
-        100,000 users take seconds, so it may be called in another thread than those that look up users.
+        100,000 users take seconds, so it may be called in another thread while users are looked up.
         """
         import tomllib
 
@@ -155,7 +155,7 @@ class UserFile(Tokens):
         try:
             data = tomllib.loads(self.path.read_text(encoding="utf-8"))
             entries = data.get("user")
-            # A file that is being written may be empty for a moment; then no user could use the relay.
+            # A file that is being written may be empty for a moment; that must not lock out all users.
             if not isinstance(entries, list) or not entries:
                 raise ConfigurationError("user is missing; expected a table [[user]] for each user")
             _check_fields(data, {"user", "all"})
@@ -181,7 +181,7 @@ class UserFile(Tokens):
 
 
 def _read_user(entry: dict[str, Any]) -> tuple[bytes, User]:
-    """(digest of the token, user) in a table."""
+    """(digest of the token, user) of a table."""
     token, hashed = entry.pop("token", None), entry.pop("token_sha256", None)
     id, is_operator = entry.pop("id", ""), entry.pop("operator", False)
     user = User(id, _read_limits(entry) if entry else None, is_operator)
@@ -207,7 +207,7 @@ def _check_fields(table: object, known: set[str]) -> None:
 
 
 def _digest(token: object) -> bytes:
-    # An empty token would admit every caller who sends none.
+    # An empty token would admit every client that sends none.
     if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
         raise ConfigurationError("a token must be printable ASCII without spaces, and not empty")
     return hashlib.sha256(token.encode()).digest()
@@ -216,17 +216,18 @@ def _digest(token: object) -> bytes:
 # --- Who sent a request --------------------------------------------------------------------------------------------
 
 Authenticate = Callable[[Scope], Awaitable[User | str | None]]
-"""The embedder's function: an `async def` that gets the ASGI scope of a request. It returns the id of the user, a text; or
-`User(id, UserLimits(…))`, a user with limits of their own; or None for a stranger, who gets a 401. It may raise `Answer`."""
+"""The embedder's function: an `async def` that gets the ASGI scope of a request. It returns the user's id, a string; or
+`User(id, UserLimits(…))` for a user with individual limits; or None for an unknown user, who gets a 401. It may raise
+`Answer`."""
 
 
 async def identify(
     scope: Scope, headers: Mapping[str, str], tokens: Tokens, authenticate: Authenticate | None = None
 ) -> User | None:
-    """The user who sent a request; None where the relay has no users. Raises `Answer`: 401.
+    """The user who sent a request; None if the relay has no users. Raises `Answer`: 401.
 
-    `authenticate` alone decides, if it is given; else a login of the host application (`scope["user"]`), else a token. The
-    refusal names what would be accepted here.
+    If `authenticate` is given, it alone decides; else a login of the host application (`scope["user"]`), else a token. The
+    401 names the accepted credentials.
     """
     if authenticate is not None:
         found = await authenticate(scope)
@@ -239,8 +240,8 @@ async def identify(
         takes_tokens = authenticate is None and any(tokens)
         takes_logins = authenticate is not None or "user" in scope
         ways = ["a login"] * takes_logins + ["a valid token: Authorization: Bearer …, or x-api-key"] * takes_tokens
-        # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field". No scheme that is
-        # registered stands for a login of the host.
+        # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field". No registered
+        # scheme stands for a login of the host.
         challenge = {"www-authenticate": "Bearer" if takes_tokens else "Login"}
         raise Answer(401, "authentication_error", f"the relay needs {', or '.join(ways)}", headers=challenge)
     return user
@@ -250,8 +251,8 @@ def user_of_scope(scope: Scope) -> User | None:
     """The user that the host application put into `scope["user"]`, as Starlette's `AuthenticationMiddleware` does.
 
     It may be an object, a mapping or the id itself. None if its `is_authenticated` is not True. The id is the first of
-    `identity`, `username`, `id`, `sub` and `display_name` that it has: two users may have the same name, so names come last.
-    Raises `ConfigurationError` if it has none of them.
+    `identity`, `username`, `id`, `sub` and `display_name` that it has: two users may have the same name, so names are last.
+    Raises `ConfigurationError` if it has none of these.
     """
     found = scope.get("user")
     if isinstance(found, str):
@@ -273,7 +274,7 @@ def user_of_scope(scope: Scope) -> User | None:
 
 
 def models_of(limits: Sequence[UserLimits]) -> list[str] | None:
-    """The models that are on every list, in the order of the first list; None if there is no list: any model may be named."""
+    """The models that are on every list, in the order of the first list; None if there is no list and any model is allowed."""
     lists = [limit.models for limit in limits if limit.models is not None]
     return [name for name in lists[0] if all(name in names for names in lists)] if lists else None
 
@@ -281,14 +282,14 @@ def models_of(limits: Sequence[UserLimits]) -> list[str] | None:
 def choose(
     request: Mapping[str, Any], defaults: Mapping[str, Any], limits: Sequence[UserLimits], *, is_browser: bool
 ) -> dict[str, Any]:
-    """The request, completed with the relay's choices. Raises `InvalidRequest` for a field that it may not choose so.
+    """The request, completed with the relay's choices. Raises `InvalidRequest` for a choice that is not allowed.
 
-    It may name the models that are on the lists of all `limits`, and ask for no more than any of their `max_tokens`.
-    `defaults` are the relay's `model` and `max_tokens`, for a request that names none, and its `system`.
+    The request may name models that are on the lists of all `limits`, and at most the lowest of their `max_tokens`.
+    `defaults` are the relay's `model` and `max_tokens`, for a request without them, and its `system`.
 
     Any visitor of the page can send a browser's request (every dialect but `messages`). So it gets that `system`, may not
-    exceed that `max_tokens`, and where there is no list may name no other model. A request of `/v1/messages` comes from a
-    program, which has its own system prompt.
+    exceed that `max_tokens`, and without a list may name no other model. A request of `/v1/messages` comes from a program
+    with its own system prompt.
     """
     if is_browser:
         _check_system(request)
@@ -331,7 +332,7 @@ def _check_system(request: Mapping[str, Any]) -> None:
 
 
 def _parts(request: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place, object) of everything that may name a model: the request, its fallbacks and tools, tools that a message adds."""
+    """(path, object) of everything that may name a model: the request, its fallbacks and tools, tools that a message adds."""
     yield "", request
     for name in ("fallbacks", "tools"):
         yield from ((f"{name}.{index}.", item) for index, item in _objects(request.get(name)))
@@ -342,5 +343,5 @@ def _parts(request: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def _objects(items: object) -> list[tuple[int, dict[str, Any]]]:
-    """The objects in a list, with their places."""
+    """The objects in a list, with their indexes."""
     return [(n, item) for n, item in enumerate(items) if isinstance(item, dict)] if isinstance(items, list) else []

@@ -2,26 +2,26 @@
 
 Read in this order:
 
-    recording.py      one exchange, kept so that nothing is lost; the file format
-    variants.py       the same stream in other chunks, other bytes, and at other times; the cut that breaks a parser
-    compose.py        answers that were not recorded: a message, written by hand, becomes a stream
-    texts.py          the texts that deltas add up to, and the bytes of their characters
-    scrub.py          no secret reaches the disk
+    recording.py      one exchange, recorded without loss; the file format
+    variants.py       the same stream with other chunks, bytes and times; the split that breaks a parser
+    compose.py        hand-written messages as streams
+    texts.py          the texts that deltas form, and the bytes of their characters
+    scrub.py          removes secrets from recordings
     answers.py        which recording answers a request, and the answer
     faults.py         everything that can go wrong with an answer
     wire.py           an answer as bytes, silences and an end, with its faults
     fakes.py          connections without a socket
     player.py         recordings, played over HTTP
-    check.py          is a stream correct?
-    explain.py        what came when in a recording, as text
+    check.py          checks whether a stream is correct
+    explain.py        the timeline of a recording, as text
     explain_page.py   the same as an HTML page
-    recorder.py       recording what a client is answered
-    proxy.py          recording for any client that takes a base URL
+    recorder.py       records a client's exchanges
+    proxy.py          records any client that takes a base URL
     fixture.py        the API of one test
     conform.py        the fault matrix of any client, and of any gateway
     virtual_clock.py  an event loop whose clock jumps
     pytest_plugin.py  fixtures and a mark for pytest
-    entry.py          where pytest finds that, without loading rawsse
+    entry.py          the plugin's entry point, which does not load rawsse
 """
 
 from rawsse.replay.answers import *

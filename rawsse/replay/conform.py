@@ -1,17 +1,17 @@
-"""The fault matrix as a tool: what a gateway does to streams, and what a client makes of cuts and faults.
+"""The fault matrix as a tool: how a gateway changes streams, and how a client handles cuts and faults.
 
-    rows = await try_client(["node", "ask.mjs"])                # the client reads ANTHROPIC_BASE_URL, and prints the text
+    rows = await try_client(["node", "ask.mjs"])                # it reads ANTHROPIC_BASE_URL and prints the text
     rows = await try_server(AsyncClient(base_url="https://gateway.example"), model="claude-sonnet-4-5")
-    rows = await try_server(client, model="m", upstream_port=8001)      # the gateway's own upstream is the player there
+    rows = await try_server(client, model="m", upstream_port=8001)      # the gateway's upstream is this port
     print(as_text(rows)); sys.exit(not is_good(rows))
 
-A client must print the whole text and exit with 0, or exit with another code. The worst row is `SILENT`: an answer that was
-cut or changed, and a client that said it was whole. Nothing tells some faults (a lost delta): their rows are `open`.
+A client must print the whole text and exit with 0, or exit with another code. The worst row is `SILENT`: an answer was cut
+or changed, and the client reported success. Some faults cannot be detected (a lost delta): their rows are `open`.
 
-Without its upstream, a gateway's stream is only checked (`check.py`). With `upstream_port`, recordings and faults are played
-there, and what comes out is compared with what went in.
+Without an upstream, a gateway's stream is only checked (`check.py`). With `upstream_port`, recordings and faults are played
+there, and the gateway's output is compared with its input.
 
-A try whose row is wrong or silent is made a second time: only what goes wrong twice is reported as wrong.
+An attempt whose row is wrong or silent is repeated: only repeated failures are reported.
 """
 
 from __future__ import annotations
@@ -44,30 +44,30 @@ from rawsse.sse import Decoder
 
 Verdict: TypeAlias = Literal["right", "wrong", "silent", "open"]
 Wanted: TypeAlias = Literal["whole", "failed", "either", "waits", "open"]
-"""The right ending: the whole answer; an error; one of these; an error, or to wait on; anything."""
+"""The right ending: the whole answer; an error; either of these; an error or further waiting; anything."""
 
 SILENT = "⚠"
 GOOD_STOPS = ("end_turn", "stop")
-"""An answer ended as it should: in the API's words, and in the AI SDK's."""
+"""Normal stop reasons, of the API and of the AI SDK."""
 
 LONG_SECONDS = 5
-"""A wait that a cell mentions."""
+"""The shortest wait that a cell mentions."""
 
 LIMIT = 30.0
-"""Seconds that a client or a gateway may take for one answer."""
+"""The time limit of a client or gateway for one answer."""
 
 MAX_OUTPUT_BYTES = 1024 * 1024
 """How much of a client's output is read."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""How much of an answer is read: it counts as cut there."""
+"""How much of an answer is read. A longer one counts as cut."""
 
 MAX_ROW_CHARS = 160
 PACE = "ttft=0.3,tps=40"
-"""Of the answer that shows whether a gateway holds events back."""
+"""The duration of the answer that shows whether a gateway holds events back."""
 
 AT_ONCE_SECONDS = 0.02
-"""Events that come within less, after a second or more, were held back."""
+"""Events that arrive within less time, after a second or more, were held back."""
 
 
 def _wanted(*rows: tuple[Wanted, str]) -> Mapping[str, Wanted]:
@@ -83,7 +83,7 @@ FAULTS = _wanted(
     ("failed", "garble@event=5 error@event=0 error@event=5 bad-chunk-size@event=5 wrong-content-length=-1000"),
     ("failed", "end@event=0 end@event=5 end@event=-2 status=401 status=429 status=529 html html=200 redirect"),
 )
-"""Faults of the recording `plain`. Its event 5 is a delta of text, the last but one is `message_delta`."""
+"""Faults of the recording `plain`. Its event 5 is a text delta, the last but one is `message_delta`."""
 
 _CLIENT_RECORDINGS = _wanted(
     ("whole", "plain unicode pings thinking redacted-thinking tools citations server-tools"),
@@ -92,7 +92,7 @@ _CLIENT_RECORDINGS = _wanted(
 )
 _CLIENT_REWRITES = _wanted(
     ("whole", "crlf cr blank-lines comments comments-inside retry no-spaces padding lines-of-data"),
-    # Not the Messages API's, or broken in an official SDK: it may be refused.
+    # Not sent by the Messages API, or broken in an official SDK: may be rejected.
     ("either", "bom ids done no-event-lines"),
 )
 _FAILURES = "reset@event=5 close@event=5 end@event=5 end@event=-2 html status=529 status=429,retry-after=7 status=401"
@@ -102,7 +102,7 @@ _ASKED: Mapping[str, Any] = {"max_tokens": 256, "messages": [{"role": "user", "c
 
 
 class Row(NamedTuple):
-    """One try, and its outcome."""
+    """One attempt and its outcome."""
 
     name: str
     verdict: Verdict
@@ -119,17 +119,17 @@ class Case(NamedTuple):
 
 
 OnRow: TypeAlias = Callable[[Row, int], None]
-"""Called for each row as it is made, with the number of rows that there will be."""
+"""Called for each row when it is ready, with the total number of rows."""
 
 
 # --- The words of a cell ------------------------------------------------------------------------------------------------
 
 
 def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int = 1, seconds: float = 0.0) -> str:
-    """In a few words, what became of the answer whose text should be `whole`. `error`: how the client told that it failed."""
+    """A short outcome for the answer whose text should be `whole`. `error`: how the client reported failure."""
     is_whole = text == whole and stop in GOOD_STOPS
     words = error or ("whole" if is_whole else f"{SILENT} {_silent(text, stop, whole)}, no error")
-    # A hundredth more: a sum of floats may be just below what it should be.
+    # A hundredth more: a sum of floats may be slightly too small.
     waited = int(seconds + 0.01)
     after = f" after {waited} s" if waited >= LONG_SECONDS else ""
     return f"{words}{after}{'' if requests == 1 else f', {requests} requests'}"
@@ -151,17 +151,17 @@ _LEGEND: Mapping[Verdict, str] = {
     "open": "not judged: nothing in a stream tells this, or both endings are allowed",
 }
 NAME_CHARS = 30
-"""The width of the names' column. Few names are longer."""
+"""The width of the name column. Few names are longer."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *([each.replace("|", "\\|") for each in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table in Markdown."""
+    """The rows as a Markdown table."""
     return table(["tried", "verdict", "what came"], [(f"`{row.name}`", _MARKS[row.verdict], row.what) for row in rows])
 
 
@@ -171,7 +171,7 @@ def as_line(row: Row) -> str:
 
 
 def totals(rows: Sequence[Row]) -> str:
-    """The meaning of these rows' marks, and a line with the numbers of the rows."""
+    """The meaning of the marks, and a line with the counts."""
     count = Counter(row.verdict for row in rows)
     lines = [f"{_MARKS[verdict]:5}  {words}" for verdict, words in _LEGEND.items() if count[verdict]]
     silent = f"{count['silent']} {SILENT} taken for whole, {count['open']} not judged"
@@ -179,24 +179,24 @@ def totals(rows: Sequence[Row]) -> str:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """The rows, and their totals."""
+    """The rows and their totals."""
     return "\n".join([*map(as_line, rows), totals(rows)])
 
 
 def is_good(rows: Iterable[Row]) -> bool:
-    """Nothing is wrong."""
+    """Whether nothing is wrong."""
     return all(row.verdict in ("right", "open") for row in rows)
 
 
 def _row(name: str, wrong: str, right: str = "", verdict: Verdict = "wrong") -> Row:
-    """A row that is right if nothing is wrong."""
+    """A row that is right if `wrong` is empty."""
     line = " ".join((wrong or right).split())
     line = line if len(line) <= MAX_ROW_CHARS else f"{line[:MAX_ROW_CHARS]}…"
     return Row(name, verdict if wrong else "right", line)
 
 
 async def _confirmed(attempt: Callable[[], Awaitable[list[Row]]]) -> list[Row]:
-    """The rows of an attempt; if one of them is not good, those of a second attempt, with what was wrong only at first."""
+    """The rows of an attempt; if one is not good, those of a second attempt, which mention the first outcome."""
     rows = await attempt()
     if is_good(rows):
         return rows
@@ -218,19 +218,19 @@ class Run(NamedTuple):
 
 
 def client_cases() -> list[Case]:
-    """The answers that a client is given; the first one is whole and has no fault."""
+    """The answers for a client; the first one is complete and has no fault."""
     shipped = shipped_fixtures()
     plain, unicode = shipped["plain"], shipped["unicode"]
     cases = [Case(name, shipped[name], wanted, {}) for name, wanted in _CLIENT_RECORDINGS.items()]
     pieces = ({"segments": how, "segment_seconds": 0.001} for how in ("event", "line-ends", "random:1", "7"))
     cases += [Case(f"unicode, in pieces: {each['segments']}", unicode, "whole", each) for each in pieces]
-    # Of a text in ASCII: a client that cuts characters has its mistake in the rows above, and not in all of these.
+    # In ASCII: a client that splits characters should fail in the rows above, but not in all of these.
     cases += [Case(f"plain, as {how}", plain, each, {"rewrite": how}) for how, each in _CLIENT_REWRITES.items()]
     return cases + [Case(spec, plain, wanted, {"faults": [spec]}) for spec, wanted in FAULTS.items()]
 
 
 def judge_client(case: Case, run: Run) -> Row:
-    """Was this run's ending right?"""
+    """Whether the run ended as it should."""
     whole = message.text.strip() if (message := case.recording.fold()[0].message) else ""
     stop = None if case.wanted in ("failed", "waits") else GOOD_STOPS[0]
     error = "hangs" if run.code is None else f"exit {run.code}" if run.code else ""
@@ -254,11 +254,11 @@ async def try_client(
     jobs: int = 1,
     on_row: OnRow = lambda row, total: None,
 ) -> list[Row]:
-    """Run `command` for each of `client_cases()`, `jobs` of them at a time and each run for at most `limit` seconds. `only`
-    names rows: the others are left out, but for the first.
+    """Run `command` for each of `client_cases()`, `jobs` at a time, each for at most `limit` seconds. `only` selects rows
+    by name; the first row is always included.
 
-    A client that fails with the first, whole answer gets only that row. Raises `OSError` if it cannot be run, and
-    `ConfigurationError` for a name that no row has.
+    If the client fails with the first, complete answer, that is the only row. Raises `OSError` if the command cannot be
+    run, and `ConfigurationError` for an unknown row.
     """
     cases, gate = client_cases(), asyncio.Semaphore(jobs)
     if unknown := [name for name in only if name not in (case.name for case in cases)]:
@@ -284,7 +284,7 @@ async def try_client(
         for task in tasks:
             rows.append(await task)
             on_row(rows[-1], len(cases))
-    finally:  # not a TaskGroup: it would wrap the error of a reader that has gone (`| head`)
+    finally:  # not a TaskGroup: it would wrap the error when the reader has exited (`| head`)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -299,7 +299,7 @@ async def _run(command: Sequence[str], base_url: str, limit: float) -> Run:
     unwanted = ("ANTHROPIC_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(unwanted)}
     env = {**kept, "ANTHROPIC_BASE_URL": base_url, "ANTHROPIC_API_KEY": "any", "PYTHONIOENCODING": "utf-8"}
-    # Files, since a process that outlives the command may hold a pipe open. A session: what the command starts ends with it.
+    # Files, since a process that outlives the command may keep a pipe open. A session, so that child processes can be ended.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=err, env=env, start_new_session=True
@@ -325,7 +325,7 @@ def _output(file: IO[bytes]) -> str:
 
 
 def server_cases() -> list[Case]:
-    """The answers that are played behind a gateway."""
+    """The answers to play behind a gateway."""
     shipped = shipped_fixtures()
     whole = [name for name, recording in shipped.items() if outcome(recording)[1] == "complete"]
     cases = [Case(name, shipped[name], "whole" if name in whole else "failed", {}) for name in shipped]
@@ -335,7 +335,7 @@ def server_cases() -> list[Case]:
 
 
 def judge_stream(got: Recording) -> Iterator[Row]:
-    """Everything that is right and wrong with a stream whose source is not known: a row for each group of `RULES`."""
+    """Check a stream whose source is unknown: a row for each group of `RULES`."""
     findings = check(got)
     for group in _GROUPS:
         found = [each for each in findings if each.rule.startswith(group)]
@@ -348,11 +348,11 @@ def judge_stream(got: Recording) -> Iterator[Row]:
 
 
 def judge_pace(got: Recording, sent: Recording | None = None) -> Row:
-    """Do events come as they are sent? Without `sent`, only an answer that came at once, after a second or more, is wrong."""
+    """Whether events arrive as they are sent. Without `sent`, only a burst after a second or more is wrong."""
     least = AT_ONCE_SECONDS if sent is None else _span(sent) / 2
     words = f"events came over {_span(got):.2f} s of {got.duration:.2f} s"
     words += f"; sent over {_span(sent):.2f} s" if sent else ""
-    verdict: Verdict = "wrong" if sent or got.duration >= 1 else "open"  # a short answer may come at once
+    verdict: Verdict = "wrong" if sent or got.duration >= 1 else "open"  # a short answer may arrive at once
     return _row("pace", f"{words}: they are held back" if _span(got) < least else "", words, verdict)
 
 
@@ -361,7 +361,7 @@ def _span(recording: Recording) -> float:
 
 
 def judge_message(got: Recording, sent: Recording | None = None) -> Row:
-    """Is the answer to a request without `stream` one message, and that of the recording?"""
+    """Whether the answer to a request without `stream` is one message, equal to that of the recording."""
     message = None if got.is_stream else got.message()
     if message is None:
         return _row("without stream", f"status {got.status}, {got.content_type}: not a message in JSON")
@@ -369,13 +369,13 @@ def judge_message(got: Recording, sent: Recording | None = None) -> Row:
 
 
 def judge_refusal(got: Recording) -> Row:
-    """Is a request without messages refused as the API does?"""
+    """Whether a request without messages is rejected as by the API."""
     words = f"status {got.status}, {_error_type(got) or 'no error type'}"
     return _row("a bad request", "" if words == BAD_REQUEST else f"{words}, instead of {BAD_REQUEST}", words)
 
 
 def judge_case(case: Case, got: Recording) -> Row:
-    """Is what came through the gateway what was played?"""
+    """Whether the gateway forwarded the answer that was played."""
     sent, ending = _played(case), outcome(got)[1]
     if case.wanted == "whole":
         return _compared(case.name, sent, got)
@@ -397,7 +397,7 @@ def _played(case: Case) -> Recording:
 
 
 def _error_type(recording: Recording) -> str | None:
-    """The type of the error, of a body in JSON or of an event; None if there is none in the API's form."""
+    """The type of the error in a JSON body or in an event; None if there is no error in the API's form."""
     event = recording.fold()[0].error if recording.is_stream else None
     body = event.raw if event else parse_body(recording.body)
     error = body.get("error") if isinstance(body, dict) and body.get("type") == "error" else None
@@ -418,7 +418,7 @@ def _pings(recording: Recording) -> int:
 
 
 def _changes(sent: Any, got: Any) -> str:
-    """Where a message was changed; a gateway may have ids and model names of its choice."""
+    """Where a message was changed; a gateway may choose ids and model names."""
     found = [each for each in differences(sent, got) if each.path not in ("id", "model")]
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return f"{found[0].path}: sent {found[0].recorded}, came {found[0].asked}{more}" if found else ""
@@ -442,10 +442,10 @@ async def try_server(
     limit: float = LIMIT,
     on_row: OnRow = lambda row, total: None,
 ) -> list[Row]:
-    """Ask the gateway at the client's address, each answer for at most `limit` seconds.
+    """Test the gateway at the client's address, with at most `limit` seconds per answer.
 
-    With `upstream_port`, recordings are played there: the gateway must have `http://127.0.0.1:PORT` as its Messages API. An
-    answer that is not 200 to the first request is the only row. Raises `OSError` if the port is taken.
+    With `upstream_port`, recordings are played there: the gateway must use `http://127.0.0.1:PORT` as its Messages API. If
+    the first request is not answered with 200, that is the only row. Raises `OSError` if the port is taken.
     """
     plain, rows = shipped_fixtures()["plain"], list[Row]()
     sent, cases = (None, []) if upstream_port is None else (pace_by(PACE)(plain), server_cases())
@@ -473,7 +473,7 @@ async def try_server(
             return rows
         await add(lambda got: [judge_message(got, sent)], ask)
         await add(lambda got: [judge_refusal(got)], {name: ask[name] for name in ask if name != "messages"})
-        # Not the first answer: many servers load something for it.
+        # Not the first answer: many servers load something then.
         await add(lambda got: [judge_pace(got, sent)], to_stream, recordings=sent or plain, speed=1.0)
         for case in cases:
             await add(partial(judge_played, case), to_stream, recordings=case.recording, **case.options)
@@ -481,8 +481,8 @@ async def try_server(
 
 
 async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> Recording:
-    """The answer, decoded, as it came; its status is 0 if there was none."""
-    headers = {"accept-encoding": "gzip, deflate"}  # as browsers ask: some gateways compress only then
+    """The decoded answer as it arrived; its status is 0 if there was none."""
+    headers = {"accept-encoding": "gzip, deflate"}  # as browsers send it: some gateways compress only then
     call = client.call("POST", "/v1/messages", kind=RawAnswer, body=body, headers=headers, max_retries=0)
     now = asyncio.get_running_loop().time
     reads, started = list[Read](), now()

@@ -1,15 +1,15 @@
-"""A recording laid out in time: its reads and lines, the events that they complete, the message, the figures.
+"""A recording as a timeline: its reads and lines, the events that they complete, the message, the figures.
 
     print(explain(Recording.load("fixtures/plain.sse.jsonl"), color=sys.stdout.isatty()))
-    print(explain_event(recording, 5))          # one event from the read to the message
+    print(explain_event(recording, 5))          # one event, from the read to the message
 
     timeline = Timeline.of(recording)
     for group in timeline.groups:
         print(group.t, group.event, group.kind, [piece.data for piece in group.pieces])
     timeline.first_content, timeline.gaps, timeline.tokens_per_second, timeline.verdict
 
-`explain` and `explain_event` print a timeline as text for a terminal, `explain_page.py` as HTML. None fails because of the
-content of a recording: the errors and warnings that `check` finds are the `problems` of the lines where it found them.
+`explain` and `explain_event` print a timeline as text for a terminal, `explain_page.py` as HTML. They accept a recording
+with any content: the errors and warnings of `check` are the `problems` of the lines where it found them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LANES: tuple[Lane, ...] = ("message", "text", "thinking", "tool", "ping", "error
 """The subjects of events, in the order in which they are shown."""
 
 MIN_GAP_SECONDS = 0.25
-"""A shorter wait is not a gap: people do not notice it."""
+"""A shorter wait is not a gap: it is not noticeable."""
 
 GAP_FACTOR = 4
 """A gap is at least this many times the median wait of its recording: in a slow stream, every wait is long."""
@@ -47,21 +47,21 @@ WIDTH = 100
 """How wide the text is, in characters."""
 
 MAX_LABELLED_LINES = 20
-"""The most lines that a figure may take: the message of an error may be long."""
+"""The most lines of one figure: an error's message may be long."""
 
 MAX_LAYER_LINES = 100
-"""How many lines are shown of one event's JSON, for example."""
+"""How many lines are shown of, for example, one event's JSON."""
 
 MAX_LAYER_READS = 25
-"""How many reads are shown of one event: each takes four lines and more."""
+"""How many reads are shown of one event: each takes at least four lines."""
 
 MAX_LAYER_CHARS = 2000
-"""How many characters are shown of one event's JSON, for example. Its lines share them; a line has at least `WIDTH`."""
+"""How many characters are shown of, for example, one event's JSON, over all lines; each line gets at least `WIDTH`."""
 
 MAX_OTHERS_CHARS = 80
 """How many characters are shown of the other events in a read, before the event and after it."""
 
-# By the type of the event, of its delta, or of the block that it is about.
+# Keyed by the type of the event, of its delta, or of its block.
 _LANE_OF: Mapping[str, Lane] = {
     **dict.fromkeys(("message_start", "message_delta", "message_stop"), "message"),
     **dict.fromkeys(("text", "text_delta"), "text"),
@@ -69,15 +69,15 @@ _LANE_OF: Mapping[str, Lane] = {
     "ping": "ping",
     "error": "error",
 }
-# For each delta that adds to the message: the field that does.
+# For each delta that adds to the message: the field with the addition.
 _ADDS: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _MARGIN = 24  # time, read, byte
 _LABEL = 19
-# SGR parameters (ECMA-48, 8.3.117): the eight colours that every terminal has, and which its user may have chosen.
+# SGR parameters (ECMA-48, 8.3.117): the eight basic colours, which follow the terminal's theme.
 _COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
 _DIM, _ALARM = "2", "1;31"
 _SGR = re.compile(r"\x1b\[[\d;]*m")
-# Terminals obey control characters; direction marks, and characters without a width, hide or reorder the text around them.
+# Terminals interpret control characters; direction marks and zero-width characters hide or reorder the text around them.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
@@ -93,7 +93,7 @@ class Gap(NamedTuple):
 class Piece(NamedTuple):
     """A line with its end, or the part of it in one read. `read` counts from 1; `start` is the offset of its first byte.
 
-    `is_first`: the read begins with it. `gap` is the long wait before it.
+    `is_first`: the piece begins its read. `gap` is the long wait before it.
     """
 
     read: int
@@ -105,18 +105,18 @@ class Piece(NamedTuple):
 
     @property
     def last(self) -> int:
-        """Its last byte."""
+        """The offset of its last byte."""
         return self.start + len(self.data) - 1
 
     @property
     def text(self) -> str:
-        """The line with its end; ⋯ if it goes on in the next read."""
+        """The line with its end; ⋯ if it continues in the next read."""
         text = self.data.decode("utf-8", "backslashreplace")
         return text if self.data.endswith((b"\r", b"\n")) else f"{text} ⋯"
 
     @property
     def size(self) -> str:
-        """How long it is, in words. In the text, an invalid byte takes four characters."""
+        """Its length in words. In the text, an invalid byte takes four characters."""
         return f"{len(self.data):,} bytes"
 
 
@@ -125,8 +125,8 @@ class Group:
     """Lines that belong together, and the event that they complete.
 
     `event` is the number of the event, from 1; 0 if the lines do not complete one: comments, or lines that the end cut off.
-    `adds` is what the event adds to text, thinking or a tool's input; `says` is other content worth showing. `is_content`: a
-    reader of the answer gets more of it.
+    `adds` is the text that the event adds to text, thinking or a tool's input; `says` is other content worth showing.
+    `is_content`: the event brings content of the answer.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -142,17 +142,17 @@ class Group:
 
     @property
     def t(self) -> float:
-        """When its last byte came."""
+        """When its last byte arrived."""
         return self.pieces[-1].t
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A recording laid out. Times are in seconds since the request was sent.
+    """A recording as a timeline. Times are in seconds since the request was sent.
 
-    `waits` are the waits between reads, and before the end. The wait for the first byte is not among them: the model causes it.
-    `gaps` are the waits that stand out, by the number of the read that ended each (the end counts as one more read): those of
-    at least `MIN_GAP_SECONDS` and `GAP_FACTOR` times the median. `is_cut_off`: the stream ends within an event.
+    `waits` are the waits between reads and before the end. The wait for the first byte is excluded: the model causes it. `gaps`
+    are the waits of at least `MIN_GAP_SECONDS` and `GAP_FACTOR` times the median, keyed by the number of the read that ended
+    each (the end counts as one more read). `is_cut_off`: the stream ends within an event.
     """
 
     recording: Recording
@@ -165,7 +165,7 @@ class Timeline:
 
     @classmethod
     def of(cls, recording: Recording) -> Timeline:
-        """Lay out a recording."""
+        """Build the timeline of a recording."""
         checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
         findings = checker.feed(recording.body)
         times = [*(read.t for read in recording.reads), recording.duration]
@@ -195,11 +195,11 @@ class Timeline:
 
     @property
     def events(self) -> tuple[Group, ...]:
-        """The groups that are events."""
+        """The groups that complete an event."""
         return tuple(group for group in self.groups if group.event)
 
     def event(self, number: int) -> Group:
-        """The event of this number, from 1. Raises `ConfigurationError` if the recording has no such event."""
+        """The event with this number, from 1. Raises `ConfigurationError` if the recording has no such event."""
         events = self.events
         if not 1 <= number <= len(events):
             raise ConfigurationError(f"there is no event {number}: {self.recording.name} has {len(events)}")
@@ -207,7 +207,7 @@ class Timeline:
 
     @property
     def first_content(self) -> Group | None:
-        """The first event from which a reader gets more of the answer: the first token."""
+        """The first event with content of the answer: the first token."""
         return next((event for event in self.events if event.is_content), None)
 
     @property
@@ -332,7 +332,7 @@ def visible(text: str) -> str:
 
 
 def clip(text: str, limit: int, size: str = "", *, with_end: bool = True) -> str:
-    """The text; if it is longer than `limit` characters, its begin, its size (in characters, if none is given) and its end."""
+    """The text; if it is longer than `limit` characters, its beginning, its size (by default in characters) and its end."""
     if len(text) <= limit:
         return text
     mark = f"… ({size or f'{len(text):,} characters'})" + (" …" if with_end else "")
@@ -355,7 +355,7 @@ def _picture(found: re.Match[str]) -> str:
 
 class Layer(NamedTuple):
     """One view of an event, as lines that a printer makes `visible`. `own` is the index of the line with the event's bytes, if
-    other lines have the bytes of other events."""
+    other lines hold bytes of other events."""
 
     name: str
     lines: list[str]
@@ -363,10 +363,9 @@ class Layer(NamedTuple):
 
 
 def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
-    """An event, from the network up: the reads that brought it; its lines; its JSON; the message as it is then.
+    """An event, from the network up: the reads that brought it, its lines, its JSON, and the message after it.
 
-    A recording has the body, but not its HTTP chunks (RFC 9112, 7.1). They are rebuilt as the player sends them: one for each
-    read.
+    A recording has the body, but not its HTTP chunks (RFC 9112, 7.1). They are rebuilt as the player sends them, one per read.
     """
     recording = timeline.recording
     checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
@@ -390,7 +389,7 @@ def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
 
 
 def _chunk(parts: tuple[bytes, bytes, bytes], room: int) -> Layer:
-    """A read as one HTTP chunk: what is before the event, the event's bytes, and what is after them, each on a line."""
+    """A read as one HTTP chunk: the bytes before the event, the event's, and the bytes after it, each on a line."""
     texts = (part.decode("utf-8", "backslashreplace") for part in parts)
     limits = (MAX_OTHERS_CHARS, room, MAX_OTHERS_CHARS)
     before, own, after = map(clip, texts, limits, (f"{len(part):,} bytes" for part in parts))
@@ -399,7 +398,7 @@ def _chunk(parts: tuple[bytes, bytes, bytes], room: int) -> Layer:
 
 
 def _limited(name: str, lines: Sequence[tuple[str, str]]) -> Layer:
-    """A layer of lines with their sizes in words: not too many, and both ends of those that are too long."""
+    """A layer of lines with their sizes in words: a bounded number, with long lines shortened in the middle."""
     shown, more = lines[:MAX_LAYER_LINES], len(lines) - MAX_LAYER_LINES
     note = [f"… and {more} more lines"] if more > 0 else []
     return Layer(name, [*(clip(line, _room(len(shown)), size) for line, size in shown), *note])
@@ -410,7 +409,7 @@ def _room(lines: int) -> int:
 
 
 def in_words(group: Group) -> str:
-    """The event in one line: number, type, block, and what it adds."""
+    """The event in one line: number, type, block, and the text it adds."""
     index = "" if group.index is None else f" [{group.index}]"
     words = (group.kind + index, group.detail, to_json(group.adds) if group.adds else group.says)
     return f"event {group.event}: {' '.join(filter(None, words))}"
@@ -432,8 +431,8 @@ def message_lines(message: Message | None) -> list[str]:
 
 
 def explain(recording: Recording, *, color: bool = False) -> str:
-    """The recording as text: its head, every line with the event that it completes, the figures, and the message. Never raises
-    because of the content of the recording.
+    """The recording as text: its head, every line with the event that it completes, the figures, and the message. Accepts a
+    recording with any content.
     """
     return _text(_lines(Timeline.of(recording)), color=color)
 
@@ -447,14 +446,14 @@ def explain_event(recording: Recording, number: int, *, color: bool = False) -> 
 
 
 def _wrapped(line: str) -> Iterator[str]:
-    """The line made visible, in pieces that are as wide as a layer."""
+    """The line made visible, wrapped to the width of a layer."""
     shown, room = visible(line), WIDTH - _LABEL
     yield from (shown[at : at + room] for at in range(0, max(len(shown), 1), room))
 
 
 def _text(lines: Iterable[str], *, color: bool) -> str:
     text = "".join(f"{line}\n" for line in lines)
-    return text if color else _SGR.sub("", text)  # every other escape was made visible
+    return text if color else _SGR.sub("", text)  # all other escapes have been made visible
 
 
 def _lines(timeline: Timeline) -> Iterator[str]:
@@ -479,7 +478,7 @@ def _lines(timeline: Timeline) -> Iterator[str]:
 
 
 def _layer(name: str, lines: Iterable[str]) -> Iterator[str]:
-    """A name, with its lines beside it."""
+    """A name with its lines next to it."""
     for number, line in enumerate(lines):
         label = " " * _LABEL if number else _paint(_DIM, f"{name:{_LABEL}}")
         yield label + _fit(line, WIDTH - _LABEL)
@@ -488,7 +487,7 @@ def _layer(name: str, lines: Iterable[str]) -> Iterator[str]:
 def _group(group: Group) -> Iterator[str]:
     for piece in group.pieces:
         yield from _gap(piece.gap)
-        # The read and its time stand where it begins; the byte at every line.
+        # The read and its time are shown where it begins; the byte offset on every line.
         begins = f"{piece.t:8.3f}{piece.read:6}" if piece.is_first else " " * 14
         margin = f"{begins}{_paint(_DIM, f'{piece.start:8}')}  "
         if group.event and piece is group.pieces[-1]:

@@ -1,15 +1,15 @@
-"""Turn an answer into a script for the wire: bytes, silences and an end, with the faults of framing and of the network.
+"""Turn an answer into a script for the wire: bytes, silences and an end, with faults of framing and of the network.
 
     script(answer, [Fault.parse("reset@event=1")])
     # (b"HTTP/1.1 200 OK\\r\\n…\\r\\n\\r\\n1f\\r\\nevent: …\\n\\n\\r\\n", End.RESET)
 
-A script is a tuple of steps: bytes are one write, a number is so many seconds of silence, an `End` is the last step. After the
-last step the connection is closed. The seconds of a fault are waited for at any `speed`; those of a recording are divided by
-it, and 0 leaves them out. Framing is that of HTTP/1.1 (RFC 9112, 6 and 7.1).
+A script is a tuple of steps: bytes are one write, a number is a silence in seconds, an `End` is the last step. Then the
+connection is closed. The silences of faults do not depend on `speed`; those of a recording are divided by it, and 0 omits
+them. Framing is that of HTTP/1.1 (RFC 9112, 6 and 7.1).
 
-The head has `connection: close` if the answer comes whole. Nothing announces that a fault or the recording breaks it off.
+The head has `connection: close` if the answer is complete. Nothing announces that a fault or the recording cuts it off.
 
-`Wire` takes a connection over from `rawsse.server`, to end it in ways that HTTP does not allow:
+`Wire` takes a connection over from `rawsse.server` to end it in ways that HTTP does not allow:
 
     wire = Wire(scope["extensions"]["rawsse.wire"])
     await wire.send(b"HTTP/1.1 200 OK\\r\\n")                # one write
@@ -38,22 +38,22 @@ from rawsse.replay.variants import Chunks, recut
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
-"""How many of the last faults without a place a `Schedule` remembers: the first one tells most."""
+"""How many of the last misplaced faults a `Schedule` keeps: the first is the most telling."""
 
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"
 _UNSENT_SECONDS = 0.001
-"""The first wait before the unsent bytes are looked up again; it doubles each time. The system reports no change."""
+"""The first interval of polling for unsent bytes; it doubles each time. The system has no notification for this."""
 
 
 class Stall(float):
-    """The silence of a fault, in seconds. It is not shortened where the answer is behind its times."""
+    """The silence of a fault, in seconds. It is never shortened, even if the answer is late."""
 
 
 Step: TypeAlias = bytes | float | End
 Script: TypeAlias = tuple[Step, ...]
 
 _Item: TypeAlias = Read | float | Fault
-"""A piece of an unfinished script: bytes and their time, a silence, or a fault at its place."""
+"""An item of an unfinished script: bytes and their time, a silence, or a fault."""
 
 
 def script(
@@ -65,16 +65,16 @@ def script(
     segments: Callable[[bytes], Chunks] | None = None,
     speed: float = 0.0,
 ) -> Script:
-    """The steps of this answer on the wire. `segments` cuts the bytes between two faults; each piece is one write.
+    """The steps of this answer on the wire. `segments` splits the bytes between two faults; each piece is one write.
 
-    Faults that edit the body or replace the answer have been applied before. Raises `ConfigurationError` for a fault whose
-    place the answer does not have.
+    Faults that edit the body or replace the answer must already have been applied. Raises `ConfigurationError` for a fault
+    at a place that the answer lacks.
     """
     is_cut = answer.end != "clean"
     placed = [fault for fault in faults if fault.needs_wire and fault.place is not None]
     body = list(_placed(answer.reads, [fault for fault in placed if fault.place and fault.place.unit != "head"]))
     body = list(_gzipped(body, is_cut=is_cut)) if _has(faults, "gzip") else body
-    # A peer that fails does not announce it. Node's fetch takes a cut body for a whole one if the head announced a close.
+    # A failing peer does not announce it. Node's fetch takes a cut body for complete if the head announced a close.
     is_announced = not is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
     head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
@@ -82,7 +82,7 @@ def script(
     if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
         body = list(_chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk"))))
     elif _has(faults, "bad-chunk-size", "no-last-chunk"):
-        raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
+        raise ConfigurationError("this answer has no chunk that could be wrong")
     before = Read(answer.reads[0].t if answer.reads else 0.0, head)
     in_head = list(_placed([before], [fault for fault in placed if fault.place and fault.place.unit == "head"]))
     rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
@@ -92,7 +92,7 @@ def script(
 
 
 def timed(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
-    """The steps of these items: the silences between the reads, at this speed, and the faults that are left."""
+    """The steps of these items: the silences between reads, at this speed, and the remaining faults."""
     before = 0.0
     for item in items:
         if isinstance(item, Read):
@@ -117,7 +117,7 @@ def _has(faults: Iterable[Fault], *kinds: str) -> bool:
 
 
 def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> Iterator[_Item]:
-    """The reads with the faults between them, cut where a fault stands within one."""
+    """The reads with the faults between them; a read is split if a fault is inside it."""
     body = b"".join(read.data for read in reads)
     marks = deque(sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0]))
     at = 0
@@ -136,7 +136,7 @@ def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> Iterator[_Item]:
 
 
 def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> Iterator[_Item]:
-    """RFC 1952, each read flushed so that all of it can be decompressed as soon as it has come."""
+    """RFC 1952, each read flushed, so that it can be decompressed as soon as it arrives."""
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
     last = 0.0
     for item in items:
@@ -150,7 +150,7 @@ def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> Iterator[_Item]:
 
 
 def _headers(answer: Recording, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
-    """The header fields with the length and the coding of the body, true or false as the faults say."""
+    """The header fields with the body's length and coding, which faults may falsify."""
     headers = dict(answer.headers)
     size = sum(len(item.data) for item in body if isinstance(item, Read))
     if _has(faults, "gzip"):
@@ -194,7 +194,7 @@ def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> Iter
 
 
 def _dripped(items: Iterable[_Item], rate: float | None = None) -> Iterator[_Item]:
-    """Byte by byte, with a silence before each, at `rate` bytes per second; None until a `drip` sets it."""
+    """Byte by byte, with a silence before each, at `rate` bytes per second. `rate` is None until a `drip` sets it."""
     for item in items:
         if isinstance(item, Fault) and item.kind == "drip":
             rate = item.number
@@ -206,7 +206,7 @@ def _dripped(items: Iterable[_Item], rate: float | None = None) -> Iterator[_Ite
 
 
 def _joined(head: list[_Item], body: list[_Item]) -> list[_Item]:
-    """The head goes out with the first bytes of the body, as the API's does, unless a fault keeps them apart."""
+    """The head is sent with the first bytes of the body, as by the API, unless a fault is between them."""
     last, first = head[-1], body[0] if body else None
     if isinstance(last, Read) and isinstance(first, Read):
         return [*head[:-1], Read(first.t, last.data + first.data), *body[1:]]
@@ -225,7 +225,7 @@ def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> Iter
 class Schedule:
     """The faults of a server, request by request.
 
-    Raises `ConfigurationError` for a fault that is invalid, or has no place in the answer of any of the recordings.
+    Raises `ConfigurationError` for a fault that is invalid, or that fits the answer of none of the recordings.
     """
 
     def __init__(self, faults: Faults = (), recordings: Sequence[Recording] = ()) -> None:
@@ -233,11 +233,11 @@ class Schedule:
         if self._faults:
             _require_places(self._faults, recordings)
         self._requests = 0
-        self._had = [0] * len(self._faults)  # how many requests had each
+        self._had = [0] * len(self._faults)  # how many requests each was applied to
         self.unused = list(self._faults)
-        """Those that have not been applied to any answer so far."""
+        """The faults that have not been applied to any answer yet."""
         self.misplaced: list[str] = []
-        """The error messages of the last ones that had no place in an answer."""
+        """The error messages of the last faults that did not fit an answer."""
 
     def next(self) -> tuple[Fault, ...]:
         """The faults of the next request."""
@@ -259,17 +259,17 @@ class Schedule:
         self.unused[:] = [fault for fault in self.unused if fault not in faults]
 
     def failed(self, error: ConfigurationError) -> None:
-        """A fault had no place in an answer."""
+        """A fault did not fit an answer."""
         self.misplaced.append(str(error))
         del self.misplaced[:-MAX_KEPT_MISPLACED]
 
 
 def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) -> None:
     streams, others = ([answer_of(recording, is_stream=each) for recording in recordings] for each in (True, False))
-    others += filter(None, [replacement(faults)])  # it has a head, where a fault may be
+    others += filter(None, [replacement(faults)])  # a fault may be in its head
     for fault in faults:
         of_events = fault.place is not None and fault.place.unit == "event"
-        # Alone, or after the others: they may insert the event that it is about.
+        # Alone, or after the others: they may insert the event that it refers to.
         tried = product(streams if of_events else [*streams, *others], ([fault], faults))
         errors = (_misplaced(given, answer) for answer, given in tried)  # until the first answer that has the place
         if recordings and (error := next(errors, "")) and all(errors):
@@ -277,7 +277,7 @@ def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) ->
 
 
 def _misplaced(faults: Sequence[Fault], answer: Recording) -> str:
-    """The error of these faults in that answer; "" if they have a place."""
+    """The error of these faults in that answer; "" if they fit."""
     try:
         script(edited(answer, faults), faults)
     except ConfigurationError as exc:
@@ -286,7 +286,7 @@ def _misplaced(faults: Sequence[Fault], answer: Recording) -> str:
 
 
 def _is_for_any_answer(fault: Fault) -> bool:
-    """It does not concern the events, bytes or chunks of the recording."""
+    """Whether it does not refer to events, bytes or chunks of the recording."""
     if fault.row.answer is not None or fault.kind == "no-last-chunk":
         return False
     return fault.place is None or fault.place.unit == "head"
@@ -301,11 +301,11 @@ class Wire:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._transport = connection.take_over()
-        # The client counts as behind until the system has taken every byte: no reset can overtake one in our own buffer.
+        # Drain every byte to the system before continuing: a reset must not discard bytes in the transport's buffer.
         self._transport.set_write_buffer_limits(high=0)
 
     async def send(self, data: bytes) -> None:
-        """Send `data` in one write, and wait until the system has taken all of it. Raises `ClientDisconnectedError`."""
+        """Send `data` in one write, and wait until the system has accepted all of it. Raises `ClientDisconnectedError`."""
         self._transport.write(data)
         await self._connection.drain()
 
@@ -314,12 +314,12 @@ class Wire:
         self._transport.write_eof()
 
     def end(self) -> None:
-        """Close the connection after all data, unless it is closed already."""
+        """Close the connection after all data, unless it is already closed."""
         if not self._connection.is_gone:
             self._connection.end()
 
     async def reset(self) -> None:
-        """Send RST. It discards what the system has not sent yet, so that is waited for, for `linger_seconds` at most."""
+        """Send RST, which discards unsent data: wait for that first, for at most `linger_seconds`."""
         now = asyncio.get_running_loop().time
         seconds, deadline = _UNSENT_SECONDS, now() + self._connection.limits.linger_seconds
         while not self._connection.is_gone and self._unsent_bytes() and (left := deadline - now()) > 0:
@@ -332,7 +332,7 @@ class Wire:
             self._connection.abort()
 
     def _unsent_bytes(self) -> int:
-        """Bytes that the system has not sent: the client's window is full, or it gathers small pieces. Known on Linux only."""
+        """Bytes that the system has not sent, because the client's window is full or small pieces are coalesced. Linux only."""
         if sys.platform != "linux":
             return 0
         import fcntl

@@ -680,7 +680,7 @@ def test_a_proxy_of_another_type_is_refused_at_once() -> None:
         ({"timeouts": Timeouts(silence=0)}, "timeouts: silence must be a number of seconds above 0, or None, not 0"),
         ({"max_retries": -1}, "retries: max_retries must be a whole number of 0 or more, not -1"),
         ({"retry_policy": RetryPolicy(max_delay=-1)}, "retries: max_delay must be a number of seconds of 0 or more"),
-        ({"limits": PoolLimits(max_idle=-1)}, "pool limits: max_idle must be a whole number from 0 up, not -1"),
+        ({"limits": PoolLimits(max_idle=-1)}, "pool limits: max_idle must be a whole number, 0 or more, not -1"),
     ],
 )
 def test_clocks_retries_and_limits_are_checked_when_a_client_gets_them(options: dict[str, Any], text: str) -> None:

@@ -355,7 +355,7 @@ def test_a_forked_child_has_connections_of_its_own_and_leaves_the_parent_s_alone
     assert run(IN_CHILD + FORKED, base_url) == [
         f"parent {ANSWER_CHARS} 1",
         f"child {ANSWER_CHARS} False",
-        "the process has forked: what was opened in the parent cannot be used in the child",
+        "the process has forked: the child cannot use its parent's connections or streams",
         f"child cancelled {ANSWER_CHARS}",
         "child ended with 0",
         f"parent {ANSWER_CHARS} complete",

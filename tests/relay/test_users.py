@@ -62,7 +62,7 @@ def test_the_least_and_the_largest_limit_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize("models", ["claude-opus-5", [], (), [""], [1], {"a": 1}, 1], ids=repr)
 def test_models_are_a_list_of_names(models: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^models must be a list of names"):
+    with pytest.raises(ConfigurationError, match=r"^models must be a non-empty list of names"):
         UserLimits(models=models)
 
 
@@ -232,7 +232,7 @@ BAD_FILES: Mapping[str, tuple[str, str]] = {
     ),
     "unknown field": (f"{USER}request_per_minute = 5", "user 1 ('ada'): unknown field 'request_per_minute'"),
     "bad limit": (f"{USER}open_runs = 0", "user 1 ('ada'): open_runs must be a whole number from 1"),
-    "bad models": (f'{USER}models = "opus"', "user 1 ('ada'): models must be a list of names"),
+    "bad models": (f'{USER}models = "opus"', "user 1 ('ada'): models must be a non-empty list of names"),
     "bad operator": (f'{USER}operator = "yes"', "user 1 ('ada'): operator must be true or false"),
     "bad limit for all": (f"{USER}[all]\nopen_runs = -1", "[all]: open_runs must be a whole number from 1"),
     "unknown field for all": (f'{USER}[all]\nid = "x"', "[all]: unknown field 'id'"),

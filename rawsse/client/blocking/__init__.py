@@ -5,18 +5,18 @@
             for text in stream.text_stream: ...
 
 There is no thread and no event loop: the async client runs on a network of blocking sockets, in the caller's thread
-(`network.py`). So it works in threads, beside a running event loop (in a notebook), in `atexit`, and in a forked child, which
-opens new connections. Ctrl-C ends the call that it interrupts, with its connection.
+(`network.py`). So it works in threads, alongside a running event loop (in a notebook), in `atexit`, and in a forked child,
+which opens new connections. Ctrl-C ends the interrupted call and its connection.
 
-Any number of threads may use one client. A stream is for one thread at a time, but any thread may close it. The tools of an
-answer run concurrently, each in a thread; a single one runs in the caller's thread. Async functions cannot be tools.
+Any number of threads may use one client. A stream may be used by one thread at a time, but any thread may close it. The tools
+of an answer run concurrently, each in a thread; a single one runs in the caller's thread. Async functions cannot be tools.
 
 Inside `asyncio.run`, asyncio handles the first Ctrl-C, and the second one interrupts the call.
 
 Read in this order:
 
     network.py   the network: blocking sockets
-    facade.py    a blocking class made from an async one
+    facade.py    makes a blocking class from an async one
 """
 
 from rawsse.client.blocking.facade import Facade

@@ -1,13 +1,13 @@
-"""The network of code without async: blocking waits in the caller's thread. No event loop, no thread, no callback.
+"""The network of the blocking client: waits block the caller's thread. No event loop, no other thread, no callback.
 
     network = SocketNetwork()
     link = network.link()
     drive(link.connect(route, TLSContext(), network.now() + 10))
     data = drive(link.read(network.now() + 90))
-    link.abort()                                  # from any thread; a caller that waits gets `Aborted`
+    link.abort()                                  # from any thread; a waiting caller gets `Aborted`
 
 Its coroutines never suspend. So Ctrl-C, signal handlers and tracebacks behave as in any blocking code: `KeyboardInterrupt` is
-raised where the caller waits. Sockets do not block; each wait is a `poll`, which a signal interrupts.
+raised in the waiting call. Sockets do not block; each wait is a `poll`, which a signal interrupts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rawsse.client.network.connect import OnStart, TCPLink, ready
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, in_threads
 
 SLICE_SECONDS = 0.1
-"""The longest wait in one piece where it may not be woken: for a connection, which `abort` cannot wake on every system; for
-everything on Windows; and in the main thread, where Python handles a signal that arrives just before a wait only after it."""
+"""The longest single wait where it may not be woken: while connecting, which `abort` cannot interrupt on every system;
+always on Windows; and in the main thread, where Python handles a signal that arrives just before a wait only after it."""
 
 LONGEST_SECONDS = 24 * 3600.0
-"""The longest wait in one piece elsewhere: `poll` takes milliseconds, and no more than fit into an `int` of C."""
+"""The longest single wait elsewhere: `poll` takes milliseconds as a C `int`."""
 
 _WINDOWS = sys.platform == "win32"
 
@@ -42,7 +42,7 @@ class SocketNetwork:
 
     @staticmethod
     def owner() -> int:
-        """The process."""
+        """The ID of the process."""
         return os.getpid()
 
     def link(self) -> SocketLink:
@@ -54,18 +54,18 @@ class SocketNetwork:
         return SocketSignal()
 
     def post(self, callback: Callable[[], object]) -> None:
-        """Call `callback`: links may be used from any thread."""
+        """Call `callback` at once: links may be used from any thread."""
         callback()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Nothing: between two calls nothing runs here."""
+        """Does nothing: no code runs between two calls."""
         del when
         return lambda: callback
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        """The results of functions that run at once: a single one in the caller's thread, several in a thread each.
+        """The results of functions that run concurrently: a single one in the caller's thread, several in one thread each.
 
-        Stopped, it leaves the threads behind; a single function is waited for.
+        If it is stopped, it does not wait for the threads; a single function runs to its end.
         """
         if len(calls) == 1:
             return [calls[0]()]
@@ -80,7 +80,7 @@ class SocketNetwork:
 
 
 class SocketSignal:
-    """An event that happens once. A lock, and not `threading.Event`: a signal handler may set it in the thread that waits."""
+    """An event that happens once. A lock rather than a `threading.Event`: a signal handler may set it in the waiting thread."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -88,9 +88,9 @@ class SocketSignal:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Let it happen."""
+        """Set it."""
         self._is_set = True
-        with contextlib.suppress(RuntimeError):  # it was set before
+        with contextlib.suppress(RuntimeError):  # already set
             self._lock.release()
 
     async def wait(self, deadline: float) -> bool:
@@ -107,8 +107,8 @@ class SocketLink(TCPLink):
     """A `Link` over TCP without an event loop.
 
     A caller that uses the socket holds a reference to it. `abort` shuts the socket down, which wakes that caller, and drops the
-    link's reference; the socket is closed with the last one. Closing it at once would wake no thread, and the system might give
-    its number to another socket.
+    link's reference; the socket is closed with the last reference. Closing it at once would wake no thread, and the system
+    might reuse its number for another socket.
     """
 
     def __init__(self) -> None:
@@ -116,18 +116,19 @@ class SocketLink(TCPLink):
         self._signal = SocketSignal()
         self._sock: socket.socket | None = None
         self._pid = os.getpid()
-        self._unsent = memoryview(b"")  # of what was written, while the peer takes no more
+        self._unsent = memoryview(b"")  # written, but not yet accepted by the peer
         self._is_aborted = False
 
     async def use(self, sock: socket.socket) -> None:
         """Read and write a connected socket."""
         self._sock = sock
-        if self._is_aborted:  # perhaps by another thread, in this moment
+        if self._is_aborted:  # perhaps by another thread just now
             self.abort()
             raise Aborted
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
-        """Wait until one of the sockets can be written; not longer than `until`, and in slices: `abort` cannot end it."""
+        """Wait until one of the sockets is writable, but not longer than `until`. It waits in slices, because `abort`
+        cannot end it."""
         if self._is_aborted:
             raise Aborted
         ready(socks, max(0.0, min(until - time.monotonic(), SLICE_SECONDS)), to_write=True)
@@ -139,7 +140,7 @@ class SocketLink(TCPLink):
             self._wait(sock, deadline, to_write=bool(self._unsent))
             if (data := self._receive(sock)) is not None:
                 return data
-            with contextlib.suppress(OSError):  # the next `recv` says what is wrong
+            with contextlib.suppress(OSError):  # the next `recv` raises the error
                 self._send(sock)
 
     def read_ready(self) -> bytes | None:
@@ -147,25 +148,25 @@ class SocketLink(TCPLink):
         return self._receive(self._open_socket())
 
     async def write(self, data: bytes, deadline: float) -> None:
-        """Send `data`. Returns early if the peer sends while it takes no more; later reads and writes send the rest."""
+        """Send `data`. Returns early if the peer sends while it reads no more; later reads and writes send the rest."""
         self._unsent = memoryview(bytes(self._unsent) + data if self._unsent else data)
         sock = self._open_socket()
         while not self._send(sock) and not self._wait(sock, deadline, to_write=True):
             pass
 
     def abort(self) -> None:
-        """Drop the connection at once, from any thread. A caller that waits gets `Aborted`."""
+        """Drop the connection at once, from any thread. A waiting caller gets `Aborted`."""
         self._is_aborted = True
         self._signal.set()
         sock, self._sock = self._sock, None
-        if sock is not None and self._pid == os.getpid():  # a forked child would end the connection of its parent
+        if sock is not None and self._pid == os.getpid():  # a forked child would end its parent's connection
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _open_socket(self) -> socket.socket:
         sock = self._sock
         if self._pid != os.getpid():
-            raise RuntimeError("the process has forked: what was opened in the parent cannot be used in the child")
+            raise RuntimeError("the process has forked: the child cannot use its parent's connections or streams")
         if self._is_aborted:
             raise Aborted
         if sock is None:
@@ -173,7 +174,7 @@ class SocketLink(TCPLink):
         return sock
 
     def _send(self, sock: socket.socket) -> bool:
-        """Send as much as the system takes now. True: nothing is left."""
+        """Send as much as the system accepts now. True: nothing is left."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[sock.send(self._unsent) :]
@@ -186,12 +187,13 @@ class SocketLink(TCPLink):
             data = sock.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return None
-        if self._is_aborted:  # the end is that of `shutdown`, not the peer's
+        if self._is_aborted:  # EOF comes from `shutdown`, not from the peer
             raise Aborted
         return data
 
     def _wait(self, sock: socket.socket, deadline: float, *, to_write: bool) -> bool:
-        """Wait until the socket can be read, or written too. True: it can only be read. Raises `Expired`, `Aborted`."""
+        """Wait until the socket is readable or, with `to_write`, writable. True: it is only readable. Raises `Expired`,
+        `Aborted`."""
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -204,6 +206,6 @@ class SocketLink(TCPLink):
 
 
 def _piece(seconds: float) -> float:
-    """How much of a wait to do in one piece."""
+    """The length of the next single wait."""
     is_main = threading.get_ident() == threading.main_thread().ident
     return min(seconds, SLICE_SECONDS if is_main or _WINDOWS else LONGEST_SECONDS)

@@ -1,14 +1,14 @@
 """The network of an event loop.
 
-    network = AsyncioNetwork()                          # of the loop that runs here
+    network = AsyncioNetwork()                          # of the running loop
     link = network.link()
     await link.connect(route, TLSContext(), network.now() + 10)
     await link.write(b"...", network.now() + 120)
     data = await link.read(network.now() + 90)          # or, once it is connected: link.push_to(receive, closed)
     link.abort()
 
-asyncio allocates a block for each read. Its default of 256 KiB would cost three system calls, because the allocator maps,
-shrinks and unmaps so large a block. uvloop reads as much, up to 32 times in one step, unless it is given a smaller buffer.
+asyncio allocates a buffer for each read. Its default of 256 KiB would cost three system calls, because the allocator maps,
+shrinks and unmaps such large blocks. uvloop reads as much, up to 32 times in one step, unless it gets a smaller buffer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rawsse.client.network.connect import OnStart, TCPLink
 from rawsse.client.network.link import READ_BYTES, Aborted, Expired, PushSource, in_threads
 
 PROACTOR_SECONDS = 0.01
-"""How often links of the proactor check whether they are connected: it does not notify them."""
+"""How often links on the proactor poll for a connection: it does not notify them."""
 
 # --- The network ---------------------------------------------------------------------------------------------------
 
@@ -38,12 +38,12 @@ class AsyncioNetwork:
     runs_coroutines = True
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
+        self.loop = asyncio.get_running_loop()  # cached: getting it is a system call on Python 3.11
         self.now = self.loop.time
         self._thread = threading.get_ident()
         self.is_proactor = isinstance(self.loop, getattr(asyncio, "ProactorEventLoop", ()))  # that of Windows
         self._kind = AsyncioLink if isinstance(self.loop, asyncio.BaseEventLoop) else BufferedLink
-        self.buffer = memoryview(bytearray(READ_BYTES))  # for all links: uvloop reads and delivers in one step
+        self.buffer = memoryview(bytearray(READ_BYTES))  # shared by all links: uvloop reads and delivers in one step
 
     @staticmethod
     def owner() -> asyncio.AbstractEventLoop:
@@ -51,7 +51,7 @@ class AsyncioNetwork:
         try:
             return asyncio.get_running_loop()
         except RuntimeError:
-            raise RuntimeError("AsyncClient needs asyncio (it does not run on trio): no event loop runs here") from None
+            raise RuntimeError("AsyncClient needs asyncio (it does not run on trio): no running event loop") from None
 
     def link(self) -> AsyncioLink:
         """A link that is not connected yet."""
@@ -74,10 +74,10 @@ class AsyncioNetwork:
         return self.loop.call_at(when, callback).cancel
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        """The results of functions, each in a thread, and of coroutine functions, each in a task, at once.
+        """The results of functions, each in a thread, and of coroutine functions, each in a task, run concurrently.
 
-        An error is raised when all are over; but the result of a task that something else cancelled is a
-        `concurrent.futures.CancelledError`. Cancelled or stopped, it cancels the tasks and waits for them.
+        An error is raised once all have finished; but the result of a task that something else cancelled is a
+        `concurrent.futures.CancelledError`. If it is cancelled or stopped, it cancels the tasks and waits for them.
         """
         tasks = [self.loop.create_task(self._run(call)) for call in calls]
         is_stopped = False
@@ -85,7 +85,7 @@ class AsyncioNetwork:
         async def stop() -> None:
             nonlocal is_stopped
             is_stopped = True
-            others = [task for task in tasks if task is not asyncio.current_task()]  # one of them may stop all
+            others = [task for task in tasks if task is not asyncio.current_task()]  # the caller of `stop` may be one
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
@@ -112,10 +112,10 @@ class AsyncioSignal:
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
         self._is_set = False
-        self._waiting: asyncio.Future[None] | None = None  # not an `asyncio.Event`, which takes ten times the memory
+        self._waiting: asyncio.Future[None] | None = None  # an `asyncio.Event` takes ten times the memory
 
     def set(self) -> None:
-        """Let it happen; seen at once in the loop's own thread."""
+        """Set it; in the loop's own thread this takes effect at once."""
         self._network.post(self._happen)
 
     def _happen(self) -> None:
@@ -162,11 +162,11 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             raise Aborted
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
-        """Wait until one of the sockets can be written; not longer than `until`."""
+        """Wait until one of the sockets is writable, but not longer than `until`."""
         loop = self._network.loop
         if self._network.is_proactor:
             socks, until = (), min(until, loop.time() + PROACTOR_SECONDS)
-        files = [sock.fileno() for sock in socks]  # the selector looks for a socket by its `repr`
+        files = [sock.fileno() for sock in socks]  # the selector would look up a socket by its `repr`
         for file in files:
             loop.add_writer(file, self._wake)
         try:
@@ -197,7 +197,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         return b"" if self._is_over else None
 
     async def write(self, data: bytes, deadline: float) -> None:
-        """Send `data`. Returns early if the peer sends while it takes no more."""
+        """Send `data`. Returns early if the peer sends while it reads no more."""
         if self._is_aborted:
             raise Aborted
         if self._transport is None or self._transport.is_closing():
@@ -207,7 +207,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             await self._wait(deadline)
 
     def abort(self) -> None:
-        """Drop the connection at once, at any phase. A caller that waits gets `Aborted`."""
+        """Drop the connection at once, in any phase. A waiting caller gets `Aborted`."""
         self._is_aborted = True
         self._set_timer(math.inf)
         with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
@@ -238,13 +238,13 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             self._unread += data
             size = len(self._unread)
             self._tell()
-        else:  # as `_push` does, without a call
+        else:  # `_push`, inlined
             try:
                 self._receive(data)
             except Exception as exc:
                 self._fail(exc)
         if size >= READ_BYTES and self._transport is not None:
-            self._transport.pause_reading()  # uvloop would read on, 32 times in one step
+            self._transport.pause_reading()  # uvloop would keep reading, 32 times in one step
             self._network.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
@@ -258,8 +258,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         is_asyncio_s = isinstance(self._transport, asyncio.Transport) and not self._network.is_proactor
         if isinstance(exc, OSError) and is_asyncio_s and not self._is_aborted:
-            # A write failed, and the peer may have said why before it closed (RFC 9112, 9.5): asyncio does not look, and closes
-            # the socket after this. uvloop has closed it.
+            # A write failed, and the peer may have sent the reason before it closed (RFC 9112, 9.5). asyncio does not read it,
+            # and closes the socket after this call; uvloop has already closed it.
             with contextlib.suppress(OSError):
                 self._unread += self._sock.recv(READ_BYTES)
         self._is_over = True
@@ -278,7 +278,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
     # Waiting -------------------------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        """`read_ready` may have something now."""
+        """`read_ready` may return something now."""
         self._wake()
         if self._watcher is not None:
             self._watcher()
@@ -320,7 +320,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
 
 
 class BufferedLink(AsyncioLink, asyncio.BufferedProtocol):
-    """The same for uvloop, which takes it for a `BufferedProtocol` only if it is not an `asyncio.Protocol`."""
+    """The same for uvloop, which treats a protocol as buffered only if it is not an `asyncio.Protocol`."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint

@@ -1,6 +1,6 @@
-"""The interface of a connection: links to peers, signals, and functions that run at once.
+"""The interface of a connection: links to peers, signals, and functions that run concurrently.
 
-The client is written once, as coroutines that await nothing but a `Link` and a `Signal`. Networks make them: see `connect.py`.
+The client is written once, as coroutines that await nothing but links and signals. Networks make these: see `connect.py`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 READ_BYTES = 64 * 1024
-"""The most that is read from a socket at a time, and that an asyncio link buffers before it lets TCP slow the peer down. One
-`read` returns less than twice as much."""
+"""The most bytes to read from a socket at a time, and to buffer in an asyncio link before backpressure sets in. One `read`
+returns less than twice as much."""
 
 T = TypeVar("T")
 
 
-class Expired(Exception):  # noqa: N818 - between a link and its caller, not a failure
+class Expired(Exception):  # noqa: N818 - a signal to the link's caller, not a failure
     """The deadline of a wait has passed."""
 
 
@@ -50,15 +50,15 @@ class Link(Protocol):
         """The bytes that have arrived, without waiting; None if there are none. Raises `OSError`, `Aborted`."""
 
     async def write(self, data: bytes, deadline: float) -> None:
-        """Send `data`. Returns early if the peer sends while it takes no more: it may have answered. What is unsent then is
-        sent first by later writes, and while a read waits."""
+        """Send `data`. Returns early if the peer sends while it reads no more: it may have answered. Later writes, and
+        reads while they wait, send the rest first."""
 
     def abort(self) -> None:
         """See `Connector.abort`."""
 
 
 class PushSource(Link, Protocol):
-    """A link of an event loop, which can push the bytes that arrive."""
+    """A link in an event loop that can push the bytes that arrive."""
 
     _is_aborted: bool = False
     _is_paused: bool = False
@@ -66,30 +66,31 @@ class PushSource(Link, Protocol):
     _closed: Callable[[Exception | None], None] | None = None
 
     def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
-        """Call `callback` in the loop as soon as there may be more for `read_ready`; with `soon`, in the next step too."""
+        """Call `callback` in the loop when `read_ready` may return more; with `soon`, also in the loop's next step."""
 
     def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """From now on call `receive` with the bytes that arrive, in the loop, at once; `read` may be called after `pull`.
+        """From now on call `receive` in the loop with bytes as they arrive. `read` may be called again after `pull`.
 
         `receive(b"")` means that the peer has closed its side. `closed` is called once, when nothing more will arrive: with
-        None after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
-        link is aborted then: without this guard asyncio would close the connection, and a bug would read as a cut.
+        None after that or after `abort`, with the `OSError` that lost the connection, or with the exception that `receive`
+        raised. Such an exception aborts the link: otherwise asyncio would close the connection, and a bug would look like a
+        truncated stream.
         """
         self._receive, self._closed = receive, closed
         self.watch(self._push)
         self._push()
 
     def pull(self) -> None:
-        """Push no more: bytes that arrive from now on wait for `read`, and `closed` is not called."""
+        """Stop pushing: bytes that arrive from now on wait for `read`, and `closed` is not called."""
         self._closed, self._is_paused = None, False
         del self._receive  # it may hold this link
 
     def pause(self) -> None:
-        """Push no more until `resume`. The link keeps the bytes that arrive, and lets TCP slow the peer down."""
+        """Stop pushing until `resume`. The link buffers the bytes that arrive, and TCP slows the peer down."""
         self._is_paused = True
 
     def resume(self) -> None:
-        """Push on, soon."""
+        """Resume pushing, in a later step of the loop."""
         self._is_paused = False
         self.watch(self._push, soon=True)
 
@@ -107,7 +108,7 @@ class PushSource(Link, Protocol):
 
     def _fail(self, exc: Exception) -> None:
         self.abort()
-        if self._closed is None:  # pulled: nothing else would report it
+        if self._closed is None:  # after `pull`: nothing else would report it
             raise exc
         self._end(None if isinstance(exc, Aborted) else exc)
 
@@ -129,14 +130,14 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline: float = math.inf) -> list[Any]:
-    """The results of the calls. Each runs in a daemon thread, in a copy of the caller's context.
+    """The results of the calls. Each runs in a daemon thread with a copy of the caller's context.
 
-    An error is raised when all are over: of several the first, in the order of the calls. `done` is set then. Raises `Expired`;
-    `Aborted` if something else sets `done` before that.
+    An error is raised once all have finished and `done` is set; of several errors, the one of the earliest call. Raises
+    `Expired`, or `Aborted` if something else sets `done` first.
 
-    Not asyncio's executor: its threads are few, shared with the program, and waited for when it ends. A call that hangs in one
-    would hold up other calls, `asyncio.run` and the interpreter's exit. If no thread can be started (too many, or the
-    interpreter is exiting), the call runs in the caller's.
+    Not asyncio's executor: its threads are few, shared with the program, and joined at exit. A call that hangs would block
+    other calls, `asyncio.run` and the interpreter's exit. If no thread can be started (too many, or the interpreter is
+    exiting), the call runs in the caller's thread.
     """
     results: dict[int, Any] = {}
     errors: dict[int, BaseException] = {}
@@ -168,4 +169,4 @@ async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline:
     finally:
         for thread in threads:
             thread.name = "rawsse call, not waited for"  # the clock of the tests checks that, too
-        errors.clear()  # the traceback of an error holds this frame, which would hold the error
+        errors.clear()  # an error's traceback holds this frame: break the cycle

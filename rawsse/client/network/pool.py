@@ -1,25 +1,25 @@
 """Which connection may carry the next request. Idle ones are reused, and there are never more than `max_connections`.
 
     pool = Pool(network, TLSContext(), PoolLimits(max_connections=10))
-    lease = pool.acquire(route)                    # a place in the pool, or in the queue for one
+    lease = pool.acquire(route)                    # a slot in the pool, or in its queue
     if await lease.granted.wait(deadline):
         link = await lease.connect(deadline)       # ready for one exchange
     lease.give_back(http)                          # the exchange is over: keep the connection if it can carry another
     lease.drop()                                   # or: abort it; at any time, any number of times
     pool.close()
 
-A connection that turns out dead costs the request its answer: a POST cannot always be sent again. So an idle one is checked
-before it is reused, and is not reused when the peer is likely to close it soon.
+A dead connection can cost a request its answer, since a POST cannot always be repeated. So an idle connection is checked
+before reuse, and is not reused when the peer is likely to close it soon.
 
 The end of a chunked body may arrive a few milliseconds after the event that ended the answer, in a separate packet. So an
-idle connection keeps its `ClientConnection`, which reads the late bytes; the next request waits for them a little
+idle connection keeps its `ClientConnection`, which reads the late bytes; the next request waits for them briefly
 (`late_end_seconds`) before it opens a new connection.
 
-A place is held by its `Lease`, not counted: if an interrupted caller loses the lease, the place is free. The pool never waits
-while it holds the lock, and any thread may call a pool whose network allows it.
+A slot is held by its `Lease`, not by a counter: if an interrupted caller loses the lease, the slot is free again. The pool
+never waits while it holds the lock, and any thread may call a pool whose network allows it.
 
-A connection belongs to the event loop that made it. So a client has `Pools`: one for each loop that uses it, or for each
-process without async. The limits apply to each pool.
+A connection belongs to the event loop that made it. So a client has `Pools`: one pool per event loop or, in blocking
+code, per process. The limits apply to each pool.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rawsse.errors import APIError, StreamCancelledError
 from rawsse.http1 import ClientConnection
 
 MAX_LEFTOVER_BYTES = 64 * 1024
-"""The most that may arrive of an answer after its reader has stopped. It is the end of a chunked body: normally 5 bytes."""
+"""The most bytes of an answer that may arrive after its reader has stopped: the end of a chunked body, normally 5 bytes."""
 
 Connect = Callable[[Network], Connector]
 """Makes a link that is not connected yet, in place of the network."""
@@ -51,14 +51,14 @@ DEAD = (OSError, APIError, Aborted)
 
 
 class PoolLimits(NamedTuple):
-    """How many connections there may be, and how long one is kept. None turns `idle_seconds` or `max_age_seconds` off.
+    """How many connections the pool may open, and how long it keeps them. None turns `idle_seconds` or `max_age_seconds` off.
 
-    `max_connections`: open at a time, those being made included; further requests queue. As many as the SDK has: below the 1024
-    descriptors that a process commonly may have. `max_idle`: kept without being in use; 0 keeps none. `idle_seconds`: a
-    connection that was idle for so long is not reused, and is closed when the next call begins or ends; half of the 60 s after
-    which common load balancers drop one, some without notice. `max_age_seconds`: nor is one of this age, so that a change in
-    DNS is followed. `late_end_seconds`: how long a request waits for a connection whose last answer lacks only the end of its
-    body; a new one costs several round trips. 0 does not wait.
+    `max_connections`: connections open or being opened; further requests queue. The default is the SDK's, below the usual limit
+    of 1024 descriptors per process. `max_idle`: idle connections to keep; 0 keeps none. `idle_seconds`: a connection that has
+    been idle for this long is not reused, and is closed when the next call begins or ends; half of the 60 s after which common
+    load balancers drop one, some without notice. `max_age_seconds`: nor is an older connection, so that DNS changes are
+    followed. `late_end_seconds`: how long a request waits for a connection whose last answer lacks only the end of its body; a
+    new one costs several round trips. 0 does not wait.
     """
 
     max_connections: int = 1000
@@ -69,15 +69,15 @@ class PoolLimits(NamedTuple):
 
     def check(self) -> None:
         """Raises `ConfigurationError` for a value that is not a number, or too small."""
-        check_number(self.max_idle, "pool limits: max_idle must be a whole number from 0 up", kind=int)
-        rule = "pool limits: max_connections must be a whole number from 1 up"
+        check_number(self.max_idle, "pool limits: max_idle must be a whole number, 0 or more", kind=int)
+        rule = "pool limits: max_connections must be a whole number, 1 or more"
         check_number(self.max_connections, rule, least=1, kind=int)
         check_seconds("pool limits", idle_seconds=self.idle_seconds, max_age_seconds=self.max_age_seconds)
         check_number(self.late_end_seconds, "pool limits: late_end_seconds must be a number of seconds of 0 or more")
 
 
 class Connection:
-    """A connection, in use or idle. An idle one reads the end of its last exchange with `http`, which finds what is wrong."""
+    """A connection, in use or idle. While it is idle, `http` reads the end of its last exchange and detects violations."""
 
     http: ClientConnection
     expires_at = math.inf
@@ -110,7 +110,7 @@ class Connection:
 
 
 class Lease:
-    """A place in the pool, for one exchange; before `granted`, a place in the queue. The holder must `give_back` or `drop` it.
+    """A slot in the pool for one exchange; before `granted`, a place in the queue. The holder must `give_back` or `drop` it.
 
     `is_reused`: its connection has carried another exchange.
     """
@@ -126,15 +126,15 @@ class Lease:
         self._is_dropped = False
 
     async def connect(self, deadline: float) -> Link:
-        """The connection, ready for an exchange. Raises what `Connector.connect` raises, and `StreamCancelledError` if the pool
-        was closed while this one queued."""
+        """The connection, ready for an exchange. Raises the errors of `Connector.connect`, and `StreamCancelledError` if the
+        pool was closed while the lease was queued."""
         if not self.is_granted:
             raise StreamCancelledError("the client was closed while a call waited for a connection")
         pool, connection = self._pool, self.connection
         if connection is None or not await self._is_ready(connection, deadline):
             self.is_reused = False
             self.connection = connection = Connection(self.route, pool.new_link(), pool.network.now())
-            if self._is_dropped:  # perhaps by another thread, in this moment
+            if self._is_dropped:  # perhaps by another thread just now
                 connection.link.abort()
                 raise Aborted
             connection.link = await connection.link.connect(self.route, pool.tls, deadline)
@@ -154,7 +154,7 @@ class Lease:
         return True
 
     def give_back(self, http: ClientConnection | None) -> None:
-        """End the exchange, whose answer may lack only its end: keep the connection if it can carry another.
+        """End the exchange, whose answer may lack only its end, and keep the connection if it can carry another.
 
         None: it cannot.
         """
@@ -168,7 +168,7 @@ class Lease:
         self._pool.remove(weakref.ref(self), self, keeps=True)
 
     def drop(self) -> None:
-        """Abort the connection and free the place, at once. From any task; from any thread where the network allows it."""
+        """Abort the connection and free the slot at once. From any task; from any thread if the network allows it."""
         self._is_dropped = True
         self._pool.remove(weakref.ref(self), self)
         self.granted.set()
@@ -195,24 +195,24 @@ class Pool:
         self._owner = network.owner()
         self._pid = os.getpid()
         self.idle: dict[Connection, None] = {}
-        """Idle connections; the one that was idle longest is first."""
+        """Idle connections, longest idle first."""
         # Weak references: a lease that an interrupted caller lost is removed.
         self._leases: set[weakref.ref[Lease]] = set()
         self.queue: dict[weakref.ref[Lease], None] = {}
-        """Calls that wait for a connection to be free; the first is the next."""
+        """Calls that wait for a free connection, in order."""
 
     @property
     def is_elsewhere(self) -> bool:
-        """It belongs to an event loop, and another one runs here."""
+        """Whether it belongs to an event loop other than the running one."""
         return self.network.runs_coroutines and self._owner is not self.network.owner()
 
     @property
     def open_connections(self) -> int:
-        """Idle, in use, and being made."""
+        """The number of connections that are idle, in use, or being opened."""
         return len(self.idle) + len(self._leases)
 
     def acquire(self, route: Route, *, fresh: bool = False) -> Lease:
-        """A place for an exchange over `route`: granted at once, or queued. `fresh` demands a new connection. Raises
+        """A slot for an exchange over `route`: granted at once, or queued. `fresh` demands a new connection. Raises
         `RuntimeError` after `close`."""
         with self._lock:
             if self.is_closed:
@@ -223,7 +223,7 @@ class Pool:
             return lease
 
     def close(self) -> None:
-        """Abort all connections, those in use too, and wake the calls in the queue."""
+        """Abort all connections, including those in use, and wake the queued calls."""
         with self._lock:
             self.is_closed = True
             leases = [*self.queue, *self._leases]
@@ -236,7 +236,7 @@ class Pool:
     def remove(self, reference: weakref.ref[Lease], lease: Lease | None = None, *, keeps: bool = False) -> None:
         """End a lease; `lease` is None if an interrupted caller lost it. Its connection is aborted or, with `keeps`, stays idle
         if there is room."""
-        if self._pid != os.getpid():  # a forked child: a thread that is not here may hold the lock for ever
+        if self._pid != os.getpid():  # in a forked child the lock may be held forever by a thread of the parent
             if lease is not None:
                 lease.abort()
             return
@@ -273,8 +273,8 @@ class Pool:
     def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
         """Grant the lease an idle connection or the place for a new one. False if it must wait.
 
-        The newest idle connection is taken: it is the least likely to be closed, and the others may expire. One that lacks the
-        end of its last answer is taken if none is ready. To make room for a new one, the oldest idle one is dropped.
+        The newest idle connection is used: it is the least likely to be closed, and the others may expire. If none is ready,
+        one that lacks the end of its last answer is used. To make room for a new connection, the oldest idle one is dropped.
         """
         idle = None if lease.fresh else self._best(lease.route)
         if idle is not None:
@@ -309,9 +309,9 @@ class Pool:
 
 
 class Pools:
-    """The pools of one client, by the owner of their network: the running event loop, or the process.
+    """The pools of one client, keyed by the owner of their network: the running event loop, or the process.
 
-    After a fork the child makes its own pool and connections; those that it inherits belong to the parent.
+    After a fork the child makes its own pool and connections; inherited ones belong to the parent.
     """
 
     def __init__(self, new_pool: Callable[[Network], Pool], new_network: type[Network]) -> None:
@@ -321,20 +321,20 @@ class Pools:
         self._pools: dict[Any, Pool] = {}
 
     def here(self) -> Pool:
-        """The pool of the loop, or of the process, that this is called in. Raises `RuntimeError` after `close`."""
+        """The pool of the current event loop or process. Raises `RuntimeError` after `close`."""
         owner = self._new_network.owner()
         if (pool := self._pools.get(owner)) is None:
             for loop in [each for each in self._pools.copy() if not isinstance(each, int) and each.is_closed()]:
                 if (closed := self._pools.pop(loop, None)) is not None:
                     closed.close()
             pool = self._pools.setdefault(owner, self._new_pool(self._new_network()))  # another thread may be first
-        if self.is_closed:  # checked last: another thread may close, and not see a pool that is being made
+        if self.is_closed:  # checked last: another thread that closes may miss a pool that is being made
             pool.close()
             raise RuntimeError("the client is closed")
         return pool
 
     def close(self) -> None:
-        """Drop all connections, those in use too; after a fork only those of this process."""
+        """Drop all connections, including those in use; after a fork only those of this process."""
         self.is_closed = True
         for key, pool in self._pools.copy().items():  # other threads may add some
             if key == os.getpid() or not isinstance(key, int):

@@ -90,16 +90,16 @@ def test_the_least_and_none_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"max_connections": 0}, "pool limits: max_connections must be a whole number from 1 up, not 0"),
-        ({"max_connections": 1.5}, "pool limits: max_connections must be a whole number from 1 up, not 1.5"),
-        ({"max_connections": None}, "pool limits: max_connections must be a whole number from 1 up, not None"),
-        ({"max_connections": True}, "pool limits: max_connections must be a whole number from 1 up, not True"),
+        ({"max_connections": 0}, "pool limits: max_connections must be a whole number, 1 or more, not 0"),
+        ({"max_connections": 1.5}, "pool limits: max_connections must be a whole number, 1 or more, not 1.5"),
+        ({"max_connections": None}, "pool limits: max_connections must be a whole number, 1 or more, not None"),
+        ({"max_connections": True}, "pool limits: max_connections must be a whole number, 1 or more, not True"),
         ({"idle_seconds": "5"}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not '5'"),
         (
             {"late_end_seconds": None},
             "pool limits: late_end_seconds must be a number of seconds of 0 or more, not None",
         ),
-        ({"max_idle": -1}, "pool limits: max_idle must be a whole number from 0 up, not -1"),
+        ({"max_idle": -1}, "pool limits: max_idle must be a whole number, 0 or more, not -1"),
         ({"idle_seconds": 0}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not 0"),
         ({"max_age_seconds": -1}, "pool limits: max_age_seconds must be a number of seconds above 0, or None, not -1"),
         ({"idle_seconds": math.nan}, "pool limits: idle_seconds must be a number of seconds above 0, or None, not nan"),
