@@ -1,15 +1,15 @@
 """The command line: `rawsse COMMAND`, also `python -m rawsse COMMAND`. Read in this order:
 
-    terminal.py    text to and from a person; an error in one line, and what helps
-    options.py     options that several commands have, the `.env` file, the client with its key
+    terminal.py    text to and from the user; one-line errors with advice
+    options.py     options that several commands share, the `.env` file, the client with its key
     ask.py         `rawsse ask` and `chat`: one question, or several in turn
-    inspect.py     `rawsse check`, `explain`, `doctor` and `conform`: is this stream right, and what becomes of it on its way?
+    inspect.py     `rawsse check`, `explain`, `doctor` and `conform`: whether a stream is correct; how proxies change it
     servers.py     `rawsse demo`, `serve`, `record` and `replay`
     usage.py       `rawsse usage`: the tokens of each user, and their cost
 
-Here are the parser, and the line and exit code for a failure: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
-Answers go to standard output, everything else to standard error. Each command imports the rooms that it needs, so that
-`rawsse ask` does not load a server.
+This file has the parser, and turns a failure into one line and an exit code: 0 done, 1 the work failed, 2 wrong usage,
+130 interrupted. Answers go to standard output, everything else to standard error. Each command imports only what it
+needs, so that `rawsse ask` does not load a server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code. An error is one line on standard error."""
+    """Run one command and return the exit code. An error is one line on standard error."""
     prepare_streams()
     parser, arguments = _parser(), argparse.Namespace()
     try:
@@ -44,16 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(arguments, "env_file"):
             load_env_file(arguments.env_file)
         if not hasattr(arguments, "port"):
-            write("")  # fails now, and not when an answer has been paid for that cannot be shown
+            write("")  # fail now, not after paying for an answer that cannot be shown
         return DONE if arguments.command(arguments) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        drop_output()  # the reader has gone (`rawsse ask … | head`)
+        drop_output()  # the reader has exited (`rawsse ask … | head`)
         return FAILED
     except ConfigurationError as exc:
         complain(exc)
-        return FAILED if isinstance(exc.__cause__, OSError) else WRONG_USAGE  # a port that is taken is not wrong usage
+        return FAILED if isinstance(exc.__cause__, OSError) else WRONG_USAGE  # a port in use is not wrong usage
     except (RawsseError, OSError) as exc:
         drop_output()
         complain(exc, asked_of(arguments))
@@ -81,7 +81,7 @@ def _parser() -> Parser:
 
 
 class _Version(argparse.Action):
-    """Shows the version, and exits. Loads `importlib.metadata` only then."""
+    """Prints the version and exits. Loads `importlib.metadata` only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import PackageNotFoundError, version

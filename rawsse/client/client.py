@@ -48,25 +48,24 @@ def _random() -> float:
 
 
 class AsyncClient:
-    """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
+    """A client of the Messages API, or of a compatible server at `base_url` (whose path is kept).
 
     Arguments left out are read from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
-    `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
+    `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` take precedence).
 
-    Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
-    them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
-    content has arrived; `retry_policy` has the waits as well.
+    Time: `timeouts` are the five clocks. `timeout`, as in the official SDK, is one number of seconds (`Timeouts.of`), or
+    None for no timeout. `max_retries` is how often a transient failure is retried before content has arrived;
+    `retry_policy` also sets the waits.
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
-    `trust_env=False` reads none of these variables. `connect` makes the links in place of the network (tests:
-    `rawsse.replay.FakeNetwork`).
+    `trust_env=False` ignores these variables. `connect` replaces the network (in tests: `rawsse.replay.FakeNetwork`).
 
-    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
-    is closed.
+    `recorder` records the exchanges, or only the failed ones: see `rawsse.replay.Recorder`. Its files are complete when the
+    client is closed.
 
-    `strict=False` reads streams whose events arrive in an order that the API does not allow, as some gateways send them. The
-    `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
+    `strict=False` accepts streams with events in an invalid order, as some gateways send them. The `max_…_bytes` limit what
+    a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `async with AsyncClient() as client`, or call `aclose()`. One client is enough for a program: its connections are
     pooled.
@@ -107,7 +106,7 @@ class AsyncClient:
         headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
         self._endpoint = Endpoint(base_url, credential(api_key, auth_token), headers)
         settings = CallSettings(
-            request=RequestData("GET", "", "", ()),  # each call has another, and its route
+            request=RequestData("GET", "", "", ()),  # replaced for each call, as is the route
             route=Route(self._endpoint.origin),
             observer=recorder,
             max_head_bytes=max_head_bytes,
@@ -128,17 +127,17 @@ class AsyncClient:
 
     @cached_property
     def messages(self) -> AsyncMessages:
-        """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`; and the same
-        with their responses, in `with_raw_response` and `with_streaming_response`.
+        """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`.
+        `with_raw_response` and `with_streaming_response` have the same calls together with their responses.
 
-        `help(client.messages)` has the arguments of each, `pydoc rawsse.client.resources` those that all of them take.
+        `help(client.messages)` lists the arguments of each, `pydoc rawsse.client.resources` the common ones.
         """
         return AsyncMessages(self)
 
     @cached_property
     def models(self) -> AsyncModels:
-        """The models that can be asked: `list` and `retrieve`; and the same with their responses, in `with_raw_response` and
-        `with_streaming_response`. `help(client.models)` has their arguments."""
+        """The available models: `list` and `retrieve`, also in `with_raw_response` and `with_streaming_response`.
+        `help(client.models)` lists their arguments."""
         return AsyncModels(self)
 
     @cached_property
@@ -148,20 +147,20 @@ class AsyncClient:
 
     @property
     def base_url(self) -> str:
-        """Where requests go."""
+        """The base URL of requests."""
         return self._endpoint.base_url
 
     @property
     def has_credential(self) -> bool:
-        """There is a key or a token."""
+        """Whether the client has a key or a token."""
         return self._endpoint.credential is not None
 
     def is_closed(self) -> bool:
-        """`close()` was called."""
+        """Whether `close()` was called."""
         return self._pools.is_closed
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_endpoint"):  # a traceback shows a client whose `__init__` failed
+        if not hasattr(self, "_endpoint"):  # in a traceback, if `__init__` failed
             return object.__repr__(self)
         key = "with a key" if self.has_credential else "without a key"
         return f"<{type(self).__name__} for {self._endpoint.origin}{self._endpoint.prefix}, {key}>"
@@ -174,7 +173,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End every open stream, and drop every connection. A later call raises `RuntimeError`."""
-        self._pools.is_closed = True  # first: a call that another thread begins now is refused, or is in `_calls`
+        self._pools.is_closed = True  # first: a call that another thread begins now is rejected, or is in `_calls`
         for reference in self._calls.copy():
             if (call := reference()) is not None:
                 call.end()
@@ -197,9 +196,9 @@ class AsyncClient:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """A client with some options changed; `default_headers` are added to those it has.
+        """A copy of the client with some options changed; `default_headers` are added.
 
-        It shares the connections of this one: closing one closes the other.
+        It shares this client's connections: closing one closes the other.
         """
         endpoint, other = self._endpoint, copy.copy(self)
         api_key, auth_token = map(Hidden.of, (api_key, auth_token))
@@ -216,8 +215,8 @@ class AsyncClient:
     copy = with_options
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> Conversation:
-        """A conversation, whose history can be sent at any time. Arguments as for `Conversation`."""
-        from rawsse.client.tools.conversation import Conversation  # a program without conversations does not load it
+        """A conversation whose history is always valid to send. Arguments as for `Conversation`."""
+        from rawsse.client.tools.conversation import Conversation  # loaded only by programs with conversations
 
         return Conversation(self, model=model, max_tokens=max_tokens, **options)
 
@@ -250,7 +249,8 @@ class AsyncClient:
         return call
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        """The results of functions that run at once, each in a thread; coroutine functions run in tasks. See `Network.run`."""
+        """The results of functions that run concurrently, each in a thread; coroutine functions run in tasks. See
+        `Network.run`."""
         return await self._network().run(calls, on_start)
 
 
@@ -262,7 +262,7 @@ def _changed(
     strict: bool | None = None,
     policy: RetryPolicy | None = None,
 ) -> CallSettings:
-    """The settings with the given changes; None leaves one as it is, but for `timeout`, where it means no clock."""
+    """The settings with the given changes. None keeps a setting, except for `timeout`, where it means no timeout."""
     if not isinstance(timeout, NotGiven):
         if timeouts is not None:
             raise ConfigurationError("give timeouts or timeout, not both")

@@ -1,9 +1,8 @@
 """One HTTP/1.1 connection, in either role: bytes in and events out, messages in and bytes out (RFC 9112).
 
-h11 parses the heads that are received: it gets a whole head, checked for its size, and is dropped with the event that it
-returns. A head in which nothing is unusual is read without it, which takes a tenth of the time. The rest is done here: writing
-heads, framing bodies, and deciding whether the connection can be used again. The package's docstring shows how to use both
-roles.
+h11 parses the heads that are received: each gets its own h11 connection, after its size has been checked. A plain head
+is parsed without h11, which takes a tenth of the time. The rest is done here: writing heads, framing bodies, and
+deciding whether the connection can be reused. The package's docstring shows how to use both roles.
 
     headers = Headers([("Content-Type", "text/event-stream"), ("Vary", "Origin"), ("Vary", "Accept")])
     headers["content-type"], headers["vary"], headers.get_all("vary")      # "text/event-stream", "Origin, Accept", [...]
@@ -20,15 +19,14 @@ from rawsse.errors import APIError, BodyTooLargeError, HeadTooLargeError, HTTPPr
 from rawsse.http1.codings import ChunkedReader, SizedReader
 
 MAX_HEAD_BYTES = 32 * 1024
-"""Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that, for
-responses from gateways which add their own fields (CSP, cookies, traces)."""
+"""Start line and header fields together. Precedents: node 16 KiB, tomcat and nginx 8 KiB a line, h11 16 KiB. Twice that,
+because gateways add fields to responses (CSP, cookies, traces)."""
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""A request's body. The Messages API itself takes 32 MB."""
+"""A request's body. The Messages API accepts 32 MB."""
 
 MAX_PIPELINED_BYTES = 64 * 1024
-"""How much a server holds of the requests that it received before it answered the current one. Above that, the caller stops
-reading."""
+"""How much a server buffers of pipelined requests. Above that, the caller stops reading."""
 
 RawHeaders = Sequence[tuple[str, str]]
 Head = TypeVar("Head")
@@ -44,16 +42,16 @@ _HOST = r"(\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?
 _ORIGIN_FORM = r"/[!$-;=?-~]*"
 _ABSOLUTE_FORM = r"(?i)https?://([^/?]*)(.*)"
 
-# A head as nearly all are: HTTP/1.1, and in each field printable ASCII with one blank before it.
+# A plain head, as nearly all are: HTTP/1.1, and each field value printable ASCII after one space.
 _PLAIN_FIELDS = r"\r\n((?:[-0-9A-Za-z]+: (?! )[ -~]*(?<! )\r\n)+)\r\n"
 _FIELD = r"([^:]+): (.*)\r\n"
 
-# The part of a message that is next; nothing, after an error.
+# The next part of a message; "" after an error.
 _HEAD, _BODY, _END, _NOTHING = "head", "body", "end", "nothing"
 
 
 def host_name(host: str) -> str | None:
-    """The name or address in the value of a `Host` field, in lower case and without port and brackets; None: it is invalid."""
+    """The name or address in the value of a `Host` field, in lower case, without port and brackets; None if it is invalid."""
     match = re.fullmatch(_HOST, host)
     name = match[1].lower() if match else None
     if name is None or not name.startswith("["):
@@ -72,8 +70,8 @@ def host_name(host: str) -> str | None:
 class Headers(Mapping[str, str]):
     """The header fields of one message: a case-insensitive mapping, in the order received.
 
-    A name that is repeated reads as one value joined with `, ` (RFC 9110, 5.2); `get_all` keeps the values apart, and
-    `raw` is the list of (lower-case name, value) pairs, not to be changed.
+    The values of a repeated name are joined with `, ` (RFC 9110, 5.2); `get_all` returns them separately, and `raw` is
+    the list of (lower-case name, value) pairs, which must not be changed.
     """
 
     __slots__ = ("_values", "raw")
@@ -132,7 +130,7 @@ class Response(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A piece of the body: all that was received of it since the last one. Where it is cut has no meaning."""
+    """A piece of the body: everything received since the last one. Its boundaries have no meaning."""
 
     data: bytes
 
@@ -153,11 +151,11 @@ class ConnectionClosed(NamedTuple):
 
 
 class _Connection(Generic[Head]):
-    """The part that is common to the two roles: receiving a message, and reuse. `Head` is the event that begins a message."""
+    """Common to both roles: receiving a message, and reuse. `Head` is the event that begins a message."""
 
     # RFC 9110, 5.5: "CR, LF, or NUL characters are invalid and dangerous", and of the others "recipients MAY retain such
-    # characters for the sake of robustness": those of a response are retained. h11 would find these, but in quadratic time:
-    # over a head that is 32 KiB of blanks and then a NUL it takes two seconds.
+    # characters for the sake of robustness": in a response they are retained. h11 also detects these, but in quadratic
+    # time: 32 KiB of blanks and then a NUL take two seconds.
     _refused_bytes = b"\0\v\f"
 
     # The start line and the fields. An interim response is not plain.
@@ -166,8 +164,8 @@ class _Connection(Generic[Head]):
     def __init__(self, max_head_bytes: int, max_body_bytes: int | None) -> None:
         self._max_head_bytes = max_head_bytes
         self._max_body_bytes = max_body_bytes
-        self._unread = b""  # received, and not returned in an event yet
-        self._searched = 0  # bytes of `_unread` that are known to hold no end of a head
+        self._unread = b""  # received, but not yet returned in an event
+        self._searched = 0  # how many bytes of `_unread` have been searched for the end of a head
         self._saw_eof = False
         self._must_close = False
         self._start()
@@ -181,7 +179,7 @@ class _Connection(Generic[Head]):
 
     @property
     def is_reusable(self) -> bool:
-        """Both messages are complete and the connection may carry another exchange: call `start_next_cycle`."""
+        """Whether both messages are complete and the connection may carry another exchange: call `start_next_cycle`."""
         return self._receiving is self._sending is _END and not self._must_close
 
     def start_next_cycle(self) -> None:
@@ -191,9 +189,9 @@ class _Connection(Generic[Head]):
         self._start()
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the peer; `b""` says that it closed its side. Bytes after an error are dropped.
+        """Receive bytes from the peer; `b""` means that it closed its side. Bytes after an error are dropped.
 
-        Take all events before the next call: bytes that wait are copied each time.
+        Call `next_event` until it returns None before the next call: unread bytes are copied each time.
         """
         if not data:
             self._saw_eof = True
@@ -201,12 +199,12 @@ class _Connection(Generic[Head]):
             self._unread += data
 
     def next_event(self) -> Head | Data | EndOfMessage | None:
-        """The next event of the peer's message, or None: more bytes are needed, or this side has to send first.
+        """The next event of the peer's message, or None if more bytes are needed or this side has to send first.
 
-        Everything received of a body is one `Data`; `EndOfMessage` follows it. Raises `HTTPProtocolError` if the peer
-        violates HTTP (`status_hint` is the answer of a server) or closes before the end of its message (`by_close` is set),
-        `HeadTooLargeError` (a server answers 431), and in a server `BodyTooLargeError` (413; at once if `Content-Length` is
-        too large). After an error nothing more is read.
+        All received bytes of a body are one `Data`; `EndOfMessage` follows it. Raises `HTTPProtocolError` if the peer
+        violates HTTP (`status_hint` is the status for a server's response) or closes before the end of its message
+        (`by_close` is set), `HeadTooLargeError` (431), and in a server `BodyTooLargeError` (413; at once if
+        `Content-Length` is too large). After an error nothing more is read.
         """
         try:
             if self._receiving is _BODY:
@@ -237,14 +235,14 @@ class _Connection(Generic[Head]):
         """The head of the peer's next message."""
 
     def _take_head(self) -> bytes | None:
-        """The next head with its empty line; None if its end has not been received."""
+        """The next head with its empty line; None if it is incomplete."""
         unread = self._unread
         match = _END_OF_HEAD.search(unread, self._searched)
         size = match.end() if match else len(unread)
         if size > self._max_head_bytes:
             limit = self._max_head_bytes
             raise HeadTooLargeError(f"the head is larger than max_head_bytes ({limit})", limit=limit)
-        if unread and unread[0] <= 0x20:  # rejected at the first byte: the head of a TLS peer would never end
+        if unread and unread[0] <= 0x20:  # rejected at the first byte: a peer that speaks TLS would never end its head
             raise HTTPProtocolError("not HTTP/1.1: invalid first byte of a head")
         if match is None:
             if self._saw_eof:
@@ -258,7 +256,7 @@ class _Connection(Generic[Head]):
         return head
 
     def _parse(self, head: bytes, is_request: bool) -> tuple[str, str, Headers, str]:
-        """Both parts of a head's start line (method and target, or status and reason), the fields, and the HTTP version."""
+        """The two parts of the start line (method and target, or status and reason), the fields, and the HTTP version."""
         if plain := re.fullmatch(self._plain_head, head.decode("latin-1")):
             first, second, fields = plain.groups()
             headers = Headers(re.findall(_FIELD, fields))
@@ -266,16 +264,16 @@ class _Connection(Generic[Head]):
             is_framed = length.isdigit() and len(length) <= 20 and coding == "chunked"
             if is_framed and len(headers) == len(headers.raw) and ("host" in headers or not is_request):
                 return first, second, headers, "1.1"
-        import h11  # takes a third as long to import as all of rawsse, and plain heads do not need it
+        import h11  # slow to import (a third of rawsse's own time), and plain heads do not need it
 
         parser = h11.Connection(h11.SERVER if is_request else h11.CLIENT)
-        if not is_request:  # h11 takes interim responses only after a request, and any will do
+        if not is_request:  # h11 accepts interim responses only after a request; any will do
             parser.send(h11.Request(method="GET", target="/", headers=[("host", "h11")]))
         try:
             parser.receive_data(head)
             event: Any = parser.next_event()
         except h11.RemoteProtocolError as exc:
-            # h11 quotes the whole line that it rejects, which may hold a key: `illegal header line: bytearray(b'...')`.
+            # h11 quotes the whole rejected line, which may contain a key: `illegal header line: bytearray(b'...')`.
             text = f"not HTTP/1.1: {str(exc).partition(': b')[0]}"
             raise HTTPProtocolError(text, status_hint=exc.error_status_hint) from None
         start = (event.method, event.target) if is_request else (b"%d" % event.status_code, event.reason)
@@ -292,7 +290,7 @@ class _Connection(Generic[Head]):
             self._must_close = True
 
     def _expect_body(self, headers: Headers, default: int | None) -> None:
-        """Read from the header fields where the body ends; `default` is its length if they have none."""
+        """Determine the body's framing from the header fields; `default` is the length if they specify none."""
         self._receiving = _BODY
         if "transfer-encoding" in headers:  # chunked: h11 rejects all others
             self._body = ChunkedReader()
@@ -309,8 +307,8 @@ class ClientConnection(_Connection[Response]):
     """One connection to a server: one exchange after another, while `is_reusable`.
 
     `host` is the value of the `Host` field (with the port, unless it is the default of the scheme). `max_head_bytes` bounds a
-    response's head. A response's body has no bound here: it is returned in pieces and never accumulated. `next_event` returns
-    `Response`, `Data`, `EndOfMessage`, or None.
+    response's head. A response's body is not bounded here: it is returned in pieces and never accumulated. `next_event`
+    returns `Response`, `Data`, `EndOfMessage`, or None.
     """
 
     def __init__(self, host: str, *, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
@@ -319,26 +317,25 @@ class ClientConnection(_Connection[Response]):
 
     @property
     def is_reusable(self) -> bool:
-        """Both messages are complete, neither side has closed or asked to, and no byte follows the response."""
+        """Whether both messages are complete, neither side has closed or asked to, and no byte follows the response."""
         return super().is_reusable and not (self._saw_eof or self._unread)
 
     @property
     def is_nearly_reusable(self) -> bool:
         """`is_reusable`, or only the end of the response's body is missing.
 
-        True from the response's head on, unless the body ends with the connection or either side has closed or asked to. How
-        much of the body is missing is for the caller to know: after the last of its data (`message_stop`) it can only be the
-        last chunk and the trailers. Late bytes go to `receive_data`, and then `next_event` is called until None: if the body
-        has ended and nothing followed it, `is_reusable` is now true; if it was cut, broken or followed by anything, both are
-        false.
+        True from the response's head on, unless the body ends with the connection or either side has closed or asked to. The
+        caller must know that only the end is missing: after `message_stop`, that is the last chunk and the trailers. Pass
+        late bytes to `receive_data`, and call `next_event` until it returns None. If the body has ended and nothing followed
+        it, `is_reusable` is now true; if it was truncated, malformed or followed by anything, both are false.
         """
         if self._receiving is not _BODY:
             return self.is_reusable
         return not (self._saw_eof or self._must_close)
 
     def take_chunk(self, data: bytes) -> bytes | None:
-        """The data of a chunk of the response's body, if `data` is one whole chunk and nothing is pending: a short way for
-        the most frequent read. None: nothing has changed; give it to `receive_data`."""
+        """A fast path for the most frequent read: the chunk's data, if `data` is one whole chunk of the response's body
+        and nothing is pending. None: nothing has changed; pass `data` to `receive_data`."""
         size, _, rest = data.partition(b"\r\n")
         if size != b"%x" % (len(rest) - 2) or not rest.endswith(b"\r\n") or not self.is_between_chunks:
             return None
@@ -346,7 +343,7 @@ class ClientConnection(_Connection[Response]):
 
     @property
     def is_between_chunks(self) -> bool:
-        """A chunk of the response's body, or its end, is next, and not a byte of it has arrived."""
+        """Whether a chunk of the response's body, or its end, is next and no byte of it has arrived."""
         is_chunked = self._receiving is _BODY and type(self._body) is ChunkedReader
         return is_chunked and not (self._body.left or self._unread or self._saw_eof)
 
@@ -356,12 +353,12 @@ class ClientConnection(_Connection[Response]):
         return self._unread
 
     def send_request(self, method: str, target: str, headers: RawHeaders, body: bytes = b"") -> bytes:
-        """The bytes of a whole request. `Host` and, where there is a body, `Content-Length` are added.
+        """The bytes of a whole request. `Host` and, with a body, `Content-Length` are added.
 
-        Raises `HTTPUsageError` for a field that is invalid or decides the framing, and before the end of the last exchange.
+        Raises `HTTPUsageError` for a field that is invalid or affects the framing, and before the end of the last exchange.
         """
         if self._sending is not _HEAD:
-            raise HTTPUsageError("a request cannot be sent before the end of the exchange")
+            raise HTTPUsageError("a request cannot be sent before the end of the current exchange")
         # RFC 9112, 3: request-line = method SP request-target SP HTTP-version
         if not _NAME.fullmatch(method) or not (target.isascii() and target.isprintable() and target) or " " in target:
             raise HTTPUsageError("invalid method or target of a request")  # not quoted: a query may hold a key
@@ -409,7 +406,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
     """One connection from a client: one exchange after another, while `is_reusable`.
 
     `max_head_bytes` bounds a request's head, `max_body_bytes` its body; above `max_pipelined_bytes`, `is_full` is true and
-    the caller stops reading. After any error the next response says `Connection: close`. `next_event` returns `Request`,
+    the caller stops reading. After any error the next response has `Connection: close`. `next_event` returns `Request`,
     `Data`, `EndOfMessage`, `ConnectionClosed`, or None.
     """
 
@@ -428,24 +425,24 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
 
     def _start(self) -> None:
         super()._start()
-        self._version = "1.0"  # of the request; until its head is received, the least that a client may understand
+        self._version = "1.0"  # of the request; until its head is received, the lowest that a client may support
         self._is_chunked = False  # the response, while its body is sent
         self._has_no_body = False  # the response
-        self._unsent: int | None = None  # missing bytes of a response's body with a length
+        self._unsent: int | None = None  # remaining bytes of a response's body with a length
 
     @property
     def is_full(self) -> bool:
-        """More than `max_pipelined_bytes` arrived before their turn: stop reading until the next cycle."""
+        """Whether more than `max_pipelined_bytes` are buffered: stop reading until the next cycle."""
         return self._receiving is _END and len(self._unread) > self._max_pipelined_bytes
 
     @property
     def is_idle(self) -> bool:
-        """Between two exchanges: no byte of the next request's head has been received."""
+        """Whether no byte of the next request has been received between two exchanges."""
         return self._receiving is _HEAD and not self._unread
 
     @property
     def can_respond(self) -> bool:
-        """No response head has been sent for the current request."""
+        """Whether no response head has been sent for the current request."""
         return self._sending is _HEAD
 
     def _next_head(self) -> Request | ConnectionClosed | None:
@@ -476,7 +473,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         return Request(method, target, headers, version)
 
     def send_continue(self) -> bytes:
-        """The bytes of `100 Continue` if the client waits with its body for it (RFC 9110, 10.1.1), else nothing."""
+        """The bytes of `100 Continue` if the client waits for it before its body (RFC 9110, 10.1.1), else nothing."""
         is_waiting = self._expects_continue and self._receiving is _BODY and self._sending is _HEAD
         self._expects_continue = False
         return b"HTTP/1.1 100 Continue\r\n\r\n" if is_waiting else b""
@@ -488,7 +485,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         `HTTPUsageError`.
         """
         if self._sending is not _HEAD:
-            raise HTTPUsageError("a response head was sent already")
+            raise HTTPUsageError("a response head has already been sent")
         if not 200 <= status < 1000:
             raise HTTPUsageError(f"invalid status of a response: {status}")
         given = Headers(headers)
@@ -540,7 +537,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
 
 
 def _located(method: str, target: str, headers: Headers) -> tuple[str, Headers]:
-    """The target in origin-form, or `*`, and the fields with the host of the request (RFC 9112, 3.2 and 3.3)."""
+    """The target in origin-form or `*`, and the fields with the request's host (RFC 9112, 3.2 and 3.3)."""
     if host_name(headers.get("host", "")) is None:
         raise HTTPProtocolError("not HTTP/1.1: invalid Host")
     if absolute := re.fullmatch(_ABSOLUTE_FORM, target):
@@ -578,7 +575,7 @@ def _head(start_line: str, fields: RawHeaders) -> bytes:
         if not _NAME.fullmatch(name):
             raise HTTPUsageError(f"invalid name of a header field: {quote(name)}")
         if not _VALUE.fullmatch(value):
-            # Only a character is quoted: the value may be a key that was read from a file with the end of its line.
+            # Only one character is quoted: the value may be a key that was read from a file with its line end.
             if wrong := re.search(r"[^\t -~\x80-\xff]", value):
                 raise HTTPUsageError(f"the value of {name} may not have {wrong[0]!r} at position {wrong.start()}")
             raise HTTPUsageError(f"the value of {name} may not begin or end with a blank")
@@ -587,7 +584,7 @@ def _head(start_line: str, fields: RawHeaders) -> bytes:
 
 
 def _reason(status: int) -> str:
-    from http import HTTPStatus  # 0.6 ms, which only servers need
+    from http import HTTPStatus  # takes 0.6 ms, and only servers need it
 
     try:
         return HTTPStatus(status).phrase

@@ -3,10 +3,10 @@
 Read in this order:
 
     lens.py          attribute access to a JSON object, without copying it
-    partial_json.py  the best reading of an unfinished JSON text, in linear time
-    content.py       the message, its content blocks (also under construction) and its usage; which of them may be sent back
+    partial_json.py  a parser of incomplete JSON, in linear time
+    content.py       the message, its content blocks and its usage; what the API accepts as history
     events.py        one server-sent event -> one typed event
-    message.py       events -> the message so far; the order that they must keep
+    message.py       events -> the message so far; the order of events
 """
 
 from rawsse.errors import Ending
@@ -21,7 +21,7 @@ __all__ += ["CacheCreation", "OutputTokensDetails", "ServerToolUsage", "Usage"]
 __all__ += ["Block", "CompactionBlock", "ContainerUploadBlock", "FallbackBlock", "ParsedTextBlock", "TextBlock"]
 __all__ += ["MCPToolListingBlock", "MCPToolUseBlock", "ServerToolUseBlock", "ToolResultBlock", "ToolUseBlock"]
 __all__ += ["RedactedThinkingBlock", "ThinkingBlock", "UnknownBlock"]
-# Events, as they come; the changes in them; derived events.
+# Events as received; their deltas; derived events.
 __all__ += ["ContentBlockDelta", "ContentBlockStart", "ContentBlockStop", "MessageDelta", "MessageStart", "MessageStop"]
 __all__ += ["ErrorEvent", "MessageStreamEvent", "Ping", "StreamEvent", "UnknownEvent"]
 __all__ += ["CitationsDelta", "CompactionDelta", "Delta", "InputJSONDelta", "SignatureDelta", "TextDelta"]

@@ -7,8 +7,8 @@
         case Ping(): ...
 
 `event.raw` is the JSON as received and `event.sse` the server-sent event that contained it. Events and deltas of unknown
-types are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time. For a type checker `event.type == "ping"`
-narrows as `case Ping()` does.
+types are `UnknownEvent` and `UnknownDelta`: the API may add new ones at any time. Type checkers narrow on `event.type ==
+"ping"` as they do on `case Ping()`.
 
 The second half defines the derived events, such as `TextEvent`, which carry a snapshot of the message so far.
 """
@@ -75,7 +75,7 @@ class CompactionDelta(Lens):
 
 
 class UnknownDelta(OpenLens):
-    """A delta of a type that is unknown to this version."""
+    """A delta of an unknown type."""
 
     type: Literal[""]  # for a type checker: none of those above
 
@@ -99,7 +99,7 @@ _NO_EVENT = Event()
 
 
 class BaseEvent(Lens):
-    """The base of events of the wire. `sse` is the server-sent event that it was read from."""
+    """The base of events on the wire. `sse` is the server-sent event that contained it."""
 
     __slots__ = ("sse",)
     sse: Event
@@ -116,8 +116,8 @@ class MessageStart(BaseEvent):
     type: Literal["message_start"]
 
 
-# Two events may have half a character each (a surrogate pair). The fold then sets `content_block` or `delta`: the second event
-# has the whole character, the first one nothing of it. `raw` has both as received.
+# A surrogate pair may be split between two events. The fold then sets `content_block` or `delta`, so that the second event has
+# the whole character and the first none of it. `raw` has both as received.
 
 
 class ContentBlockStart(BaseEvent):
@@ -172,7 +172,7 @@ class Ping(BaseEvent):
 
 
 class ErrorEvent(BaseEvent):
-    """The API failed after it had answered 200. It is the last event."""
+    """An error of the API after the status 200. It is the last event."""
 
     error: Any
     type: Literal["error"]
@@ -180,7 +180,7 @@ class ErrorEvent(BaseEvent):
 
 
 class UnknownEvent(BaseEvent, OpenLens):
-    """An event of a type that is unknown to this version."""
+    """An event of an unknown type."""
 
     type: Literal[""]  # for a type checker: none of those above
 
@@ -199,7 +199,7 @@ _REQUIRED: Mapping[str, tuple[tuple[str, type, str], ...]] = {
     "content_block_stop": (("index", int, "a number"),),
 }
 
-_ERROR_NAMES = ("error", "exception")  # in any case; the second is that of some gateways
+_ERROR_NAMES = ("error", "exception")  # in any case; the second is used by some gateways
 
 # No data, an empty JSON value, or a word: `data: : keep-alive`, `data: "ping"`.
 _KEEP_ALIVE = r"""(?ix) [\s:.*-]* (?: \{\s*\} | \[\s*\] | "" | ["'\[<(]?
@@ -207,15 +207,15 @@ _KEEP_ALIVE = r"""(?ix) [\s:.*-]* (?: \{\s*\} | \[\s*\] | "" | ["'\[<(]?
     ["'\])>.!]* [\s\d:.+TZ-]* )?"""  # with the time, as sse-starlette writes it
 
 DONE = "[DONE]"
-"""The end mark of other vendors' streams. Some gateways add it to those of the Messages API; it has no content."""
+"""The end mark of other vendors' streams, which some gateways add to the Messages API's. It has no content."""
 
 
 def read_event(sse: Event) -> StreamEvent | None:
-    """The typed event in `sse`; None for the end mark `[DONE]`, and for a keep-alive: an event without a name and without more
-    than a word like "ping" in its data.
+    """The typed event in `sse`; None for the end mark `[DONE]` and for a keep-alive: an event without a name whose data are
+    empty or a word like "ping".
 
-    Its class follows from the `type` in the JSON or, if that is missing, from the event's name: some gateways send no `event:`
-    line, others no `type`. An error may have any form. Raises `EventDataError` if the data are not a JSON object or lack a
+    Its class depends on the `type` in the JSON or, if that is missing, on the event's name: some gateways omit the `event:`
+    line, others the `type`. An error may have any form. Raises `EventDataError` if the data are not a JSON object or lack a
     required field.
     """
     try:
@@ -225,7 +225,7 @@ def read_event(sse: Event) -> StreamEvent | None:
     if type(raw) is not dict:
         return _without_object(sse, "are not a JSON object")
     kind = raw.get("type")
-    # The most frequent event, checked as below, but without a loop: 0.4 us less.
+    # The most frequent event, checked as below but without a loop: 0.4 us less.
     if kind == "content_block_delta" and type(raw.get("index")) is int and type(raw.get("delta")) is dict:
         return ContentBlockDelta(raw, sse)
     if not raw and sse.event == "message":
@@ -244,8 +244,8 @@ def read_event(sse: Event) -> StreamEvent | None:
 
 
 def brings_content(event: StreamEvent) -> bool:
-    """Whether a reader of the answer gets more of it: text, thinking, a tool's input or its result. A block begins empty, but
-    for the results of server tools, and for the text of some gateways."""
+    """Whether the event has content of the answer: text, thinking, a tool's input or its result. A block begins empty, except
+    the results of server tools, and text from some gateways."""
     if not isinstance(event, ContentBlockDelta | ContentBlockStart):
         return False
     part = event.raw["delta" if type(event) is ContentBlockDelta else "content_block"]
@@ -253,7 +253,7 @@ def brings_content(event: StreamEvent) -> bool:
 
 
 def _is_error(raw: dict[str, Any], name: str) -> bool:
-    """By its type; without one that is known, by its name; without both, by its fields: gateways send no more than words."""
+    """By its type; if that is unknown, by its name; without both, by its fields: some gateways send only a message."""
     kind = raw.get("type")
     if name == "message":
         return is_error(raw)
@@ -261,13 +261,13 @@ def _is_error(raw: dict[str, Any], name: str) -> bool:
 
 
 def _without_object(sse: Event, problem: str) -> StreamEvent | None:
-    """The event whose data are not a JSON object; None for the end mark and a keep-alive. A ping needs no data, and an event
-    that is not the API's may have any."""
+    """The event whose data are not a JSON object; None for the end mark and a keep-alive. A ping needs no data, and an
+    unknown event may have any."""
     if sse.data.strip() == DONE or (sse.event == "message" and re.fullmatch(_KEEP_ALIVE, sse.data)):
         return None
     if sse.event == "ping":
         return Ping({"type": "ping"}, sse)
-    if sse.event.lower() in _ERROR_NAMES:  # from a gateway, as plain text: the failure is reported all the same
+    if sse.event.lower() in _ERROR_NAMES:  # plain text from a gateway: still reported as an error
         return ErrorEvent(as_error({"error": {"message": sse.data}}), sse)
     if sse.event not in _EVENTS and sse.event != "message" and sse.event.isprintable():
         return UnknownEvent({"type": sse.event}, sse)
@@ -275,7 +275,7 @@ def _without_object(sse: Event, problem: str) -> StreamEvent | None:
 
 
 def whole_events(message: dict[str, Any]) -> list[Event]:
-    """The events that a stream would have brought of a whole message; none if `message` is another JSON object."""
+    """The events of a stream that would fold to `message`; none if it is another JSON object."""
     blocks = message.get("content")
     if message.get("type") != "message" or not isinstance(blocks, list) or not all(isinstance(b, dict) for b in blocks):
         return []
@@ -283,7 +283,7 @@ def whole_events(message: dict[str, Any]) -> list[Event]:
     raws: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}]
     for index, block in enumerate(blocks):
         raws.append({"type": "content_block_start", "index": index, "content_block": block})
-        if block.get("type") == "text" and block.get("text"):  # readers of the text wait for it in deltas
+        if block.get("type") == "text" and block.get("text"):  # readers expect the text in deltas
             raws[-1]["content_block"] = {**block, "text": ""}
             delta = {"type": "text_delta", "text": block["text"]}
             raws.append({"type": "content_block_delta", "index": index, "delta": delta})
@@ -304,12 +304,12 @@ def _read_only(slot: str, doc: str) -> Any:
 
 
 class _Derived(Generic[Added, Snapshot]):
-    """An addition to a block. Its fields make it a value: they can be compared and hashed, and cannot be set.
+    """An addition to a block: an immutable value, compared and hashed by its fields.
 
     The snapshot is not one of them.
     """
 
-    # Not a frozen dataclass: that sets each field by `object.__setattr__`, which takes four times as long.
+    # Not a frozen dataclass, which sets each field by `object.__setattr__` and takes four times as long.
     __slots__ = ("_added", "_index", "_parsed", "_snapshot")
     __match_args__: ClassVar[tuple[str, ...]]
     index: int = _read_only("_index", "The index of the content block.")
@@ -320,11 +320,11 @@ class _Derived(Generic[Added, Snapshot]):
         self._index = index
         self._added = added
         self._snapshot = _snapshot
-        self._parsed = _parsed  # of text: how it is read as JSON
+        self._parsed = _parsed  # for text: parses it as JSON
 
     @property
     def snapshot(self) -> Snapshot:
-        """The block's field up to and with this event; made when it is read."""
+        """The block's field up to and including this event; built on access."""
         return self._snapshot()
 
     def _fields(self) -> tuple[Any, ...]:
@@ -350,10 +350,10 @@ class TextEvent(_Derived[str, str]):
     text: str = _read_only("_added", "The text that this event adds.")
 
     def parsed_snapshot(self) -> Any:
-        """The best reading of the text so far as JSON, for an answer in JSON; strings count before they are complete.
+        """The text so far parsed as incomplete JSON; strings are included before they are complete.
 
-        A stream with an `output_format` continues from the previous event; otherwise each call reads the whole snapshot
-        again. Raises `PartialJSONError` if the text is not the beginning of a JSON text.
+        A stream with an `output_format` continues from the previous event; otherwise each call parses the whole
+        snapshot. Raises `PartialJSONError` if the text is not a prefix of a JSON text.
         """
         return self._parsed() if self._parsed else read_partial(self.snapshot, keep_strings=True)
 
@@ -368,8 +368,8 @@ class ThinkingEvent(_Derived[str, str]):
 
 
 class InputJSONEvent(_Derived[str, Any]):
-    """More of a tool's input. `snapshot` is the best reading of the input so far, at the moment when it is read. It must not be
-    changed or run."""
+    """More of a tool's input. `snapshot` is the input so far, parsed as incomplete JSON at the time of access. It must not be
+    changed, and the tool must not be run with it."""
 
     __slots__ = ()
     __match_args__ = ("index", "partial_json", "type")
@@ -412,7 +412,7 @@ MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
 
 
 def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> DerivedEvent | None:
-    """The derived event of what an event added to the block (`added`), or of another delta that was applied to it."""
+    """The derived event for an addition to the block (`added`), or for another delta that was applied to it."""
     index, length, kind = block.index, block.length, block.raw.get("type")
     if added is not None:
         if kind == "text":

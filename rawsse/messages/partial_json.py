@@ -1,22 +1,23 @@
-"""Reads an unfinished JSON text (RFC 8259) as far as possible, in linear time: here a tool's input, which the Messages API
-streams as fragments cut anywhere (`input_json_delta`).
+"""An incremental parser of incomplete JSON (RFC 8259), in linear time. The Messages API streams a tool's input as such
+fragments, split anywhere (`input_json_delta`).
 
     reading = PartialJSON()
     reading.feed('{"city": "Os')
-    reading.value                           # {}: half a string does not count
+    reading.value                           # {}: an incomplete string is left out
     reading.feed('lo", "days": 1')
     reading.value                           # {"city": "Oslo", "days": 1}: a number may still grow
     reading.feed("4}")
     reading.value                           # {"city": "Oslo", "days": 14}
 
-Which parts count. Containers count from their first character, members once key and value are there. Of a value that is cut, a
-number counts if it is one as it stands (`1`, not `1.`), a literal once it is whole (`true`, not `tru`). A cut string is
-dropped, unless `keep_strings` is set; a cut key always is. jiter, the parser of the official SDK, reads alike.
+Which parts are included: containers from their first character, and members once their value is included. At the end of the
+text, a number is included if it is valid as it stands (`1`, not `1.`), and a literal once it is complete (`true`, not `tru`).
+An incomplete string is left out unless `keep_strings` is set; an incomplete key always is. jiter, the official SDK's parser,
+does the same.
 
-How it works. The reader takes one token after another and builds the containers as it goes. A token at the end of a fragment
-may go on in the next one: a number or literal is kept and read again with it (their length is limited), a string is a list
-of pieces. So a text that arrives character by character costs linear time. Parsing the whole text again at each fragment takes
-seconds for an input of 100 kB.
+How it works: the parser reads one token at a time and builds the containers as it goes. A token at the end of a fragment may
+continue in the next one: a number or literal is kept and read again (their length is limited), and a string is a list of
+pieces. So even text that arrives character by character takes linear time. Parsing the whole text again for each fragment
+takes seconds for an input of 100 kB.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from typing import Any, Final, NoReturn
 from rawsse.errors import PartialJSONError, quote
 
 MAX_DEPTH = 200
-"""Arrays and objects within each other. jiter's limit; what reads the value (`json.dumps`, `repr`, a `deepcopy`) recurses, and
+"""The nesting limit of arrays and objects, as in jiter. Users of the value (`json.dumps`, `repr`, `deepcopy`) recurse, and
 Python stops at 1000 frames."""
 
 MAX_NUMBER_CHARS = 4300
-"""Characters of one number: what `int` itself takes by default, since its time grows with the square of the digits."""
+"""The length limit of a number: the default of `int`, whose time grows with the square of the digits."""
 
-# The tokens that may be next, in the words of an error.
+# The tokens that may be next, as worded in errors.
 _VALUE: Final = "a value"
 _KEY: Final = "a key in quotation marks"
 _COLON: Final = "a colon"
@@ -43,11 +44,11 @@ _END: Final = "nothing after the value"
 
 _BLANKS: Final = " \t\n\r"  # RFC 8259, 2; no others
 _SCALAR = re.compile(r"[-+.0-9A-Za-z]*")
-# The three last are not JSON, but Python writes and reads them, and jiter reads them.
+# The last three are not JSON, but Python writes and reads them, and jiter reads them.
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 # RFC 8259, 7: "To escape an extended character that is not in the Basic Multilingual Plane, the character is represented as a
-# 12-character sequence, encoding the UTF-16 surrogate pair." One half alone is not a character: UTF-8 cannot carry it,
-# and jiter refuses it, too.
+# 12-character sequence, encoding the UTF-16 surrogate pair." An unpaired surrogate is not a character: UTF-8 cannot encode
+# it, and jiter also rejects it.
 _ESCAPE = (
     r'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})'
 )
@@ -55,7 +56,7 @@ _IN_STRING = re.compile(rf'(?:[^"\\\x00-\x1f]+|{_ESCAPE})*')
 
 
 def read_partial(text: str, *, keep_strings: bool = False, max_depth: int = MAX_DEPTH) -> Any:
-    """The best reading of `text` in one call. Raises `PartialJSONError` if it is not the beginning of a JSON text."""
+    """Parse `text` in one call. Raises `PartialJSONError` if it is not a prefix of a JSON text."""
     reading = PartialJSON(keep_strings=keep_strings, max_depth=max_depth)
     reading.feed(text)
     return reading.value
@@ -64,28 +65,28 @@ def read_partial(text: str, *, keep_strings: bool = False, max_depth: int = MAX_
 class PartialJSON:
     """One JSON text that arrives in fragments.
 
-    `keep_strings` lets a string value count before it is complete. `max_depth` bounds arrays and objects within each other.
+    `keep_strings` includes string values before they are complete. `max_depth` bounds the nesting of arrays and objects.
     """
 
     def __init__(self, *, keep_strings: bool = False, max_depth: int = MAX_DEPTH) -> None:
         self._keep_strings = keep_strings
         self._max_depth = max_depth
         self._fed = 0  # characters
-        self._cut = ""  # the last of them: a number, literal or escape that may go on in the next fragment
+        self._cut = ""  # a number, literal or escape at the end, which the next fragment may continue
         self._string: list[str] | None = None  # the pieces of the string that is being read
         self._wanted = _VALUE
-        self._root: list[Any] = []  # the value, once there is one
+        self._root: list[Any] = []  # the value, once it has begun
         self._open: list[list[Any] | dict[str, Any]] = [self._root]  # the containers around the next character
-        self._key = ""  # where the next value goes, if it goes into an object
-        self._is_lent = False  # `value` has put what is there of a cut value into its container
-        self._hidden: dict[str, Any] = {}  # the member of the same name that it hides there
+        self._key = ""  # of the next value, if it is in an object
+        self._is_lent = False  # `value` has put an incomplete value into its container
+        self._hidden: dict[str, Any] = {}  # the member of the same name that it replaces there
         self._error: PartialJSONError | None = None
 
     @property
     def value(self) -> Any:
-        """The best reading so far; None before anything. It is live: `feed` goes on filling it. Do not change it.
+        """The value so far; None at first. It is live: `feed` continues to fill it. Do not change it.
 
-        Reading it costs nothing but the cut string or number at the end, if there is one.
+        Reading it costs only the incomplete string or number at the end, if any.
         """
         if not self._is_lent and (cut := self._cut_value()):
             top = self._open[-1]
@@ -95,10 +96,10 @@ class PartialJSON:
         return self._root[0] if self._root else None
 
     def feed(self, fragment: str) -> None:
-        """Take the next characters, cut anywhere.
+        """Parse the next characters, which may be split anywhere.
 
-        Raises `PartialJSONError` as soon as no JSON text could go on like this. The reading then ends before the token that
-        is wrong, and every further call raises the same error.
+        Raises `PartialJSONError` as soon as the text is not a prefix of a JSON text. The value then ends before the invalid
+        token, and further calls raise the same error.
         """
         if self._error is not None:
             raise self._error
@@ -115,7 +116,7 @@ class PartialJSON:
             else:
                 at = self._read_token(text, at)
 
-    # --- Each of these reads one token, and returns where the next one begins ---
+    # --- Each of these reads one token and returns the index of the next one ---
 
     def _read_token(self, text: str, at: int) -> int:
         char, wanted = text[at], self._wanted
@@ -174,7 +175,7 @@ class PartialJSON:
     # --- Shared by them ---
 
     def _may_end(self, char: str) -> bool:
-        """The character ends the innermost container: after a member, or at once."""
+        """Whether the character ends the innermost container: after a member, or if it is empty."""
         top = self._open[-1]
         end, first = ("]", _VALUE) if isinstance(top, list) else ("}", _KEY)
         is_before_first = self._wanted is first and not top and len(self._open) > 1
@@ -189,7 +190,7 @@ class PartialJSON:
         self._wanted = _COMMA if len(self._open) > 1 else _END
 
     def _cut_value(self) -> list[Any]:
-        """The cut value at the end, if it counts."""
+        """The incomplete value at the end, if it is included."""
         if self._string is None:
             return [json.loads(self._cut)] if self._cut and _is_scalar(self._cut) else []
         if not self._keep_strings or self._wanted is _KEY:
@@ -225,10 +226,10 @@ def _is_scalar(token: str) -> bool:
 
 
 def _may_go_on(token: str) -> bool:
-    """It is a number or a literal, or more characters can make it one."""
+    """Whether it is a number or a literal, or a prefix of one."""
     return _is_scalar(token) or _is_scalar(token + "0") or any(literal.startswith(token) for literal in _LITERALS)
 
 
 def _is_cut_escape(text: str) -> bool:
-    """The text is the beginning of an escape: one of these ends makes it whole."""
+    """Whether the text is an incomplete escape, which one of these endings completes."""
     return any(re.fullmatch(_ESCAPE, text + whole[len(text) :]) for whole in (r"\u0000", r"\ud800\udc00"))

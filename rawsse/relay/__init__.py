@@ -21,7 +21,7 @@ Read in this order:
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and the outlet for a stream
     follow.py    a run, or several, sent over one HTTP exchange
     doctor.py    events at known times, to show how proxies delay or change them
-    event_source.py  any stream of events as server-sent events, in any ASGI application
+    event_source.py  heartbeats, resume and stop for any stream of events, in any ASGI application
     page.py      the files of a folder: the built-in page, or the operator's
     app.py       the routes
 """

@@ -17,12 +17,12 @@ from rawsse.server import Outlet
 SSE_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-store, no-transform"),
-    ("x-accel-buffering", "no"),  # nginx would gather the whole answer
+    ("x-accel-buffering", "no"),  # nginx would buffer the whole answer
 )
 
 STOPPED_STATUS = 499
-"""Of an answer in the API's form that was stopped before it began: its clients would take a 200 for an empty answer, and would
-retry after a 5xx."""
+"""The status of an answer in the API's form that was stopped before it began: clients would take a 200 for an empty answer,
+and would retry after a 5xx."""
 
 _FORWARDED = re.compile(
     r"request-id|retry-after(-ms)?|x-should-retry|anthropic-(workspace-id|(ratelimit|priority|fast)-.*)"
@@ -34,8 +34,8 @@ async def follow(
 ) -> None:
     """Send the frames after the position `after`, and `first` before them. Raises `Gone` before anything is sent.
 
-    `keeps_status`: the head waits for the first frame, so that a failure before it keeps its HTTP status. Do not use it for a
-    client that comes back to a run: it may be an `EventSource`, which reads frames of a 200 only.
+    `keeps_status`: the head waits for the first frame, so that an earlier failure keeps its HTTP status. Do not use it for a
+    client that reconnects to a run: it may be an `EventSource`, which reads only a 200.
     """
     if run.is_finished and after >= run.last and not first:
         await exchange.send_whole(204)
@@ -44,7 +44,7 @@ async def follow(
 
     def start() -> bool:
         failure = run.early_failure if keeps_status and run.dialect.keeps_status else None
-        if failure is not None and not run.dialect.is_resumable:  # `/v1/messages` refuses as the API does: in JSON
+        if failure is not None and not run.dialect.is_resumable:  # `/v1/messages` sends errors as the API does: in JSON
             answer = refused(failure)
             length = ("content-length", str(len(answer.body)))
             outlet.start(answer.status, exchange.fields((JSON, *answer.headers, length)))
@@ -69,10 +69,10 @@ async def follow(
 
 
 async def follow_all(exchange: Exchange, wanted: Sequence[tuple[Feed, int]], missing: Sequence[str]) -> None:
-    """Send several runs, each from a position on, until all have ended.
+    """Send several runs, each from a position, until all have ended.
 
-    The first event is `event: runs`. Its `runs` has the id of each run by the first part of its frames' ids; `missing` has the
-    ids of runs that do not exist, or whose frames are no longer kept. Each frame is as its run has it.
+    The first event is `event: runs`. Its `runs` maps the first part of frame ids to run ids; `missing` lists runs that do not
+    exist or whose frames are no longer kept. Frames are unchanged.
     """
     kept = [(run, after) for run, after in wanted if run.keeps(after)]
     missing = [*missing, *(run.id for run, after in wanted if not run.keeps(after))]
@@ -93,18 +93,18 @@ async def follow_all(exchange: Exchange, wanted: Sequence[tuple[Feed, int]], mis
 
 
 async def send_refusal(exchange: Exchange, dialect: Dialect, answer: Answer) -> None:
-    """Send a refusal in the form in which the clients of that dialect show it to a person."""
+    """Send an error in the form that the dialect's clients can show."""
     if not dialect.is_resumable:
         await exchange.send_answer(answer)
     elif dialect.keeps_status:
         frames = dialect.fail(Failure(answer.status, answer.type, str(answer), field=answer.field))
         await exchange.send_whole(answer.status, (*SSE_HEADERS, *answer.headers), "".join(frames).encode())
-    else:  # `useChat` shows the body of a response that is not a success
+    else:  # `useChat` shows the body of an error response
         await exchange.send_whole(answer.status, (TEXT, *answer.headers), str(answer).encode())
 
 
 class Readers:
-    """The readers of several runs, which share an outlet. It ends with the last of them."""
+    """The readers of several runs, which share an outlet. The outlet ends with the last of them."""
 
     def __init__(self, outlet: Outlet, wanted: Sequence[tuple[Feed, int]]) -> None:
         self._outlet = outlet
@@ -112,7 +112,7 @@ class Readers:
         self.all = [Reader(run, at, start=lambda: True, write=outlet.write, end=self._end) for run, at in wanted]
 
     def _end(self, data: bytes) -> None:
-        """The last piece of one of them."""
+        """Write the last piece of one reader."""
         self._left -= 1
         (self._outlet.write if self._left else self._outlet.end)(data)
 
@@ -135,10 +135,10 @@ def refused(failure: Failure) -> Answer:
     status = failure.status if failure.status >= 400 else STOPPED_STATUS
     answer = Answer(status, failure.type, failure.message, headers=headers)
     if failure.body is not None:
-        answer.body = compact(failure.body).encode()  # the SDKs choose their exception by its details
+        answer.body = compact(failure.body).encode()  # the SDKs choose the exception by its details
     return answer
 
 
 def forwarded(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The API's header fields about limits and for support. Clients need no others."""
+    """The API's header fields for rate limits and for support. Clients need no others."""
     return [(name, headers[name]) for name in headers if _FORWARDED.fullmatch(name)]

@@ -1,8 +1,8 @@
-"""Which requests may reach the relay: its host names, the origins of pages, and whether a token is needed.
+"""Which requests may reach the relay: its host names, the origins of pages, and whether a token is required.
 
-The relay spends its owner's key, so strangers must not reach it. Two kinds are easily forgotten: a page of another site, whose
-script sends requests to `http://localhost:8000` from the owner's own browser (`Origin` gives it away), and a page whose domain
-was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": `Host` gives it away).
+The relay spends its owner's key, so others must not reach it. Two attacks are easily forgotten: a page of another site whose
+script sends requests to `http://localhost:8000` from the owner's own browser (`Origin` reveals it), and a page whose domain
+was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": `Host` reveals it).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rawsse.relay.users import Tokens
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 MAX_LOGGED = 100
-"""How many hosts and origins one guard logs when it refuses them, each once: strangers may send any number."""
+"""How many rejected hosts and origins one guard logs, each once: attackers may send any number."""
 
 log = logging.getLogger("rawsse.relay")
 
@@ -44,11 +44,11 @@ def check_bind(host: str, tokens: Iterable[str] | Tokens) -> None:
 class Guard:
     """Checks the header fields of requests.
 
-    `hosts` are the names of the relay, beside those of the loopback address and of `bind_host`. Pages of `origins`
-    (`https://example.org`) may use it from other sites. With `tokens` (or a `UserFile`), every call must have one of them, as
-    `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token that a header field cannot carry.
+    `hosts` are the relay's names, besides those of the loopback address and of `bind_host`. Pages from `origins`
+    (`https://example.org`) may use it. With `tokens` (or a `UserFile`), every call must have one of them, as `Authorization:
+    Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token that a header field cannot carry.
 
-    A refusal is short, for visitors. The log says what was refused, and how the operator allows it.
+    The client gets a short error. The log names the rejected value, and the option that allows it.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class Guard:
         self.tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
 
     def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Answer | None:
-        """The refusal of a request with these fields (lower-case names), or None. `is_call`: it is not for the page."""
+        """The error for a request with these fields (lower-case names), or None. `is_call`: it is not for the page."""
         host = headers.get("host", "")
-        if host_name(host) not in self._hosts:  # not every server checks its syntax
+        if host_name(host) not in self._hosts:  # not every server validates its syntax
             self._log("host", host)
             return Answer(421, "invalid_request_error", "the relay does not have the name in the Host header")
         origin = headers.get("origin")
-        # The relay's own page has the same host and port. Its scheme may be that of a reverse proxy.
+        # The relay's own page has the same host and port; its scheme may be a reverse proxy's.
         own = (f"http://{host}".lower(), f"https://{host}".lower())
         if origin is not None and origin.lower() not in (*self._origins, *own):
             self._log("origin", origin)
             return Answer(403, "permission_error", "pages of this origin may not use the relay")
-        # A GET of an image or a frame has no `Origin`, but may have the cookies of a login.
+        # A GET for an image or a frame has no `Origin`, but may have login cookies.
         if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site") and is_call:
             return Answer(403, "permission_error", "pages of other sites may not use the relay")
         return None
@@ -94,6 +94,6 @@ class Guard:
 
 
 def _host_name(host: str) -> str:
-    """The name in an argument, without port and brackets; an IPv6 address may also have no brackets."""
+    """The name in an argument, without port and brackets; an IPv6 address may lack the brackets."""
     host = host.strip()
     return host_name(host) or host_name(f"[{host}]") or ""

@@ -1,9 +1,9 @@
-"""How much each user may use, and all users together: requests per minute, open runs, tokens per day.
+"""The quotas of each user and of all users together: requests per minute, open runs, tokens per day.
 
-    quotas = Quotas(everyone, default)                # an observer of the runs: it counts what they have used
+    quotas = Quotas(everyone, default)                # an observer of runs: it counts their usage
     quotas.settle(totals, now)                        # after a restart: today's tokens, from the ledger
     headers = quotas.admit(user, now)                 # counts one more run, or raises Answer: 429
-    headers = quotas.told(user, acquired)             # the same, where a store counts for several nodes
+    headers = quotas.told(user, acquired)             # the same, if a store counts for several nodes
 
 Refused requests are not counted. Counts are whole numbers: at 60 requests per minute there is exactly one more each second.
 Times are Unix seconds, days are UTC.
@@ -28,16 +28,16 @@ from rawsse.relay.store import DAY, MINUTE, SECOND, Acquired, Count, Limits, cou
 from rawsse.relay.users import MAX_LIMIT, User, UserLimits
 
 MAX_USERS_KEPT = 100_000
-"""Users whose counts are kept at once. A user who is idle and whose limits are all refilled is forgotten. While too many are
-not, new users are refused."""
+"""How many users' counts are kept at once. Idle users whose limits are refilled are forgotten. If there are still too many,
+new users are rejected."""
 
 RETRY_SECONDS = 5
 """The `retry-after` of a request that must wait for a run to end: the relay cannot know when that is."""
 
 
 class _Policy(NamedTuple):
-    """A limit in force, and what is left of it. `wait` is the seconds until all of it is refilled, or, if nothing is left,
-    until a part of it is; `reset` is the Unix second of that. None if it is not known."""
+    """A limit in effect, and what remains of it. `wait` is the seconds until all of it is refilled or, if nothing is left,
+    until part of it is; `reset` is that time in Unix seconds. None if unknown."""
 
     name: str
     words: str
@@ -49,10 +49,10 @@ class _Policy(NamedTuple):
 
 
 def _policies(limits: UserLimits, count: Count) -> Iterator[_Policy]:
-    """The limits that are counted."""
+    """The limits that have counts."""
 
     def due(back: int, rate: int = 1) -> tuple[int, int]:
-        """The seconds until `back` is refilled at that rate, and the Unix second of that, both rounded up."""
+        """The seconds until `back` is refilled at that rate, and that time in Unix seconds, both rounded up."""
         return -(-back // (rate * SECOND)), -(-(count.at * rate + back) // (rate * SECOND))
 
     if (quota := limits.requests_per_minute) is not None:
@@ -68,10 +68,10 @@ def _policies(limits: UserLimits, count: Count) -> Iterator[_Policy]:
 
 
 class Quotas(Observer):
-    """Counts what users use, and refuses what exceeds their limits. An observer of the runs.
+    """Counts the usage of users, and rejects requests that exceed their limits. An observer of runs.
 
-    `everyone` has the limits of all users together, and may be changed later. `default` holds for users without limits of
-    their own. Where the relay has no users, the user is None, and only the limits of all hold.
+    `everyone` has the limits of all users together, and may be changed later. `default` applies to users without
+    individual limits. If the relay has no users, the user is None, and only `everyone` applies.
     """
 
     def __init__(
@@ -88,17 +88,16 @@ class Quotas(Observer):
         return self.everyone if user is None else user.limits or self._default
 
     def terms(self, user: User | None) -> list[Limits]:
-        """The limits of the user and of all users, as they are counted."""
+        """The counted limits of the user and of all users."""
         of_user = [(user.id, self.limits_of(user))] if user is not None else []
         named = [*of_user, ("", self.everyone)]
         return [Limits(id, each.requests_per_minute, each.open_runs, each.tokens_per_day) for id, each in named]
 
     def admit(self, user: User | None, now: float, *, is_messages: bool = False, is_run: bool = True) -> dict[str, str]:
-        """Count one more run, and return header fields that say what is left. Raises `Answer`: 429, with them and
-        `retry-after`.
+        """Count one more run, and return the rate-limit header fields. Raises `Answer`: 429, with these and `retry-after`.
 
         `is_messages` adds the fields of the Messages API. If not `is_run`, the request opens no run, and only the requests per
-        minute can refuse it.
+        minute are checked.
         """
         acquired = self._count(user, now, is_run=is_run, counts=True)
         if user is not None and user.id not in self._kept and not acquired.is_refused:
@@ -110,7 +109,7 @@ class Quotas(Observer):
         *own, self._all = acquired.counts
         if user is not None and (user.id in self._kept or not acquired.is_refused):
             if user.id not in self._kept and len(self._kept) >= self._max_users:
-                self._kept.popitem(last=False)  # only where a store counts, and it has the count
+                self._kept.popitem(last=False)  # only if a store counts, which has the count
             self._kept[user.id] = (self.limits_of(user), own[0])
         account, *others = self._policies(user, acquired)
         if acquired.is_refused:
@@ -118,16 +117,16 @@ class Quotas(Observer):
         return _headers(account, is_messages)
 
     def ended(self, record: RunRecord) -> None:
-        """The run is no longer open. Its tokens count on the day on which it began, as in the ledger. Unlike there, those
-        of an answer that was stopped or cut are estimated."""
+        """The run is no longer open. Its tokens count for the day on which it began, as in the ledger. Unlike there, the
+        tokens of a stopped or truncated answer are estimated."""
         self._all = self._all.ended(record.time, record.quota_tokens)
         if record.user in self._kept:
             limits, count = self._kept[record.user]
             self._kept[record.user] = (limits, count.ended(record.time, record.quota_tokens))
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
-        """Take over the tokens that each user has used today, from the ledger: so quotas survive a restart. Estimates do
-        not: the ledger has only what the API has counted."""
+        """Load the tokens that each user has used today from the ledger, so that quotas survive a restart. Estimates are
+        lost: the ledger has only the API's counts."""
 
         def settled(count: Count, tokens: int) -> Count:
             count = count.advanced(to_microseconds(now), None)
@@ -135,14 +134,14 @@ class Quotas(Observer):
 
         self._all = settled(self._all, sum(totals.values()))
         for user, tokens in totals.items():
-            if user:  # those without a user are of a relay without users: they count for all together
-                # The user may turn out to have a limit of tokens, so the account is kept until then.
+            if user:  # tokens without a user are from a relay without users: they count only for everyone
+                # Kept until the user's limits are known: there may be a limit of tokens.
                 limits, count = self._kept.get(user, (UserLimits(tokens_per_day=MAX_LIMIT), Count()))
                 self._kept[user] = (limits, settled(count, tokens))
 
     def must_end(self, user: str, now: float) -> bool:
-        """The day's tokens are used up, and the limits say that this stops open runs of that user: those limits with which the
-        user's newest request came."""
+        """Whether the user's open runs must be stopped because the day's tokens are used up, by the limits of the user's
+        newest request."""
         accounts = [(self.everyone, self._all), *([self._kept[user]] if user in self._kept else [])]
         at = to_microseconds(now)
         return any(
@@ -151,8 +150,8 @@ class Quotas(Observer):
         )
 
     def me(self, user: User | None, now: float, acquired: Acquired | None = None) -> dict[str, Any]:
-        """The answer to `GET /me`: limits in force, what is left of them, and when (RFC 3339) all of it is refilled; of what a
-        store has counted, if it has."""
+        """The answer to `GET /me`: limits in effect, what remains, and when (RFC 3339) all of it is refilled, from the counts
+        of a store if there is one."""
         policies = self._policies(user, acquired or self._count(user, now, is_run=False, counts=False))[0]
         return {
             "user": user.id if user is not None else None,
@@ -166,12 +165,12 @@ class Quotas(Observer):
         return count_request([*own, self._all], self.terms(user), now, is_run=is_run, counts=counts)
 
     def _policies(self, user: User | None, acquired: Acquired) -> list[list[_Policy]]:
-        """Those of the user, if there is one, and those of all."""
+        """The policies of the user, if there is one, and those of everyone."""
         limits = [self.everyone] if user is None else [self.limits_of(user), self.everyone]
         return [list(_policies(*account)) for account in zip(limits, acquired.counts, strict=True)]
 
     def _make_room(self, now: float) -> None:
-        """Forget up to two idle users for each new one, so that few are kept, and no request has to look at all of them."""
+        """Forget up to two idle users for each new one, so that few are kept and no request checks all of them."""
         for user in list(islice(self._kept, 2)):
             self._kept.move_to_end(user)
             limits, count = self._kept[user]
@@ -185,10 +184,10 @@ class Quotas(Observer):
 def _refusal(account: list[_Policy], others: list[list[_Policy]], *, is_messages: bool, is_run: bool) -> Answer:
     counted = ("requests", "tokens", "open_runs") if is_run else ("requests",)
     own, *used_up = [[p for p in policies if p.name in counted and not p.left] for policies in (account, *others)]
-    # The use by others is shown only to a user who is refused because of it.
+    # Others' usage is shown only to a user who is rejected because of it.
     shared = [policy._replace(name=f"all_{policy.name}") for policies in used_up for policy in policies]
     text, wait = "a limit is reached", RETRY_SECONDS
-    if own or shared:  # else the limits have changed since the store was asked
+    if own or shared:  # else the limits have changed since the store's reply
         wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in own + shared)
         who = "all users together have" if worst in shared else "you have"
         text = f"{who} reached the limit of {worst.quota} {worst.words}; try again in {wait} s"
@@ -202,7 +201,7 @@ def _headers(policies: Sequence[_Policy], is_messages: bool) -> dict[str, str]:
     headers = {"ratelimit-policy": ", ".join(items), "ratelimit": ", ".join(states)} if policies else {}
     for policy in policies:
         if is_messages and policy.reset is not None:
-            name = f"anthropic-ratelimit-{policy.name.removeprefix('all_')}"  # the limit of all, where that one refuses
+            name = f"anthropic-ratelimit-{policy.name.removeprefix('all_')}"  # the shared limit, if that one rejects
             headers |= {f"{name}-limit": str(policy.quota), f"{name}-remaining": str(policy.left)}
             headers[f"{name}-reset"] = _date(policy.reset)
     return headers

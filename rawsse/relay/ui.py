@@ -1,11 +1,10 @@
 """The ui dialect: the UI message stream of the Vercel AI SDK, version 1, for its `useChat`. Then the table of all dialects.
 
-It maps the Messages API's events to that protocol's chunks, and `useChat`'s messages to those of the API. The protocol:
+It maps the Messages API's events to the protocol's chunks, and `useChat`'s messages to the API's. The protocol:
 https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol
 
-Its client is strict. A delta or an end without its start is fatal, and so are a chunk of an unknown type and the output of a
-tool call that it has not seen. It takes the end of the stream without `finish` for success, so a failure must be sent as an
-`error` chunk.
+Its client is strict: a delta or an end without its start is fatal, and so are a chunk of an unknown type and the output of an
+unknown tool call. It takes the end of the stream without `finish` for success, so a failure must be sent as an `error` chunk.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from rawsse.relay.dialects import (
 )
 
 MAX_CHAT_ID_CHARS = 256
-"""A chat's id. Those that `useChat` makes have 16; they come back in a URL, and are kept as long as their run."""
+"""The longest chat id. `useChat` makes ids of 16; they are used in a URL, and kept as long as their run."""
 
 Chunk = dict[str, Any]
 
@@ -54,7 +53,7 @@ class UIDialect(Dialect):
     """Chunks of the UI message stream. One object serves one run: it remembers which parts are open."""
 
     name = "ui"
-    keeps_status = False  # its client would show the body of a refusal, frames and all, as the error
+    keeps_status = False  # its client would show the whole body of an error response, frames included
     headers = (("x-vercel-ai-ui-message-stream", "v1"),)
     delta = re.compile(rb'data: \{"type":"(?:text|reasoning)-delta","id":"[^"]*","delta":"')
 
@@ -80,7 +79,7 @@ class UIDialect(Dialect):
         return _frames(self._chunks(event))
 
     def fail(self, failure: Failure) -> list[Frame]:
-        if failure.type == "cancelled":  # a stopped answer is not an error: the client keeps the part that has come
+        if failure.type == "cancelled":  # a stopped answer is not an error: the client keeps the received part
             return [*_frames([{"type": "abort", "reason": failure.message}]), DONE]
         return [*_frames([{"type": "error", "errorText": failure.message}]), DONE]
 
@@ -107,7 +106,8 @@ class UIDialect(Dialect):
         return []
 
     def _find(self, index: int) -> int:
-        """The index of the block that an event is for. Some gateways send wrong ones; then it is the block that began last."""
+        """The index of the block that an event belongs to. Some gateways send wrong ones; then it is the block that began
+        last."""
         return index if index in self._open else next(reversed(self._open), index)
 
     def _stop_unstopped(self, index: int, block: Chunk) -> list[Chunk]:
@@ -144,7 +144,7 @@ class UIDialect(Dialect):
                 return [{"type": "tool-input-start", **_tool_call(block)}]
             case str(kind) if kind.endswith("_tool_result") and str(block.get("tool_use_id")) in self._calls:
                 return self._tool_output(block)
-        # Of the types that it does not know, the client accepts those that begin with `data-`; any other ends the whole chat.
+        # The client accepts unknown types that begin with `data-`; any other ends the whole chat.
         return [{"type": f"data-anthropic-{block.get('type')}", "data": block}]
 
     def _tool_output(self, block: Chunk) -> list[Chunk]:
@@ -196,7 +196,7 @@ class UIDialect(Dialect):
         return {"type": "tool-input-available", **_tool_call(block), "input": given}
 
     def _source(self, source: Mapping[str, Any]) -> list[Chunk]:
-        """A citation or a search result as a source: one with a URL, or one in a document. Others have none."""
+        """A citation or a search result as a source chunk: a URL or a document. Other kinds have none."""
         address = source.get("url") or source.get("source")
         title = source.get("document_title") or source.get("title")
         named = {"title": title} if isinstance(title, str) else {}
@@ -217,7 +217,7 @@ def _tool_call(block: Chunk) -> Chunk:
 
 
 def _traits(block: Chunk) -> Chunk:
-    """The fields that all chunks of a tool call share: it runs at the provider; its tool is not known before the call."""
+    """The fields that all chunks of a tool call share: whether the provider runs it, and that the tool is dynamic."""
     traits = {"tool_use": {}, "mcp_tool_use": {"providerExecuted": True, "dynamic": True}}
     return traits.get(block["type"], {"providerExecuted": True})
 
@@ -229,14 +229,14 @@ def _string(raw: Mapping[str, Any], name: str) -> str:
 
 
 def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
-    return [f"data: {compact(chunk)}\n\n" for chunk in chunks]  # JSON in one line, as `frame` would have it
+    return [f"data: {compact(chunk)}\n\n" for chunk in chunks]  # the same as `frame` for JSON on one line
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 
 def is_ui_request(body: Mapping[str, Any]) -> bool:
-    """True for a request of `useChat`: its messages have parts, or it names its trigger."""
+    """Whether it is a request of `useChat`: its messages have parts, or it has a trigger."""
     messages = body.get("messages")
     first = messages[0] if isinstance(messages, list) and messages else body.get("message")
     return "trigger" in body or (isinstance(first, dict) and "parts" in first)
@@ -245,7 +245,7 @@ def is_ui_request(body: Mapping[str, Any]) -> bool:
 def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dict[str, Any]]:
     """(chat id, request of the Messages API) of a request of `useChat`. Raises `InvalidRequest`.
 
-    Parts that the API cannot take back are left out: sources, custom parts, reasoning without its signature, tool calls
+    Parts that the API does not accept are left out: sources, custom parts, reasoning without its signature, tool calls
     without an output, and tool calls that ran at the provider.
     """
     chat = body.get("id")
@@ -253,7 +253,7 @@ def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dic
         raise InvalidRequest("id", f"must be the chat's id, a string of 1 to {MAX_CHAT_ID_CHARS} characters")
     messages = body.get("messages", [body["message"]] if "message" in body else None)
     if not isinstance(messages, list) or not messages:
-        raise InvalidRequest("messages", "must be a list of messages, and not empty")
+        raise InvalidRequest("messages", "must be a non-empty list of messages")
     named = [(f"messages.{index}", message) for index, message in enumerate(messages)]
     blocks = [pair for where, message in named for pair in _read_message(where, message, max_prompt_chars)]
     system = [block["text"] for role, block in blocks if role == "system"]
@@ -274,8 +274,8 @@ def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dic
 def _read_message(where: str, message: object, max_prompt_chars: int) -> Iterator[tuple[str, Chunk]]:
     """The content blocks of a UI message, each with the role of its turn at the API. Raises `InvalidRequest`.
 
-    The output of a tool call is a block of the user. The calls of one answer stay together, and so do their outputs after
-    them: the API wants an answer back as it was.
+    The output of a tool call is a block of the user. The calls of one answer stay together, followed by their outputs:
+    the API requires the original order.
     """
     if not isinstance(message, dict) or not isinstance(message.get("parts"), list):
         raise InvalidRequest(where, "must be an object with role and parts")
@@ -301,7 +301,7 @@ def _read_message(where: str, message: object, max_prompt_chars: int) -> Iterato
 def _block(where: str, part: Chunk, role: str, max_prompt_chars: int) -> Chunk | None:
     """The content block of a part; None for one that is left out."""
     kind = str(part.get("type"))
-    if kind == "text":  # blank ones are left out: a step may have had no text, and the API refuses them
+    if kind == "text":  # blank ones are left out: a step may have no text, and the API rejects them
         is_blank = not str(part.get("text", "")).strip()
         return None if is_blank else {"type": kind, "text": read_text(f"{where}.text", part["text"], max_prompt_chars)}
     if role == "user":
@@ -332,7 +332,7 @@ def _file_block(where: str, part: Chunk) -> Chunk:
 
 
 def _thinking_block(part: Chunk) -> Chunk | None:
-    """Thinking goes back only as the API can verify it: with its signature, or redacted."""
+    """Thinking is sent back only if the API can verify it: with its signature, or redacted."""
     ours = object_at(object_at(part, "providerMetadata"), "anthropic")
     if ours.get("redactedData"):
         return {"type": "redacted_thinking", "data": ours["redactedData"]}
@@ -355,5 +355,5 @@ DIALECTS: Mapping[str, Sequence[type[Dialect]]] = {
     **dict.fromkeys(("/chat/stream", "/api/chat/stream", "/stream"), (TextDialect,)),
     "/api/chat": (UIDialect, EventsDialect),
 }
-"""Where browsers send a POST that begins a run, and the dialect of its answer. Of two, it is the first that can read the body.
-A refusal before that is in the first, or in the last if the client accepts `text/event-stream`: `useChat` accepts `*/*`."""
+"""The paths for a POST that begins a run, and the dialects of the answer. Of two, the first one that can read the body is
+used. Errors before that use the first, or the last if the client accepts `text/event-stream`: `useChat` accepts `*/*`."""

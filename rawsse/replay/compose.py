@@ -1,4 +1,4 @@
-"""Compose answers that were not recorded: a message, written by hand, becomes the stream of the Messages API.
+"""Compose answers without recording them: a hand-written message becomes a stream of the Messages API.
 
     recording_of(answer(text("Let me see."), tool_use("get_weather", {"place": "Bergen"})))
     recording_of(message, fragments=1, pings=())                                # any message, as JSON or as `Message`
@@ -9,22 +9,22 @@
     answer(thinking("Hm."), text("Yes.", citations=[citation("Yes, it is.")]), usage={"output_tokens": 7})
     answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
 
-Every part of an answer is a content block as plain JSON, and any other block may be given as a dict. Fields that a
-test does not set are filled in: ids, usage, stop reason. Ids are made from the content: the same answer has the same ids in
-every run. A client that must tell apart two answers with the same content needs an `id` in one of them.
+Each part of an answer is a content block as plain JSON; other blocks may be given as dicts. Missing fields are filled
+in: ids, usage, stop reason. Ids are derived from the content, so the same answer has the same ids in every run. To
+distinguish two answers with the same content, give one of them an `id`.
 
-The events add up to the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a last block
-that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each event is one
-read, and all come at once: `pace_by` gives them other times.
+The events fold to the same message. A streamed `Message` keeps the JSON text of its tools' inputs, and an incomplete last block
+stays open. A message without a stop reason did not end: its stream is cut after its content. Each event is one read, and all
+arrive at once, unless `pace_by` sets other times.
 
     ReplayServer(
         turns(
             {"model": …, "max_tokens": …, "tools": […], "messages": [{"role": "user", "content": "Do I need an umbrella?"}]},
             shipped_fixtures()["tools"],        # the model calls `get_weather`
-            ToolResults("Rain, 11 degrees."),   # the program sends it back
+            ToolResults("Rain, 11 degrees."),   # the program sends its result
             shipped_fixtures()["plain"],        # the model's answer to it
         ),
-        match="request",                        # each recording has the request that it answers
+        match="request",                        # each recording has its request
     )
 """
 
@@ -46,11 +46,11 @@ from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.sse import encode
 
 MODEL = "claude-sonnet-5"
-"""The model of an answer that names none."""
+"""The default model of an answer."""
 
 Fragments: TypeAlias = str | int | Sequence[str] | Callable[[str], Iterable[str]]
-"""How text, thinking and tool inputs are cut: `"words"`, `"whole"`, so many characters each, the fragments themselves (which
-must add up to the block's text), or a function."""
+"""How text, thinking and tool inputs are split: `"words"`, `"whole"`, a number of characters, the fragments themselves
+(which must join to the block's text), or a function."""
 
 Raw = dict[str, Any]
 
@@ -63,9 +63,9 @@ _ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvt
 _MESSAGES: Mapping[str, str] = {"api_error": "Internal server error", "overloaded_error": "Overloaded"}
 
 _LATE = ("context_management", "input_transformations")
-"""Fields of the message that come at its end, beside `delta`."""
+"""Fields of the message that arrive at its end, besides `delta`."""
 
-# The counts that `message_delta` repeats, and those that only it has. All others are known at the start.
+# The counts that `message_delta` repeats, and those that only it has. All others are in `message_start`.
 _TOTALS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "server_tool_use")
 _ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
 
@@ -89,7 +89,7 @@ def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> 
 
 
 def thinking(thinking: str, *, signature: str | None = None, **fields: Any) -> Raw:
-    """Thinking, with a made-up signature by default. An empty one is that of thinking that was cut."""
+    """Thinking, with a made-up signature by default. Truncated thinking has an empty one."""
     signed = _opaque(thinking) if signature is None else signature
     return {"type": "thinking", "thinking": thinking, "signature": signed, **fields}
 
@@ -109,25 +109,25 @@ def tool_use(name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = Fals
 
 
 def server_tool_use(name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any) -> Raw:
-    """A call of a tool that runs at the API: `web_search`, `code_execution` … For `cut` see `tool_use`."""
+    """A call of a server tool: `web_search`, `code_execution` … For `cut` see `tool_use`."""
     return _call("server_tool_use", name, tool_input, cut, fields)
 
 
 def mcp_tool_use(
     server_name: str, name: str, tool_input: Mapping[str, Any] | str, *, cut: bool = False, **fields: Any
 ) -> Raw:
-    """A call of a tool at an MCP server that the API talks to. For `cut` see `tool_use`."""
+    """A call of a tool of an MCP server that the API connects to. For `cut` see `tool_use`."""
     return _call("mcp_tool_use", name, tool_input, cut, {"server_name": server_name, **fields})
 
 
 def server_tool_result(type: str, content: Any, **fields: Any) -> Raw:
-    """The result of a tool at the API: `type` is `web_search_tool_result`, `mcp_tool_result` … It belongs to the call that
+    """The result of a server tool: `type` is `web_search_tool_result`, `mcp_tool_result` … It belongs to the call that
     `tool_use_id` names, or else to the last such call before it."""
     return {"type": type, "content": content, **fields}
 
 
 def web_search_result(title: str, url: str, **fields: Any) -> Raw:
-    """One page that a search found, for the content of a `web_search_tool_result`."""
+    """One search result, for the content of a `web_search_tool_result`."""
     found = {"type": "web_search_result", "title": title, "url": url, "encrypted_content": _opaque(url)}
     return {**found, "page_age": None, **fields}
 
@@ -159,7 +159,7 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
     identity = to_json([model, given])
     blocks = [_built(block) for block in _with_ids(given, identity)]
     content = [block.raw for block in blocks]
-    made = Message({"content": content}, facts=blocks)  # a token to a delta in words, as a pace counts them
+    made = Message({"content": content}, facts=blocks)  # one token per delta in words, as a pace counts them
     calls = any(block.get("type") == "tool_use" for block in content)
     counts = {
         "input_tokens": 25,
@@ -183,13 +183,13 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
 
 
 def _made_id(prefix: str, identity: str) -> str:
-    """An id in the API's form, made from `identity`: equal for equal ones."""
+    """An id in the API's form, derived from `identity`."""
     digest = hashlib.sha256(f"{prefix} {identity}".encode()).hexdigest()
     return f"{prefix}_01{digest[:_ID_CHARACTERS]}"
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON text as the API writes it: characters as they are, except half a surrogate pair, which UTF-8 cannot hold.
+    """JSON as the API writes it: characters are unescaped, except unpaired surrogates, which UTF-8 cannot encode.
 
     Raises `ConfigurationError` for a value that is not JSON.
     """
@@ -213,12 +213,12 @@ def _block(part: object) -> Raw:
 
 
 def _with_ids(blocks: list[Raw], identity: str) -> list[Raw]:
-    """The blocks, each call with an id, and each result with that of its call."""
+    """The blocks, with an id for each call, and the call's id for each result."""
     named: list[Raw] = []
     last_call: str | None = None
     for place, given in enumerate(blocks):
         kind, block = str(given.get("type")), given
-        if kind in _ID_PREFIXES:  # an id that was given counts
+        if kind in _ID_PREFIXES:  # a given id takes precedence
             block = {"type": kind, "id": _made_id(_ID_PREFIXES[kind], f"{place} {identity}"), **given}
         elif kind.endswith("_tool_result") and "tool_use_id" not in given:
             if last_call is None:
@@ -231,7 +231,7 @@ def _with_ids(blocks: list[Raw], identity: str) -> list[Raw]:
 
 
 def _built(block: Raw) -> BlockBuilder:
-    """The block as the fold builds it: an input given as text is parsed as a streamed one."""
+    """The block as a stream builds it: an input given as text is parsed like a streamed one."""
     if block.get("type") not in _ID_PREFIXES or not isinstance(block.get("input"), str):
         return BlockBuilder(block, complete=True)
     built = BlockBuilder({**block, "input": {}})
@@ -242,7 +242,7 @@ def _built(block: Raw) -> BlockBuilder:
 
 
 def _opaque(of: str) -> str:
-    """A made-up value in the form of those that only the API can read: base64, and equal for equal `of`."""
+    """A made-up opaque value: base64, and equal for equal `of`."""
     digest = hashlib.shake_256(of.encode("utf-8", "surrogatepass")).digest(_OPAQUE_BYTES)
     return base64.b64encode(digest).decode()
 
@@ -251,8 +251,8 @@ def _opaque(of: str) -> str:
 
 
 class Break(NamedTuple):
-    """The early end of a stream: after `after` events (pings count; below 0: from the end) comes the event `error`, or, without
-    one, `at_byte` bytes of the next event and the end of the connection."""
+    """The early end of a stream. After `after` events (including pings; below 0: from the end) follows the event `error` or,
+    without one, `at_byte` bytes of the next event and the end of the connection."""
 
     after: int
     at_byte: int = 0
@@ -270,7 +270,7 @@ def error(type: str, message: str | None = None, *, after: int = 0, details: Map
 
 
 def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
-    """An error in the API's form. Without a message it has the API's, or its type in words."""
+    """An error in the API's form. The message defaults to the API's, or to the type in words."""
     said = _MESSAGES.get(type, type.replace("_", " ").capitalize()) if message is None else message
     error = {"type": type, "message": said, **({"details": dict(details)} if details else {})}
     return {"type": "error", "error": error}
@@ -307,8 +307,8 @@ def recording_of(
 ) -> Recording:
     """The stream of a message: a `Message`, or the JSON that the API returns without `stream`.
 
-    `pings` says after how many other events each ping comes: by default after the first `content_block_start`. `headers` are
-    added to those of the answer. Raises `ConfigurationError` for a message that cannot be streamed.
+    `pings` lists after how many other events each ping is sent: by default after the first `content_block_start`. `headers`
+    are added to those of the answer. Raises `ConfigurationError` for a message that cannot be streamed.
     """
     whole = _message(message)
     events = list(_events(whole, fragments))
@@ -369,7 +369,7 @@ def _events(message: Message, fragments: Fragments) -> Iterator[Raw]:
 
 
 def _at_the_start(empty: Raw) -> Raw:
-    """The message as `message_start` has it: without content, without an ending, with the first counts."""
+    """The message of `message_start`: without content and ending, with the first counts."""
     start = {name: value for name, value in empty.items() if value is None or name not in _LATE}
     start |= {name: None for name in ("stop_reason", "stop_sequence", "stop_details", "container") if name in empty}
     usage = {n: v for n, v in object_at(empty, "usage").items() if v is None or n not in _ONLY_AT_THE_END}
@@ -390,7 +390,7 @@ def _at_the_end(raw: Raw) -> Raw:
 
 
 def _streamed(block: Block, how: Fragments, index: int) -> tuple[Raw, list[Raw]]:
-    """The block as `content_block_start` has it, and its deltas. Blocks without deltas (results …) are whole at the start."""
+    """The block of `content_block_start`, and its deltas. Blocks without deltas (results …) are complete at the start."""
     raw = block.raw
     match raw.get("type"):
         case "text":
@@ -416,7 +416,7 @@ def _streamed(block: Block, how: Fragments, index: int) -> tuple[Raw, list[Raw]]
 
 
 def _fragments(text: str | None, how: Fragments, index: int) -> list[str]:
-    """The text in pieces, none of them empty unless `how` lists it. Code points are never cut."""
+    """The text in pieces, none empty unless `how` lists it. Code points are never split."""
     text = text or ""
     if how == "words":
         return _WORD.findall(text)
@@ -445,15 +445,15 @@ class ToolResults:
 
 
 Turn: TypeAlias = Recording | Message | Mapping[str, Any] | ToolResults | str | Sequence[Mapping[str, Any]]
-"""An answer (a recording, or a message, as `answer` makes it or as JSON), or the next turn of the user: results of tools, a
-text, or content blocks."""
+"""An answer (a recording, a `Message`, or a message as JSON), or the user's next turn: tool results, a text, or content
+blocks."""
 
 
 def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
-    """The answers among `conversation`, each with its request. `request` is the body of the first one.
+    """The answers in `conversation`, each with its request. `request` is the first request's body.
 
-    Raises `ConfigurationError` if an answer in the middle is not whole, or if there are not as many results as calls, or no
-    messages in the request. A message becomes a recording named by its number among the answers.
+    Raises `ConfigurationError` if an answer before the last is incomplete, if results do not match calls in number, or if
+    the request has no messages. A message becomes a recording named by its number among the answers.
     """
     if not isinstance(request, Mapping):
         raise ConfigurationError(f"the first argument is the body of the first request, not {quote(repr(request))}")

@@ -1,25 +1,25 @@
-"""Play recordings over HTTP: an ASGI application (`Player`), which can serve itself on this machine (`ReplayServer`).
+"""Play recordings over HTTP: an ASGI application (`Player`), and one that serves itself on this machine (`ReplayServer`).
 
-    async with ReplayServer(["fixtures/plain.sse.jsonl"]) as server:       # speed=0: no waiting; 1: as it was recorded
+    async with ReplayServer(["fixtures/plain.sse.jsonl"]) as server:       # speed=0: no waiting; 1: recorded pace
         client = AsyncAnthropic(base_url=server.base_url, api_key="any")   # or any other client
         ...
     with ReplayServer(recording) as server: ...                            # in a thread, for a client that blocks
     server.requests[0].body                                                # what the client sent
 
-`POST …/v1/messages` with `stream` plays the recording, read by read; without it, the same answer comes as one JSON message.
-Several recordings take turns, unless `match` says otherwise (`answers.py`). A request that no recording answers gets an error
-that names the nearest one, and is added to `misses`. A recorded HTTP error is answered as it was, and a recording that was cut
-ends in a cut connection. `…/count_tokens` and `…/v1/models` are answered, too. No key is needed, and none is kept.
+`POST …/v1/messages` with `stream` plays the recording, read by read; without it, the same answer is sent as one JSON
+message. Several recordings take turns, unless `match` is set (`answers.py`). A request that no recording answers gets an
+error that names the nearest one, and is added to `misses`. A recorded HTTP error is replayed, and a recording that was cut
+ends with a cut connection. `…/count_tokens` and `…/v1/models` are answered, too. No key is needed, and none is stored.
 
 `faults` make answers fail (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They count the requests to
-`…/v1/messages`, and each of `requests` lists those that it had. A request whose answer a fault cut short gets the same
-recording when it is repeated, word for word. A fault that has no place in any recording is refused at once; one that has none
-in an answer is answered with an HTTP 500 that says so.
+`…/v1/messages`, and each of `requests` lists its faults. If a fault cuts an answer short and the identical request is
+repeated, it gets the same recording. A fault that fits no recording is rejected at once; if it does not fit the answer
+to a request, that is an HTTP 500 with the reason.
 
-There are two ways to cut. `split` cuts the answer's body: each piece is one HTTP chunk. `segments` cuts the bytes on the wire,
-with the head and the chunk framing: each piece is one TCP write. A client in the same event loop reads each piece by itself,
-also at speed 0; one in another thread or process may find several at once, as in any network, unless there is a silence between
-them: `segment_seconds`, of which some milliseconds will do.
+An answer can be split in two ways. `split` splits the body: each piece is one HTTP chunk. `segments` splits the bytes on the
+wire, including the head and the chunk framing: each piece is one TCP write. A client in the same event loop reads each piece
+separately, even at speed 0. A client in another thread or process may read several at once, as in any network, unless
+`segment_seconds` (a few milliseconds) separates them.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
 
 MAX_KEPT_REQUESTS = 1000
-"""How many of the last requests a `Player` keeps: more than a test reads, and bounded for a long-running server."""
+"""How many of the last requests a `Player` keeps: more than tests read, but bounded for a long-running server."""
 
 PATIENCE = 10.0
-"""Real seconds that a server in a thread may take to start or to end. It needs a thousandth of that."""
+"""How long a server in a thread may take to start or stop, in real time. It needs a thousandth of that."""
 
 DEMO_WORDS: Mapping[str, str] = {
     "unicode": "unicode",
@@ -71,7 +71,7 @@ DEMO_WORDS: Mapping[str, str] = {
     "error": "error-after-content",
     "cut": "cut",
 }
-"""Word in the prompt -> name of the shipped recording. The first match counts; without a match it is `plain`."""
+"""Word in the prompt -> name of the shipped recording. The first match is used; without a match, `plain`."""
 
 Source: TypeAlias = Recording | str | Path
 Sources: TypeAlias = Source | Iterable[Source]
@@ -81,13 +81,13 @@ Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
 # A test may need any header field, except those that carry secrets. Secrets in other fields are hidden.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
-# Web pages of any origin may use this server: there is nothing here to steal or to spend.
+# Pages of any origin may use this server: it has no secrets and spends nothing.
 _CORS: Mapping[str, str] = {"access-control-allow-origin": "*", "access-control-expose-headers": "request-id"}
 
 
 @dataclass(frozen=True, slots=True)
 class PlayedRequest(RecordedRequest):
-    """A request as received, without its credentials, and the faults that its answer had."""
+    """A request as received, without its credentials, and the faults of its answer."""
 
     faults: tuple[Fault, ...] = ()
 
@@ -105,16 +105,15 @@ class PlayedRequest(RecordedRequest):
 class Player:
     """The ASGI application.
 
-    `speed`: 1 plays at the recorded pace (default), 2 twice as fast, 0 does not wait. `split` cuts bodies, `segments` the bytes
-    on the wire, with `segment_seconds` of silence between two of them at any `speed`; `faults` are what goes wrong: see the top
-    of this file, and `Split` for the ways to cut. Segments, and the faults of framing and network, need `rawsse.server`.
-    `match`: turns, sequence, request, name, or a function of the request's body (`answers.py`). `pace` gives the recordings
-    other times, `rewrite` the form that gateways give to streams (`variants.py`). `sleep` replaces `asyncio.sleep`.
+    `speed`: 1 plays at the recorded pace (default), 2 twice as fast, 0 does not wait. `split`, `segments` and `faults` are
+    described at the top of this file, and the ways to split at `Split`. `segment_seconds` do not depend on `speed`. Segments,
+    and faults of framing and network, need `rawsse.server`. `match`: turns, sequence, request, name, or a function of the
+    request's body (`answers.py`). `pace` changes the recordings' times; `rewrite` changes their form as gateways do
+    (`variants.py`). `sleep` replaces `asyncio.sleep`.
 
     `misses` are the last requests that no recording answered; `unplayed` the recordings that have not been played yet, and
-    `repeats` those that have been played more often than they were given; `unused_faults` the faults that no answer has had so
-    far, and `misplaced` the last errors of faults that had no place in an answer. Raises `ConfigurationError` and
-    `RecordingError`.
+    `repeats` those that have been played more often than they were given; `unused_faults` the faults that have not been applied
+    yet, and `misplaced` the last errors of faults that did not fit an answer. Raises `ConfigurationError` and `RecordingError`.
     """
 
     _default_speed = 1.0
@@ -143,7 +142,7 @@ class Player:
         if segment_seconds and segments is None:
             raise ConfigurationError("a silence between segments needs segments: say how to cut them")
         self.requests: list[PlayedRequest] = []
-        """The last requests, without their credentials, and the faults that their answers had."""
+        """The last requests, without their credentials, and the faults of their answers."""
         played = _loaded(recordings)
         played = played if rewrite is None else list(map(rewrite_by(rewrite), played))
         played = played if pace is None else list(map(pace_by(pace), played))
@@ -159,7 +158,7 @@ class Player:
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
-        self._owed: dict[tuple[str, bytes], Recording] = {}  # by the request that got only a part of it
+        self._owed: dict[tuple[str, bytes], Recording] = {}  # by the request that got only part of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3)."""
@@ -175,7 +174,7 @@ class Player:
         await unless_gone(self._play(self._answer(request, body), faults, scope, send), receive)
 
     def _answer(self, request: PlayedRequest, body: bytes) -> Recording:
-        """The recordings' answer; the same one again if a fault cut it short."""
+        """The recording to play; the same one again if a fault cut it short."""
         if (other := replacement(request.faults)) is not None:
             return other
         question = (request.path, body)
@@ -234,7 +233,7 @@ class Player:
     async def _play_chunks(self, answer: Recording, send: Send) -> None:
         clock = _Clock(self._sleep)
         is_begun = False
-        # The head goes out with the first bytes, as the API's does.
+        # The head is sent with the first bytes, as by the API.
         for step in timed(answer.reads or [Read(0.0, b"")], self._speed, answer.duration):
             if isinstance(step, bytes):
                 if not is_begun:
@@ -245,13 +244,13 @@ class Player:
             elif isinstance(step, float):
                 await clock.wait(step)
         if answer.end != "clean":
-            # ASGI has no other way: the server finds the response unfinished and closes the connection.
+            # The only way in ASGI: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the recording was cut here, and so is the connection")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Clock:
-    """Waits until points in time, counted from now: if a sleep or a write takes too long, the next wait is shorter."""
+    """Waits until given times after its creation: if a sleep or a write takes too long, the next wait is shorter."""
 
     def __init__(self, sleep: Sleep) -> None:
         self._sleep = sleep
@@ -260,7 +259,7 @@ class _Clock:
 
     async def wait(self, seconds: float, *, is_whole: bool = False) -> None:
         self._due += seconds
-        # Not longer than `seconds`: the `sleep` of a test may take no time.
+        # Not longer than `seconds`: a test's `sleep` may return at once.
         left = max(0.0, min(seconds, self._due - self._now()))
         await self._sleep(seconds if is_whole else left)
 
@@ -271,8 +270,8 @@ class _Clock:
 class LocalServer:
     """An ASGI application that serves itself on a free port of this machine. Subclasses define `__call__`.
 
-    `async with` serves it in the running event loop; `with` in a thread, for a client that blocks, or runs in another loop or
-    process. At the end of the block connections are closed, and the thread has ended.
+    `async with` serves it in the running event loop; `with` in a thread, for a client that blocks or runs in another loop or
+    process. The end of the block closes connections and joins the thread.
     """
 
     _port = 0
@@ -304,7 +303,7 @@ class LocalServer:
 
     def __enter__(self) -> Self:
         loop = asyncio.new_event_loop()
-        # A daemon: a thread that hangs does not keep a test run from ending.
+        # A daemon: a hanging thread must not prevent the test run from ending.
         thread = threading.Thread(target=loop.run_forever, name="rawsse replay", daemon=True)
 
         def run(work: Coroutine[Any, Any, object]) -> None:
@@ -325,8 +324,8 @@ class LocalServer:
 
 
 class ReplayServer(Player, LocalServer):
-    """A `Player` that serves itself. The arguments are those of `Player`, but `speed` is 0 by default, since tests should not
-    wait, and 1 if there is a `pace`."""
+    """A `Player` that serves itself. The arguments are those of `Player`, but `speed` defaults to 0, since tests should not
+    wait, or to 1 with a `pace`."""
 
     _default_speed = 0.0
 
@@ -348,7 +347,7 @@ def _by_word(recordings: Mapping[str, Recording], request: RecordedRequest) -> R
 
 
 async def read_body(receive: Receive, send: Send, max_bytes: int) -> bytes | None:
-    """The request's body; None if the client disconnects before its end, or if it is larger, which is answered here."""
+    """The request's body; None if the client disconnects first, or if the body is too large, which is answered here."""
     body, has_more = bytearray(), True
     while has_more:
         message = await receive()

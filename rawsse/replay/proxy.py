@@ -4,14 +4,14 @@
         async with RecordingProxy(recorder, "https://api.anthropic.com") as proxy:
             await serve(proxy, "127.0.0.1", 8002)           # for a client with ANTHROPIC_BASE_URL=http://127.0.0.1:8002
 
-Requests are passed on unchanged, credentials included; the proxy needs no key. Only the fields that concern one connection are
-removed (RFC 9110, 7.6.1), and the upstream is asked not to compress. Status, header fields and body come back unchanged, each
-read as soon as it arrives, and no faster than the client takes them. Nothing is retried, and the only timeout is that of
-connecting: the client has its own.
+Requests are forwarded unchanged, credentials included; the proxy needs no key. Only hop-by-hop fields are removed (RFC 9110,
+7.6.1), and the upstream is asked not to compress. Status, header fields and body are returned unchanged, each read as soon as
+it arrives, but no faster than the client reads. Nothing is retried, and the only timeout is for connecting: the client has its
+own.
 
-When the client disconnects, the exchange with the upstream ends. When the upstream breaks off, so does the client's connection.
-An upstream that does not answer is a 502, in the API's form. The exchange is that of `rawsse.client.stream`, the recorder
-observes it.
+When the client disconnects, the upstream exchange ends. When the upstream connection breaks, the client's connection is cut. An
+upstream that does not answer is a 502, in the API's form. The exchange is driven by `rawsse.client.stream` and observed by the
+recorder.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
 
 NO_CLOCKS = Timeouts(head=None, silence=None, content=None)
-"""The client has timeouts, and disconnects when they expire. Timeouts here would only change its endings."""
+"""The client disconnects when its own timeouts expire. Timeouts here would only change how its streams end."""
 
-# Our client writes `Host` and the length, `call` the coding; the server has answered 100-continue.
+# Rewritten by our client (`Host`, length) or by `call` (coding); the server has handled 100-continue.
 _REPLACED = frozenset({"accept-encoding", "content-length", "expect", "host"})
 
 
 class BodyAnswer(Exchange):
-    """A response whose body can be taken as it comes. Take the pieces that are there before you look at `error`."""
+    """A response whose body can be taken as it arrives. Take the available pieces before checking `error`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._pieces: list[bytes] = []
 
     def take(self) -> list[bytes]:
-        """The pieces of the body that have come since the last call."""
+        """The pieces of the body that have arrived since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -63,16 +63,16 @@ class BodyAnswer(Exchange):
 
 
 class RawAnswer(BodyAnswer):
-    """A response to pass on: every status is an answer, and content codings are kept."""
+    """A response to forward: every status is an answer, and content codings are kept."""
 
     _is_raw = True
 
 
 class RecordingProxy:
-    """Passes requests on to `base_url` (by default ANTHROPIC_BASE_URL, or Anthropic's), observed by `recorder`.
+    """Forwards requests to `base_url` (by default ANTHROPIC_BASE_URL, or Anthropic's), observed by `recorder`.
 
-    Environment variables (HTTPS_PROXY, SSL_CERT_FILE …) say how the upstream is reached. Call `aclose` when the server has
-    stopped, or leave `async with`; the caller closes the recorder. Raises `ConfigurationError` if the URL is invalid.
+    Environment variables (HTTPS_PROXY, SSL_CERT_FILE …) apply to the upstream connection. Call `aclose` when the server
+    has stopped, or leave `async with`; the caller closes the recorder. Raises `ConfigurationError` if the URL is invalid.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RecordingProxy:
 
     @property
     def base_url(self) -> str:
-        """The URL that requests are passed on to."""
+        """The URL that requests are forwarded to."""
         return self._endpoint.base_url
 
     async def __aenter__(self) -> RecordingProxy:
@@ -123,7 +123,7 @@ class RecordingProxy:
             headers=(*passed_on, ("accept-encoding", "identity"), *route.proxy_fields()),
             body=body,
         )
-        policy = RetryPolicy(max_retries=0)  # the client has a policy
+        policy = RetryPolicy(max_retries=0)  # the client has its own policy
         settings = CallSettings(request, route, NO_CLOCKS, policy, observer=self._recorder)
         return Call(self._pools.here, settings, RawAnswer)
 
@@ -151,14 +151,14 @@ class RecordingProxy:
         if answer.error is None:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         elif (connection := (scope.get("extensions") or {}).get("rawsse.wire")) is not None:
-            connection.end()  # the client gets all that came, and misses the end of the body
+            connection.end()  # the client gets all received bytes, but not the end of the body
         else:
-            # ASGI has no other way: the server finds the response unfinished, and closes the connection.
+            # The only way in ASGI: the server finds the response unfinished, and closes the connection.
             raise ConnectionAbortedError("the upstream broke off here, and so does the proxy")
 
 
 def _target(scope: Scope) -> str:
-    """The path and query as they came, without the path at which the proxy is mounted."""
+    """The path and query as received, without the path at which the proxy is mounted."""
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else percent_encoded(scope["path"], safe="/:@!$&'()*+,;=~")
     path = path.removeprefix(scope.get("root_path", "").rstrip("/"))
@@ -167,7 +167,7 @@ def _target(scope: Scope) -> str:
 
 
 def _without_hop(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The fields that concern more than one connection."""
+    """The fields without the hop-by-hop ones."""
     # RFC 9110, 7.6.1: "Intermediaries … MUST … remove fields … that are known to require removal before forwarding".
     # "Intermediaries MUST parse a received Connection header field before a message is forwarded and, for each
     # connection-option in this field, remove any header … field(s) from the message with the same name".

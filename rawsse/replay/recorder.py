@@ -1,4 +1,4 @@
-"""Recording the exchanges of a client; or, as a flight recorder, only those that failed.
+"""Record the exchanges of a client or, as a flight recorder, only those that failed.
 
     recorder = Recorder("recordings")
     async with AsyncClient(recorder=recorder) as client: ...        # written when the client is closed
@@ -6,16 +6,17 @@
 
     recorder = Recorder("failures", only_failed=True)               # a flight recorder, for a long-running client
 
-Each attempt is one recording, including those that were retried. Only requests to `…/v1/messages` are recorded; without a
-response head there is nothing to record. One `read` has the bytes of the body that arrived in one read of the network, without
-TLS and framing. Times are in whole microseconds.
+Each attempt is one recording, including those that were retried. Only requests to `…/v1/messages` are recorded, and only
+if a response head arrived. One `read` holds the body bytes of one read from the network, without TLS and framing. Times
+are in whole microseconds.
 
 Everything is scrubbed before it is written, including the values of the request's own header fields (`Secrets`). A thread
-scrubs and writes, so that no stream waits for it. If a recording cannot be written, that is logged, and the stream goes on.
+scrubs and writes, so that no stream waits for it. If a recording cannot be written, the error is logged, and the stream
+continues.
 
-Every ending but `complete` and `cancelled` is a failure: when the caller closes a stream, nothing went wrong. A flight recorder
-keeps the newest `max_files` on the disk. A stream is held in memory until it ends: at most `max_bytes` of it, and
-`max_held_bytes` of all streams together. A stream that exceeds them is cut there, and recorded as `cut`.
+Every ending but `complete` and `cancelled` (closed by the caller) is a failure. A flight recorder keeps the newest `max_files`
+on disk. A stream is held in memory until it ends: at most `max_bytes` of it, and `max_held_bytes` of all streams together. A
+stream that exceeds them is recorded up to there, as `cut`.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ from rawsse.replay.recording import End, Read, RecordedRequest, Recording, is_me
 from rawsse.replay.scrub import ScrubPolicy, checked, count_hidden, scrub
 
 MAX_RECORDING_BYTES = 16 * 1024 * 1024
-"""How much of one answer is kept. The longest answers today have about a hundredth of that."""
+"""How much of one answer is kept. The longest answers today are about a hundredth of that."""
 
 MAX_FAILED_FILES = 100
 """How many recordings a flight recorder leaves in its folder by default."""
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
-"""How much a recorder holds of all exchanges together, including their requests: of those that are open, and of those that
-wait to be written. That is a thousand long answers at a time. Beyond it, answers are cut, or are logged and not recorded."""
+"""How much a recorder holds of all exchanges, open or waiting to be written, including their requests. That is a thousand
+long answers at a time. Beyond it, answers are cut, or are logged but not recorded."""
 
 MAX_SLUG_CHARS = 60
 
@@ -60,7 +61,7 @@ _DIGITS = 6
 _SUFFIX = ".sse.jsonl"
 _NUMBERED = re.compile(rf"(\d{{4,}})-(.*){re.escape(_SUFFIX)}")
 _LAST_BYTES = 300  # message_stop has about 60
-# An event's data cannot contain this: no line of JSON begins like this.
+# An event's data cannot contain this: no line of JSON begins this way.
 _STOP = re.compile(rb"(?:^|[\r\n])event: ?message_stop[\r\n]")
 _BY_END: Mapping[End, EndingKind] = {"clean": "truncated", "cut": "truncated", "client_closed": "cancelled"}
 
@@ -68,11 +69,11 @@ _BY_END: Mapping[End, EndingKind] = {"clean": "truncated", "cut": "truncated", "
 class Recorder:
     """Writes recordings into `folder`, which is created if it is missing. `AsyncClient(recorder=…)` takes one.
 
-    `policy` says which secrets are scrubbed. `only_failed` makes it a flight recorder: the names of its files have `failed`
-    after the number, and when there are more than `max_files` of them, the oldest are deleted, those of earlier runs included.
+    `policy` sets which secrets are scrubbed. `only_failed` makes it a flight recorder: its file names have `failed` after
+    the number, and beyond `max_files` of them the oldest are deleted, including those of earlier runs.
 
     `written` and `lost` count recordings, `hidden` the secrets that were hidden in the bodies of answers. Any number of clients
-    may share a recorder, also in several threads. Call `close`, or leave `async with`, when all of them are closed. Raises
+    may share a recorder, even in several threads. Call `close`, or leave `async with`, after closing all of them. Raises
     `ConfigurationError` if the folder cannot be used.
     """
 
@@ -105,14 +106,14 @@ class Recorder:
 
     @property
     def _writer(self) -> ThreadPoolExecutor:
-        """One thread, which writes in the order in which exchanges ended. A forked child does not inherit it."""
+        """One thread, which writes in the order in which exchanges end. A forked child does not inherit it."""
         if self._pid != os.getpid():
             self._start()
         return self._executor
 
     def begin(self, request: RequestData, clock: Callable[[], float]) -> ExchangeObserver | None:
-        """Record an exchange that begins now. `clock` gives the time in seconds. None if it is not recorded."""
-        # The target names the origin, too, if a proxy is to forward the request.
+        """Record an exchange that begins now. `clock` returns the time in seconds. None if it is not recorded."""
+        # The target includes the origin if a proxy forwards the request.
         target = request.target
         path = target if target.startswith("/") else "/" + target.partition("://")[2].partition("/")[2]
         if not is_messages(request.method, path):
@@ -120,17 +121,17 @@ class Recorder:
         if not self.hold(len(request.body)):
             self._lose(f"max_held_bytes ({self._max_held_bytes}) are held of others")
             return None
-        # Numbered when they begin, so that concurrent answers have the order of their requests.
+        # Numbered at the beginning, so that concurrent answers are in the order of their requests.
         number = None if self._only_failed else self._folder.next_number()
         return ExchangeLog(self, request, path, clock, number, self._max_bytes, clock())
 
     def flush(self) -> None:
-        """Wait until all exchanges that are over have been written."""
+        """Wait until all finished exchanges have been written."""
         if not self._is_closed:
-            self._writer.submit(int).result()  # it runs after those that were submitted before
+            self._writer.submit(int).result()  # runs after all earlier tasks
 
     def close(self) -> None:
-        """Write what is left, end the thread, and wait for both. Nothing more is recorded."""
+        """Write the queued recordings, end the thread, and wait for both. Nothing more is recorded."""
         self._is_closed = True
         self._writer.shutdown()
 
@@ -147,7 +148,7 @@ class Recorder:
     # For an `ExchangeLog` --------------------------------------------------------------------------------------------
 
     def hold(self, size: int) -> bool:
-        """Make room for so many bytes more; False if there is none."""
+        """Reserve `size` more bytes; False if there is no room."""
         with self._lock:
             has_room = self._held_bytes + size <= self._max_held_bytes
             self._held_bytes += size if has_room else 0
@@ -172,7 +173,7 @@ class Recorder:
             self._write(exchange, error)
         except (RawsseError, OSError) as exc:
             self._lose(str(exc))
-        except Exception:  # a fault of ours must not be one of the stream's
+        except Exception:  # a bug in the recorder must not break the stream
             log.exception("an answer is not recorded: a bug in the recorder")
             self._lose("see above")
         finally:
@@ -191,7 +192,7 @@ class Recorder:
         before = replace(recording, name=f"answer {number}")
         recording = checked(scrub(before, policy), policy)
         hidden = count_hidden(before, recording, policy)
-        # The name tells the model and the ending, never the prompt, which is private.
+        # The name has the model and the ending, but not the prompt, which is private.
         body = recording.request.body if recording.request else None
         model = body.get("model") if isinstance(body, dict) else None
         status = "" if recording.status == 200 else str(recording.status)
@@ -202,14 +203,14 @@ class Recorder:
         more = "".join(f", secrets hidden in the {place}: {count}" for place, count in hidden.items())
         more += ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
         facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, more)
-        # A warning is seen without any setup of logs: this recording plays another answer than the client got.
+        # A warning is shown without any logging setup: this recording differs from the client's answer.
         level = logging.WARNING if hidden["response body"] else logging.INFO
         log.log(level, "%s: status %d, %s (%s), %d reads, %.3f s%s", *facts)
 
 
 @dataclass(slots=True, eq=False)
 class ExchangeLog:
-    """One exchange while it is recorded, as its observer. `number` is None if it gets one only when it is written."""
+    """The observer of one exchange, which records it. `number` is None if it is assigned when the file is written."""
 
     recorder: Recorder
     request: RequestData
@@ -219,10 +220,10 @@ class ExchangeLog:
     max_bytes: int
     started: float
     is_full: bool = False
-    """There was more than could be kept."""
+    """Whether data was dropped for lack of room."""
     _response: tuple[int, dict[str, str]] | None = None
     _decoder: ContentDecoder | None = None
-    # Not a list of reads: 500 short ones take a third more memory, and a flight recorder throws most streams away.
+    # Not a list of reads: 500 short ones take a third more memory, and a flight recorder discards most streams.
     _body: bytearray = field(default_factory=bytearray)
     _times: array[float] = field(default_factory=lambda: array("d"))
     _ends: array[int] = field(default_factory=lambda: array("Q"))
@@ -231,7 +232,7 @@ class ExchangeLog:
 
     @property
     def held_bytes(self) -> int:
-        """How much of `max_held_bytes` it takes."""
+        """How much of `max_held_bytes` it uses."""
         return len(self.request.body) + len(self._body)
 
     def sent(self) -> None:
@@ -242,10 +243,10 @@ class ExchangeLog:
         """The head of the response has arrived."""
         headers = dict(response.headers)
         try:
-            # A compressed body can be neither searched nor read: it is recorded as if it had not been compressed.
+            # A compressed body can be neither scrubbed nor read: it is recorded uncompressed.
             self._decoder = ContentDecoder(headers.get("content-encoding", ""))
         except APIError:
-            pass  # an unknown coding: scrubbing will refuse it
+            pass  # an unknown coding: scrubbing will reject it
         else:
             headers.pop("content-encoding", None)
         self._response = response.status, headers
@@ -294,7 +295,7 @@ class ExchangeLog:
 
 
 def end_of(error: APIError | None) -> End:
-    """How an exchange ended, by the error of its reader, if there was one."""
+    """How an exchange ended, given its reader's error, if any."""
     if error is None:
         return "clean"
     is_broken = error.ending_kind == "truncated" or isinstance(error, HTTPProtocolError)
@@ -302,18 +303,18 @@ def end_of(error: APIError | None) -> End:
 
 
 def outcome(recording: Recording, error: APIError | None = None) -> tuple[Recording, EndingKind]:
-    """The recording with the end that it should have, and how its stream ended. `error` is that of its reader.
+    """The recording with the right `end`, and how its stream ended. `error` is the reader's.
 
-    If the client disconnected after message_stop, the end is `clean`: both official SDKs and ours may disconnect there, before
-    the end of the body, and nothing more would have arrived. A whole answer is `complete` even if the connection broke after
-    it, and so is one with its `stop_reason`, as in the client.
+    If the client disconnected after message_stop, the end is `clean`: both official SDKs and rawsse may disconnect there,
+    before the end of the body, and nothing more would have arrived. As in the client, an answer is `complete` even if the
+    connection broke after its last event or its `stop_reason`.
     """
     if not 200 <= recording.status < 300:
         return recording, "error"
     failure: EndingKind | None = None
     is_done = is_complete = recording.is_stream or recording.end == "clean"
     if recording.is_stream and not _STOP.search(recording.body[-_LAST_BYTES:]):
-        # The `event:` lines may be missing: gateways leave them out, and our reader goes by the data's type.
+        # The `event:` lines may be missing: gateways omit them, and `read_event` uses the data's type.
         builder, broken = recording.fold()
         failure = broken.ending_kind if broken is not None else "error" if builder.error is not None else None
         is_done, is_complete = failure is None and builder.is_done, failure is None and builder.is_complete
@@ -328,7 +329,7 @@ def outcome(recording: Recording, error: APIError | None = None) -> tuple[Record
 
 
 def slug(*words: str) -> str:
-    """The words as a part of a file's name, on any system: `Claude Sonnet/5` is `claude-sonnet-5`."""
+    """The words as a part of a file name that is valid on any system: `Claude Sonnet/5` is `claude-sonnet-5`."""
     plain = re.sub(r"[^a-z0-9.]+", "-", "-".join(filter(None, words)).lower())
     return plain[:MAX_SLUG_CHARS].strip("-.")
 
@@ -340,9 +341,8 @@ class RecordingFolder:
     in the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
     prompts. Any thread may use it.
 
-    `max_failed` makes it the folder of a flight recorder: `failed` stands in every name after the number, and when there are
-    more of those, the oldest are deleted, those of earlier runs included. Raises `ConfigurationError` if the folder cannot be
-    used.
+    `max_failed` makes it a flight recorder's folder: names have `failed` after the number, and beyond `max_failed` of them
+    the oldest are deleted, including those of earlier runs. Raises `ConfigurationError` if the folder cannot be used.
     """
 
     def __init__(self, folder: str | Path, *, max_failed: int | None = None) -> None:
@@ -357,11 +357,11 @@ class RecordingFolder:
             raise ConfigurationError(f"{folder} cannot hold recordings: {exc.strerror or exc}") from exc
 
     def next_number(self) -> int:
-        """A number that no file has."""
+        """The next unused number."""
         return next(self._numbers)
 
     def put(self, number: int, name: str, text: str) -> Path:
-        """Write a file, with another number if this one has been taken. Raises `OSError`."""
+        """Write a file, with another number if this one is taken. Raises `OSError`."""
         name = slug("" if self._max_failed is None else "failed", name) or "answer"
         while True:
             path = self._folder / f"{number:04}-{name}{_SUFFIX}"

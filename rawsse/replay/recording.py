@@ -1,4 +1,4 @@
-"""Recordings: one exchange with the Messages API, kept whole and in a form that people can read.
+"""Recordings: one exchange with the Messages API, complete and in a readable form.
 
 A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one line for each read from the network, an end.
 
@@ -7,14 +7,14 @@ A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one l
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
-`t` is in seconds since the request was sent. `data` has the bytes of a read as text; a read that is not valid UTF-8 (it may end
-inside a character) is in `b64`. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client disconnected,
-and the rest is unknown). `request` may be null. A changed answer is a changed line in a diff, and no byte, boundary or time is
-lost: `Recording.loads(recording.dump()) == recording`.
+`t` is in seconds since the request was sent. `data` is a read as text; `b64` is one that is not valid UTF-8, as a read may end
+inside a character. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client disconnected, and the rest is
+unknown). `request` may be null. A changed answer shows as a changed line in a diff, and no byte, boundary or time is lost:
+`Recording.loads(recording.dump()) == recording`.
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
-    recording.message()                         # the JSON that the API would have answered without `stream`
+    recording.message()                         # the JSON of the answer without `stream`
     Recording.from_sse(b"event: ping\\ndata: {}\\n\\n").save("ping.sse.jsonl")
 
 A bare event stream (the body alone, usually `*.sse`) is also read as a recording, with one read at time 0 and a clean end.
@@ -55,9 +55,9 @@ End: TypeAlias = Literal["clean", "cut", "client_closed"]
 
 _MARK = b"\xef\xbb\xbf"  # some editors leave a byte order mark
 _SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
-# A bare event stream begins with a field or a comment; a file that is named as one may have it in any line.
+# A bare event stream begins with a field or a comment; in a file named `*.sse` that may be on any line.
 _FIELD = re.compile(rb"(?:^|[\r\n]|\xef\xbb\xbf)(?:data|event|id|retry)?:")
-# Characters that an editor would take for a line end, or not show; and unpaired surrogates, which UTF-8 cannot encode.
+# Characters that editors treat as line ends or do not show, and unpaired surrogates, which UTF-8 cannot encode.
 _UNSHOWN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
 
 
@@ -70,19 +70,19 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """The request of an exchange. `body` is its JSON; the text itself if it was not JSON; None if there was none."""
+    """The request of an exchange. `body` is parsed JSON; a string if it was not JSON; None if there was none."""
 
     method: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # they may hold a key
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # they may contain a key
     body: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One exchange. `duration` is the time of its end, in seconds since the request was sent; at least that of the last read.
+    """One exchange. `duration` is when it ended, in seconds since the request was sent; not before the last read.
 
-    `name` is used in messages, and is usually the file; it is not part of the exchange.
+    `name`, usually the file, is for messages; it is not part of the exchange.
     """
 
     request: RecordedRequest | None = None
@@ -109,11 +109,11 @@ class Recording:
 
     @property
     def is_stream(self) -> bool:
-        """The content type is that of server-sent events."""
+        """Whether the content type is that of server-sent events."""
         return self.content_type.startswith("text/event-stream")
 
     def fold(self) -> tuple[MessageBuilder, APIError | None]:
-        """The message that the events of the body add up to, and the error that ended reading them, if there was one."""
+        """The message folded from the body's events, and the error that ended the fold, if any."""
         builder = MessageBuilder(strict=False)
         try:
             for event in Decoder().feed(self.body):
@@ -144,7 +144,7 @@ class Recording:
             with Path(path).open("rb") as file:
                 content = file.read(max_bytes + 1)
         except OSError as exc:
-            raise OSError(exc.errno, exc.strerror, str(path)) from None  # a read names no file
+            raise OSError(exc.errno, exc.strerror, str(path)) from None  # an error of `read` names no file
         if len(content) > max_bytes:
             raise RecordingError(f"{path}: larger than max_bytes ({max_bytes})")
         return cls.loads(content, name=str(path))
@@ -166,7 +166,7 @@ class Recording:
         return cls(request=request, reads=(Read(0.0, body),) if body else (), name=name)
 
     def dump(self) -> str:
-        """The recording as JSON Lines. Always the same text for the same recording."""
+        """The recording as JSON Lines. The output is deterministic."""
         return "".join(line + "\n" for line in self._lines())
 
     def save(self, path: str | Path) -> None:
@@ -182,10 +182,10 @@ class Recording:
 
 
 def find_recordings(path: str | Path) -> list[Path]:
-    """The files to load: `path` itself, or every recording and bare event stream below it if it is a folder, sorted. Where
-    there is no such path, the name of a recording that comes with rawsse (`plain`) is that one.
+    """The files to load: `path` itself, or every recording and bare event stream below it if it is a folder, sorted. If
+    there is no such path, `path` may be the name of a recording shipped with rawsse (`plain`).
 
-    Raises `RecordingError` if there is none in the folder, and `FileNotFoundError` for a name that is not one of those.
+    Raises `RecordingError` for a folder without any, and `FileNotFoundError` for an unknown name.
     """
     path = Path(path)
     if path.name == str(path) and not path.suffix and not path.exists():
@@ -204,14 +204,14 @@ def find_recordings(path: str | Path) -> list[Path]:
 
 
 def shipped_fixtures() -> dict[str, Recording]:
-    """The recordings that come with rawsse, by name (`plain`, `tools`, `cut` …; see `fixtures/README.md`)."""
+    """The recordings shipped with rawsse, by name (`plain`, `tools`, `cut` …; see `fixtures/README.md`)."""
     files = _shipped_files()
     return {name: Recording.loads(file.read_bytes(), name=file.name) for name, file in files.items()}
 
 
 def _shipped_files() -> dict[str, Traversable]:
     folder = importlib.resources.files("rawsse") / "fixtures"
-    if not folder.is_dir():  # a checkout: the wheel's build has not put them into the package
+    if not folder.is_dir():  # a checkout: only the wheel's build copies them into the package
         folder = importlib.resources.files("rawsse") / ".." / "fixtures"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sse.jsonl")), key=lambda file: file.name)
     return {file.name.removesuffix(".sse.jsonl"): file for file in files}
@@ -221,9 +221,9 @@ def _shipped_files() -> dict[str, Traversable]:
 
 
 def write_whole(path: Path, text: str, *, is_new: bool = False) -> None:
-    """Write a file so that readers find the old text or the new one, never a part. Raises `OSError`.
+    """Write a file atomically: readers find either the old text or the new one. Raises `OSError`.
 
-    `is_new`: only the owner can read the file, and `FileExistsError` is raised if there is one already.
+    `is_new`: only the owner can read the file, and `FileExistsError` is raised if it exists.
     """
     if path.exists() and not path.is_file():
         path.write_text(text, "utf-8", newline="")  # a device or a pipe cannot be replaced
@@ -240,19 +240,19 @@ def write_whole(path: Path, text: str, *, is_new: bool = False) -> None:
                 shutil.copymode(real, beside)
             beside.replace(real)
     except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, str(path)) from None  # the caller does not know the other file
+        raise OSError(exc.errno, exc.strerror, str(path)) from None  # name the caller's file, not the temporary one
     finally:
         beside.unlink(missing_ok=True)
 
 
 def _rename(beside: Path, path: Path) -> None:
-    """Raises `FileExistsError`: POSIX's `rename` would overwrite the file, and `link` does not."""
+    """Raises `FileExistsError`: `link` does not overwrite, unlike POSIX's `rename`."""
     try:
         os.link(beside, path)
     except OSError as exc:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from exc
-        os.rename(beside, path)  # a file system without links
+        os.rename(beside, path)  # a file system without hard links
 
 
 def _to_text(data: bytes) -> dict[str, str]:
@@ -271,7 +271,7 @@ def _to_json(line: dict[str, Any]) -> str:
 
 
 def _read(data: bytes, name: str) -> Recording:
-    """Errors name the file and the line, and quote nothing: the caller may have named the wrong file, and it may hold a key."""
+    """Errors name the file and the line, but quote nothing: it may be the wrong file, and contain a key."""
     lines = (data.removeprefix(_MARK).rstrip() or b"{}").split(b"\n")
     number, reads = 1, list[Read]()
     try:
@@ -350,7 +350,7 @@ def _of(line: dict[str, Any], name: str, wanted: type) -> Any:
 
 
 def parse_body(body: bytes) -> Any:
-    """A request's body as a recording has it: its JSON; the text if it is not JSON; None if there is none."""
+    """A request's body as a recording stores it: parsed JSON; a string if it is not JSON; None if it is empty."""
     try:
         return json.loads(body) if body else None
     except (ValueError, RecursionError):
@@ -358,5 +358,5 @@ def parse_body(body: bytes) -> Any:
 
 
 def is_messages(method: str, path: str) -> bool:
-    """The request is one for a message."""
+    """Whether it is a request for a message."""
     return method == "POST" and path.partition("?")[0].rstrip("/").endswith("/v1/messages")

@@ -1317,7 +1317,7 @@ def test_data_and_the_end_are_refused_before_the_head_and_after_the_end(wire: by
 def test_a_second_head_is_refused() -> None:
     connection = asked()
     connection.send_response(200, [])
-    with pytest.raises(HTTPUsageError, match=r"^a response head was sent already$"):
+    with pytest.raises(HTTPUsageError, match=r"^a response head has already been sent$"):
         connection.send_response(200, [])
 
 

@@ -653,9 +653,9 @@ WRONG: list[tuple[Raw, str]] = [
     ({"id": None}, "id: must be the chat's id, a string of 1 to 256 characters"),
     ({"id": ""}, "id: must be the chat's id, a string of 1 to 256 characters"),
     ({"id": "x" * 257}, "id: must be the chat's id, a string of 1 to 256 characters"),
-    ({"messages": None}, "messages: must be a list of messages, and not empty"),
-    ({"messages": []}, "messages: must be a list of messages, and not empty"),
-    ({"messages": "Hi"}, "messages: must be a list of messages, and not empty"),
+    ({"messages": None}, "messages: must be a non-empty list of messages"),
+    ({"messages": []}, "messages: must be a non-empty list of messages"),
+    ({"messages": "Hi"}, "messages: must be a non-empty list of messages"),
     ({"messages": [HI, "Hi"]}, "messages.1: must be an object with role and parts"),
     ({"messages": [{"role": "user", "content": "Hi"}]}, "messages.0: must be an object with role and parts"),
     ({"messages": [{"role": "tool", "parts": []}]}, "messages.0.role: must be one of user, assistant, system"),
@@ -700,5 +700,5 @@ def test_a_wrong_request_is_refused_by_the_name_of_its_field(change: Raw, words:
 
 
 def test_a_request_without_any_message_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"^messages: must be a list of messages, and not empty$"):
+    with pytest.raises(InvalidRequest, match=r"^messages: must be a non-empty list of messages$"):
         read_ui({"id": "c"}, max_prompt_chars=10)

@@ -2,11 +2,11 @@
 
     class BlockingMessageStream(Facade, of=MessageStream): ...
 
-    with client.messages.stream(…) as stream:       # the blocking form of the `MessageStream` that the async client makes
+    with client.messages.stream(…) as stream:       # the blocking form of the async client's `MessageStream`
         for event in stream: ...
 
-The async object runs on a network whose waits do not suspend, so that each of its coroutines is driven to its end in the
-caller's thread. Results are wrapped in turn, and arguments unwrapped. Type checkers read the stub beside the package, which is
+The async object runs on a network whose waits block instead of suspending, so each of its coroutines is driven to its
+end in the caller's thread. Results are wrapped, and arguments unwrapped. Type checkers read the package's stub, which is
 generated from the async classes.
 """
 
@@ -27,11 +27,11 @@ from rawsse.client.network.link import drive
 from rawsse.errors import ConfigurationError, Hidden
 
 HIDDEN = frozenset({"aclose", "call", "run"})
-"""Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code of the package."""
+"""Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code in the package."""
 
 _SECRETS = frozenset({"api_key", "auth_token", "proxy"})
 _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__")
-"""Special methods that blocking classes have as well, the last three without the `a`; `__anext__` has a faster form."""
+"""Special methods that blocking classes also have, the last three without the `a`; `__anext__` has a faster form."""
 
 _WORDS = (
     (re.compile(r"\ban (?=`?(Async|EventStream))"), "a "),
@@ -46,7 +46,7 @@ _ASYNC_METHOD = re.compile(r"Async\w+\.\w+\(\) ")
 
 
 def in_blocking_words(text: str) -> str:
-    """A docstring, an annotation or an error of async code, as it is for blocking code."""
+    """A docstring, an annotation or an error of async code, reworded for blocking code."""
     for pattern, word in _WORDS:
         text = pattern.sub(word, text)
     return text
@@ -55,17 +55,17 @@ def in_blocking_words(text: str) -> str:
 class Facade:
     """The blocking form of an async object. `of` is its class; `made_by` makes one for the constructor.
 
-    An iterator is for one thread at a time, together with all that it yields: the text of a stream, the streams of a tool
-    runner. Any thread may close it.
+    An iterator and everything that it yields (the text of a stream, the streams of a tool runner) may be used by one
+    thread at a time. Any thread may close it.
     """
 
     _blocking: ClassVar[dict[type, type[Facade]]] = {}  # by async class
-    _inner: Any  # the async object; of a class, what makes one
+    _inner: Any  # the async object; on a class, its factory
     _reading: Any = None  # the lock of an iterator
     __class_getitem__: Any = classmethod(GenericAlias)
 
     def __init_subclass__(cls, of: type | None = None, made_by: type | None = None) -> None:
-        if of is None:  # a class of the user's
+        if of is None:  # a user's subclass
             return
         cls._inner = made_by or of
         cls._blocking[of] = cls
@@ -87,15 +87,15 @@ class Facade:
         self._inner = inner
         self._take = getattr(inner, "_take", None)
         if hasattr(inner, "__anext__"):
-            # Reentrant: a thread that was interrupted, and so could not release it, is still not "another thread".
+            # Reentrant: a thread that was interrupted before releasing it is still not "another thread".
             self._reading = vars(inner).setdefault("_reading", getattr(giver, "_reading", None) or threading.RLock())
         if hasattr(inner, "__dict__"):
             inner._facade = weakref.ref(self)
 
     def _read(self, steps: Any = None) -> Any:
-        """The next item; or the result of a coroutine (`steps`). Raises `RuntimeError` while another thread is in here.
+        """The next item, or the result of a coroutine (`steps`). Raises `RuntimeError` while another thread reads.
 
-        Also serves as `__next__`, since one more call for each event is measurable. An event that is there needs no coroutine.
+        Also serves as `__next__`, since another call per event would be measurable. An available event needs no coroutine.
         """
         reading = self._reading or threading.RLock()
         if not reading.acquire(False):
@@ -115,7 +115,7 @@ class Facade:
             raise StopIteration from None
         except BaseException as exc:
             if not isinstance(exc, Exception) and hasattr(self._inner, "_close"):
-                self._inner._close()  # Ctrl-C, perhaps in the middle of an event: the stream cannot go on
+                self._inner._close()  # Ctrl-C, perhaps in the middle of an event: the stream cannot continue
             raise
 
     def __getattr__(self, name: str) -> Any:
@@ -139,7 +139,7 @@ class Facade:
 
 
 class _Attribute(cached_property[Any]):
-    """An attribute of the async object, in its blocking form. Unlike a property, a test may replace it."""
+    """An attribute of the async object, in its blocking form. Unlike a property, tests can replace it."""
 
     def __init__(self, original: cached_property[Any]) -> None:
         super().__init__(original.func)
@@ -158,7 +158,7 @@ def _kind_of(value: Any) -> type[Facade] | None:
 
 
 def _wrapped(value: Any, giver: Facade) -> Any:
-    """A result of an async object in its blocking form: always the same object while that exists."""
+    """The blocking form of an async object's result: always the same object while it exists."""
     kind = type(giver) if isinstance(value, type(giver)._inner) else _kind_of(value)
     if kind is None:
         return value
@@ -181,7 +181,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _method(cls: type, name: str, original: Any, call: Callable[..., Any]) -> Any:
-    """A method that does `call(self, name, …)`, with all that reflection sees of the async one, in blocking words."""
+    """A method that does `call(self, name, …)`, with the metadata of the async one, reworded for blocking code."""
 
     def method(self: Any, /, *arguments: Any, **options: Any) -> Any:
         for each in _SECRETS & options.keys():
@@ -220,7 +220,7 @@ def _called(function: Any, arguments: tuple[Any, ...], options: Mapping[str, Any
     except TypeError as exc:
         if getattr(exc.__traceback__, "tb_next", None) is not None and not _ASYNC_METHOD.match(str(exc)):
             raise
-        raise TypeError(in_blocking_words(str(exc))) from None  # of the arguments: it names the async method
+        raise TypeError(in_blocking_words(str(exc))) from None  # wrong arguments: the error names the async method
 
 
 class BlockingIterator(Facade, of=AsyncIterator):

@@ -1,18 +1,18 @@
-"""The way to an origin: directly, or through a proxy.
+"""The route to an origin: direct, or through a proxy.
 
 Pure: no socket, and the environment is an argument.
 
     proxies = Proxies.from_environment(os.environ)          # or Proxies(Proxy.from_url("http://user:password@proxy:3128"))
     route = proxies.route_to(Origin("https", "api.anthropic.com", 443))
-    route.target("/v1/messages"), route.proxy_fields()      # what the proxy makes different in a request
+    route.target("/v1/messages"), route.proxy_fields()      # how the proxy changes a request
 
-The variables have no standard. What is read is what curl, Go and the official SDKs agree on; where they differ:
+No standard defines the variables. They are read as curl, Go and the official SDKs agree; where these differ:
 
-- The lower-case name wins, and an empty value counts as unset (curl, Go). A URL without a scheme names an HTTP proxy.
-- This machine (localhost, 127.0.0.0/8, ::1) is never reached through a proxy from the environment (Go): HTTPS_PROXY is set for
-  the Internet, not for the test server next door.
-- In NO_PROXY, `example.com` is that host and all below it, `.example.com` and `*.example.com` only those below it (Go, httpx).
-- HTTP_PROXY in capitals is not read by CGI programs, where any client could set it with a header field `Proxy`:
+- The lower-case name takes precedence, and an empty value counts as unset (curl, Go). A URL without a scheme is an HTTP proxy.
+- This machine (localhost, 127.0.0.0/8, ::1) is never reached through a proxy from the environment (Go): HTTPS_PROXY is meant
+for the Internet, not for local test servers. - In NO_PROXY, `example.com` is that host and all below it, `.example.com` and
+`*.example.com` only those below it (Go, httpx). - In CGI programs HTTP_PROXY in capitals is ignored, because any client could
+set it with a header field `Proxy`:
   https://httpoxy.org
 
 No message and no repr shows a proxy's user or password.
@@ -34,7 +34,7 @@ PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """Where a connection leads: scheme ("http" or "https"), host (no brackets) and port."""
+    """The server of a connection: scheme ("http" or "https"), host (no brackets) and port."""
 
     scheme: str
     host: str
@@ -47,7 +47,7 @@ class Origin(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """Host and port, as CONNECT wants them (RFC 9112, 3.2.3)."""
+        """Host and port, in the form for CONNECT (RFC 9112, 3.2.3)."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -56,8 +56,8 @@ class Origin(NamedTuple):
 
 # --- Proxies -------------------------------------------------------------------------------------------------------
 
-# Read by hand: `urllib.parse` ends a password at its first "#" or "/", and then quotes a piece of it in its error. Patterns are
-# compiled when they are needed: most programs have no proxy, and start a millisecond sooner.
+# Not `urllib.parse`, which ends a password at its first "#" or "/", and then quotes part of it in its error. Patterns are
+# compiled on first use: most programs have no proxy, and start a millisecond sooner.
 _PROXY_URL = (
     r"(?is)(?:(?P<scheme>https?)://|(?![^@]*/[^@]*@))"  # `http:/user@host` has no user "http"
     r"(?:(?P<user>.*)@)?"
@@ -67,16 +67,16 @@ _PROXY_URL = (
 
 
 class Proxy(NamedTuple):
-    """A proxy: where it is, and the header fields for it in a request that it reads. `str` and `repr` do not show those."""
+    """A proxy: its address, and the header fields for it in a request that it reads, which `str` and `repr` hide."""
 
     origin: Origin
     fields: tuple[tuple[str, Hidden], ...] = ()
 
     @classmethod
     def from_url(cls, url: str, *, source: str = "proxy") -> Proxy:
-        """The proxy at `http://user:password@host:port` (or https://): user and password %-encoded where they must be.
+        """The proxy at `http://user:password@host:port` (or https://): user and password %-encoded where necessary.
 
-        `source` is what errors call the URL: an argument or a variable. Raises `ConfigurationError`.
+        `source` names the URL in errors: an argument or a variable. Raises `ConfigurationError`.
         """
         if match := re.fullmatch(_PROXY_URL, url.strip()):
             scheme = (match["scheme"] or "http").lower()
@@ -84,13 +84,13 @@ class Proxy(NamedTuple):
             if host and 0 < port < 65536:
                 fields = (("proxy-authorization", _basic(match["user"], source)),) if match["user"] else ()
                 return cls(Origin(scheme, host, port), fields)
-        # It is not quoted: it may contain a password.
+        # The URL is not quoted: it may contain a password.
         url, match = Hidden(url), None
         example = "http://host:port or http://user:password@host:port"
         raise ConfigurationError(f"{source} must be like {example}; https:// can be used too, SOCKS cannot")
 
     def asked(self, origin: Origin) -> str:
-        """How the errors of a tunnel begin."""
+        """The beginning of a tunnel's error messages."""
         return f"the proxy {self}, asked to connect to {origin.authority},"
 
     def __str__(self) -> str:
@@ -98,12 +98,12 @@ class Proxy(NamedTuple):
 
 
 def _host(text: str) -> str:
-    """The host as it is looked up; "" if it cannot be one."""
+    """The host in the form for a lookup; "" if it is invalid."""
     import ipaddress  # takes a millisecond, and few programs have a proxy
 
     try:
         host = str(ipaddress.IPv6Address(text[1:-1])) if text[0] == "[" else text.encode("idna").decode().lower()
-    except ValueError:  # UnicodeError is one too
+    except ValueError:  # includes UnicodeError
         return ""
     return host if re.fullmatch(r"[a-z0-9:._~-]+", host) else ""
 
@@ -121,19 +121,19 @@ def _basic(user: str, source: str) -> Hidden:
 
 
 class Route(NamedTuple):
-    """The way to an origin. Connections that took the same route are interchangeable."""
+    """The route to an origin. Connections with the same route are interchangeable."""
 
     origin: Origin
     proxy: Proxy | None = None
 
     @property
     def is_forwarded(self) -> bool:
-        """The proxy reads the request and passes it on. For https it does not: it opens a tunnel, and sees nothing."""
+        """Whether the proxy reads and forwards the request. For https it does not: it only opens a tunnel."""
         return self.proxy is not None and self.origin.scheme == "http"
 
     @property
     def through(self) -> str:
-        """ " through the proxy …", for messages; nothing on the direct way."""
+        """ " through the proxy …", for messages; empty for a direct route."""
         return f" through the proxy {self.proxy}" if self.proxy else ""
 
     def target(self, path: str) -> str:
@@ -144,15 +144,15 @@ class Route(NamedTuple):
         return f"{self.origin}{path}" if self.is_forwarded else path
 
     def proxy_fields(self) -> tuple[tuple[str, str], ...]:
-        """The header fields that a request needs in addition to its own. Those for a tunnel went with its CONNECT."""
+        """The header fields that a request needs in addition to its own. Those for a tunnel were sent with its CONNECT."""
         return self.proxy.fields if self.proxy and self.is_forwarded else ()
 
 
 def refusal(proxy: Proxy, origin: Origin, status: int, headers: Headers) -> ProxyError:
-    """The error for a proxy that answered `status`, and not 2xx."""
+    """The error for a proxy that answered with a `status` other than 2xx."""
     wanted = ", ".join(headers.get_all("proxy-authenticate"))
     match status:
-        case 401 | 407 if wanted and "basic" not in wanted.lower():  # tinyproxy says 401 to credentials that are wrong
+        case 401 | 407 if wanted and "basic" not in wanted.lower():  # tinyproxy answers wrong credentials with 401
             remedy = f"it wants credentials that rawsse cannot give (only Basic is supported): {quote(wanted)}"
         case 401 | 407 if not proxy.fields:
             remedy = "it wants a user name and a password (Basic), as in http://user:password@host:port"
@@ -176,8 +176,8 @@ _THIS_MACHINE = "localhost,127.0.0.0/8,::1"
 class Proxies(NamedTuple):
     """The proxy for each origin, if any.
 
-    `proxy` serves every origin. Without it the URLs are in `variables`, which are read when they are needed: one that is not
-    needed may be broken. Their keys are the names in lower case, their values the names as they are set, and the values.
+    `proxy` serves every origin. Without it the URLs are in `variables`, which are validated only when they are used.
+    `variables` maps lower-case names to the original name and the value.
     """
 
     proxy: Proxy | None = None
@@ -185,16 +185,16 @@ class Proxies(NamedTuple):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Proxies:
-        """The proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name, in either case."""
+        """The proxies in HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, in upper or lower case."""
         forged = "HTTP_PROXY" if "REQUEST_METHOD" in environ else None  # in a CGI program
         found: dict[str, tuple[str, str]] = {}
-        for name, value in sorted(environ.items()):  # lower case comes last, and wins
+        for name, value in sorted(environ.items()):  # lower case sorts last, and takes precedence
             if name.lower().endswith("_proxy") and name != forged and value.strip():
                 found[name.lower()] = name, Hidden(value.strip())
         return cls(variables=found)
 
     def route_to(self, origin: Origin) -> Route:
-        """The way to `origin`. Raises `ConfigurationError` for a variable that names no proxy we can use."""
+        """The route to `origin`. Raises `ConfigurationError` for a variable with an unusable proxy."""
         if self.proxy is not None:
             return Route(origin, self.proxy)
         source, url = self.variables.get(f"{origin.scheme}_proxy") or self.variables.get("all_proxy") or ("", "")
@@ -208,8 +208,8 @@ class Proxies(NamedTuple):
 
 
 def is_excluded(origin: Origin, no_proxy: str) -> bool:
-    """NO_PROXY names the origin: its host, a domain above it, its address, or a block of addresses (CIDR), each with or without
-    a port. Entries are separated by commas or blanks; `*` is everything. Names are not resolved."""
+    """Whether NO_PROXY matches the origin: its host, a parent domain, its address, or a block of addresses (CIDR), each with or
+    without a port. Entries are separated by commas or blanks; `*` matches everything. Names are not resolved."""
     host = origin.host.rstrip(".").lower()
     address = _network(host)
     domains = [host[at + 1 :] for at, char in enumerate(host) if char == "." and address is None]
@@ -224,7 +224,7 @@ def is_excluded(origin: Origin, no_proxy: str) -> bool:
 
 
 def _network(text: str) -> Any:
-    """The `ipaddress` network of a block or an address, one of IPv4 that is mapped into IPv6 included; None for a name."""
+    """The `ipaddress` network of a block or an address, including IPv4-mapped IPv6 ones; None for a name."""
     import ipaddress  # takes a millisecond, and few programs have a proxy
 
     with suppress(ValueError):

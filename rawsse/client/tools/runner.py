@@ -1,20 +1,20 @@
-"""The tool loop: ask, run the tools that the answer calls, send their results back, until the model is done
+"""The tool loop: send a request, run the tools that the answer calls, send their results, until the model is done
 (https://docs.anthropic.com/en/docs/build-with-claude/handling-stop-reasons).
 
     runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_turns=10)
-    async for message in runner: ...                 # each answer, whole, before its tools run
+    async for message in runner: ...                 # each complete answer, before its tools run
     async for text in runner.text_stream: ...        # or: the text of all answers, as it arrives
     message = await runner.until_done()              # or: the last answer
 
-With `stream=True` the runner yields open `MessageStream`s and reads what the loop's body leaves unread. The tools of an
-answer run when the body is done with it, all at the same time.
+With `stream=True` the runner yields open `MessageStream`s and reads the rest if the loop's body does not. The tools of
+an answer run concurrently once the body has finished.
 
-A turn is the answer with the results of its tools. It enters `messages` whole or not at all: if it fails, `messages`
-holds the turns before it, and iterating again sends the request again. Each request has the messages in the form that the
-API accepts (`as_history`). A call whose input was truncated never runs. To leave a loop early, use `async with runner` or
-`close()` it, so that nothing keeps running.
+A turn is an answer with the results of its tools. It is added to `messages` as a whole or not at all: after a failure,
+`messages` holds the turns before it, and iterating again repeats the request. Requests have the messages in the form
+that the API accepts (`as_history`). A call with a truncated input never runs. To leave a loop early, use `async with
+runner` or `close()` it, so that nothing keeps running.
 
-Threads held by the server are not used: each request carries the whole history.
+Server-side threads are not used: each request carries the whole history.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
-    """A message as the history keeps it: plain JSON. Raises `ConfigurationError` if it has no role, or content that is neither
+    """A message as plain JSON, for the history. Raises `ConfigurationError` if it has no role, or if its content is neither
     text nor blocks."""
     if isinstance(message, Message):
         return message.replayable() or {"role": "assistant", "content": []}
@@ -71,14 +71,14 @@ def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
 
 
 def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> list[dict[str, Any]]:
-    """The messages as the API takes them: without the blocks that it refuses (`sendable`), and with neighbours of one role as
-    one turn, as the API itself reads them.
+    """The messages in the form that the API accepts: without the blocks that it rejects (`sendable`), and with consecutive
+    messages of one role merged, as the API merges them.
 
-    A server's call without result stays while the API makes up for it: if nothing follows but the results of the caller's
-    tools. `is_over`: a question follows, or is the last turn; then a call stays only with a result in the turn after it.
+    A server tool call without a result is kept where the API accepts it: if only the results of the caller's tools
+    follow. `is_over`: a question follows, or is the last turn; then a call is kept only with a result in the next turn.
     """
     turns: list[dict[str, Any]] = []  # from the last to the first
-    answered = {""}  # the calls whose results are in later answers, and "" for no call
+    answered = {""}  # calls whose results are in later answers, and "" for no call
     is_open = not is_over
     for turn in reversed(_matched(messages) if is_over else messages):
         content = turn.get("content")
@@ -86,7 +86,7 @@ def as_history(messages: Sequence[dict[str, Any]], *, is_over: bool = False) -> 
         if turn["role"] == "assistant":
             answered.update(map(result_of, blocks))
             if is_open:
-                answered.update(map(caller_of, blocks))  # code that runs, or waits for the results
+                answered.update(map(caller_of, blocks))  # code that is running or waits for the results
             kept = [block for block in blocks if not is_call(block) or caller_of(block) in answered]
             kept = sendable(kept, "pause_turn" if is_open else None, answered)
             raws = [sendable_json(block.raw) for block in kept]
@@ -112,8 +112,8 @@ def _joined(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _matched(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages without the calls that have no result in the user's turns after the answer, and without the results that
-    have no call in the answer before them: the API refuses both."""
+    """Remove calls without a result in the user's turns after the answer, and results without a call in the answer before
+    them: the API rejects both."""
     runs = [(is_answer, [*run]) for is_answer, run in groupby(messages, key=lambda turn: turn["role"] == "assistant")]
     calls = [{_call_of(block) for turn in run for block in blocks_of(turn.get("content"))} for _, run in runs]
     # Before, between and after the runs.
@@ -161,21 +161,21 @@ def _drop_results(calls: Collection[str], turns: list[dict[str, Any]]) -> None:
 
 
 def blocks_of(content: Any) -> list[Any]:
-    """The content of a turn as blocks."""
+    """The content of a turn as a list of blocks."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     return content if isinstance(content, list) else [] if content is None else [content]
 
 
 def closed_turn(message: Message | None) -> dict[str, Any] | None:
-    """An answer as a turn without its tool calls, which would need results. None if nothing else is in it."""
+    """An answer as a turn without its tool calls, which would need results. None if nothing is left."""
     blocks = [block for block in message.content if not is_call(block)] if message is not None else []
     content = [as_sent(block.raw) for block in sendable(blocks, None)]
     return {"role": "assistant", "content": content} if content else None
 
 
 def is_call(block: object) -> TypeGuard[ToolUseBlock]:
-    """The block calls a tool of the caller, not one that runs at Anthropic or at an MCP server."""
+    """Whether the block calls one of the caller's tools, not one that Anthropic or an MCP server runs."""
     return isinstance(block, ToolUseBlock) and block.get("type") == "tool_use"
 
 
@@ -183,10 +183,9 @@ def is_call(block: object) -> TypeGuard[ToolUseBlock]:
 
 
 class TotalUsage(Usage):
-    """Token counts of one or several answers. `turns` are the counts that were added up, one for each answer that began.
+    """Token counts of one or several answers. `turns` are the counts of each answer that began.
 
-    `exact` is False if an answer was cut, or a request that was sent got none: the counts are then those that had
-    arrived, a lower bound.
+    `exact` is False if an answer was truncated, or a request got none: the counts are then a lower bound.
     """
 
     __slots__ = ("exact", "turns")
@@ -198,9 +197,9 @@ class TotalUsage(Usage):
 
 
 def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
-    """The counts that are billed for one answer; none at all for an answer that never began.
+    """The billed counts of one answer; empty for an answer that never began.
 
-    Not exact if the usage has `iterations` that are not understood, as it is for a cut answer.
+    Not exact for a truncated answer, or if the usage has unknown `iterations`.
     """
     if message is None:
         return TotalUsage({}, exact=exact)
@@ -211,8 +210,8 @@ def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
 
 
 def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
-    """The sum of every count, known or not, including those in objects (`server_tool_use`). Other values are left
-    out; `turns` leaves out answers that never began."""
+    """The sum of every count, known or not, including those in objects (`server_tool_use`). Other values are ignored;
+    `turns` omits answers that never began."""
     total: dict[str, Any] = {**NOTHING}
     for turn in turns:
         add_counts(turn.raw, total)
@@ -229,10 +228,10 @@ def step_of(stop_reason: str | None) -> str:
 
 
 class ToolCall(NamedTuple):
-    """One tool call of an answer. `id` is unique within the answer; it replaces an id that is missing or duplicate.
+    """One tool call of an answer. `id` is unique within the answer; a missing or duplicate id is replaced.
 
-    `refusal` is the result of a call that must not run: it tells the model why, so that it can call again. `tool` runs
-    the call. If both are None, the caller must answer it.
+    `refusal` is the result of a call that must not run: it explains why, so that the model can call again. `tool` runs
+    the call. If both are None, the caller must provide the result.
     """
 
     block: ToolUseBlock
@@ -242,12 +241,12 @@ class ToolCall(NamedTuple):
 
     @property
     def is_answered_here(self) -> bool:
-        """The runner has a result for the call."""
+        """Whether the runner provides the result of the call."""
         return self.tool is not None or self.refusal is not None
 
 
 def plan_calls(message: Message | None, toolbox: Toolbox, history: Iterable[Mapping[str, Any]] = ()) -> list[ToolCall]:
-    """The tool calls of an answer, in its order. `history` may have withdrawn tools."""
+    """The tool calls of an answer, in order. `history` may have withdrawn tools."""
     calls: dict[str, ToolCall] = {}
     offered = _offered(toolbox.names, history)
     for block in filter(is_call, without_replaced(message.content) if message is not None else ()):
@@ -294,10 +293,10 @@ def _input_text(block: ToolUseBlock) -> str:
 
 
 def assistant_turn(message: Message, calls: Iterable[ToolCall]) -> dict[str, Any]:
-    """An answer with all its calls as the turn before their results, in a form that the API accepts.
+    """An answer with all its calls as a turn, in a form that the API accepts before their results.
 
-    The text of an input that is not a JSON object is sent back in an object with one field, as the documentation of
-    fine-grained tool streaming says.
+    An input that is not a JSON object is sent back as text, in an object with one field, as the documentation of
+    fine-grained tool streaming recommends.
     """
     ids, blocks = iter([call.id for call in calls]), without_replaced(message.content)
     blocks = [_repaired(block, next(ids)) if is_call(block) else block for block in blocks]
@@ -320,14 +319,14 @@ class _Turn:
 
     def __init__(self, stream: MessageStream, toolbox: Toolbox) -> None:
         self.stream = stream
-        self.toolbox = toolbox  # of the request: the loop's body may replace the runner's
+        self.toolbox = toolbox  # of this request: the loop's body may replace the runner's
         self._results: list[Any] | None = None
         self._has_started = False
-        self._stop: Stop | None = None  # of the tools that run
+        self._stop: Stop | None = None  # stops the running tools
 
     @property
     def message(self) -> Message | None:
-        """The message so far; None if it has not begun."""
+        """The message so far; None before `message_start`."""
         try:
             return self.stream.current_message_snapshot
         except RuntimeError:
@@ -335,22 +334,22 @@ class _Turn:
 
     @property
     def has_ended(self) -> bool:
-        """The stream of the answer has ended, complete or not."""
+        """Whether the answer's stream has ended, complete or not."""
         return self.stream.ending is not None
 
     @property
     def is_whole(self) -> bool:
-        """The answer has arrived to its end."""
+        """Whether the answer is complete."""
         return self.stream.ending is not None and self.stream.ending.kind == "complete"
 
     @property
     def usage(self) -> TotalUsage:
-        """The counts that have arrived."""
+        """The counts received so far."""
         return usage_of(self.message, exact=self.is_whole)
 
     async def results(self, api: Any, calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
-        """A `tool_result` for each call that is answered here, in the order of the calls. No call runs twice: if the
-        tools have been started before and have no results, raises `RuntimeError`."""
+        """A `tool_result` for each call that is answered here, in order. No call runs twice: raises `RuntimeError` if
+        the tools were started before and have no results."""
         if self._results is None:
             if self._has_started:
                 raise RuntimeError("the tools of this answer are running already, or were cancelled")
@@ -367,7 +366,7 @@ class _Turn:
         return list(self._results)
 
     async def stop(self) -> None:
-        """Stop the tools that run: async ones are cancelled, and waited for."""
+        """Stop the running tools: async ones are cancelled and awaited."""
         if self._stop is not None:
             await self._stop()
 
@@ -375,7 +374,7 @@ class _Turn:
 # --- The loop ------------------------------------------------------------------------------------------------------
 
 MAX_TURNS = 20
-"""The default limit of answers in a tool loop. A model may call tools, or pause, without end."""
+"""The default limit of answers in a tool loop: a model may call tools, or pause, endlessly."""
 
 
 class ToolRunner(Generic[Item]):
@@ -383,14 +382,14 @@ class ToolRunner(Generic[Item]):
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `rawsse.client.tools.runner.MAX_TURNS` raise
-    `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` that an answer names is that
-    of the next request. `thread` is an argument of the official SDK; only False is supported.
+    `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` of an answer is used for the
+    next request. `thread` is an argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
-    The five clocks (`timeouts`) run for each answer, and none for the tools. Bound the whole loop with `max_turns`, and
-    under asyncio with `asyncio.timeout(seconds)` around it: that ends the current answer, and cancels coroutine tools.
+    The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
+    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer and cancels coroutine tools.
     """
 
     def __init__(
@@ -421,13 +420,13 @@ class ToolRunner(Generic[Item]):
         self._turns_taken = 0  # since the loop began, or `append_messages` restarted it
         self._is_streaming = stream
         self._usages: list[TotalUsage] = []
-        self._turn: _Turn | None = None  # the current one: its answer arrives, or the loop's body has it
+        self._turn: _Turn | None = None  # current: its answer is arriving, or the loop's body has it
         self._last: _Turn | None = None  # the last one whose answer was opened
         self._appended: list[dict[str, Any]] = []  # by the loop's body
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history. It has only whole turns, so it can be sent with a new question at any time.
+        """The history. It has only complete turns, so it can be sent with a new question at any time.
 
         If a "tool without function" stopped the loop, the last answer is not in it: append the answer and a user's turn
         with all results, and iterate again.
@@ -436,7 +435,7 @@ class ToolRunner(Generic[Item]):
 
     @property
     def last_message(self) -> Message | None:
-        """The last answer, or the part of it that has arrived; None before the first."""
+        """The last answer, as far as it has arrived; None before the first."""
         return self._last.message if self._last is not None else None
 
     @property
@@ -448,16 +447,16 @@ class ToolRunner(Generic[Item]):
     def usage(self) -> TotalUsage:
         """The cost of all answers together; `usage.turns` has the cost of each.
 
-        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
-        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing.
+        An answer is included once its stream has ended, complete or not, so an `except` block around a failed stream
+        sees its cost. A request that the API rejected costs nothing.
         """
         turn = self._turn
         return add_up([*self._usages, *([turn.usage] if turn is not None and turn.has_ended else [])])
 
     @property
     def partial(self) -> Message | None:
-        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
-        never began, and when the next turn begins."""
+        """The received part of an answer whose turn failed, once its stream has ended; None if the answer never began, and
+        once the next turn begins."""
         turn = self._turn
         return turn.message if turn is not None and turn.has_ended and not turn.is_whole else self._partial
 
@@ -477,7 +476,7 @@ class ToolRunner(Generic[Item]):
         return cast(Item, stream if self._is_streaming else await self._guarded(stream.get_final_message()))
 
     async def until_done(self) -> Message:
-        """Continue to the end of the loop; the last answer."""
+        """Run the loop to its end and return the last answer."""
         while await self._advance() is not None:
             pass
         if (message := self.last_message) is None:
@@ -490,7 +489,7 @@ class ToolRunner(Generic[Item]):
         return _Text(self)
 
     async def _next(self, read: Callable[[MessageStream], AsyncIterator[T]]) -> T:
-        """The next item of all answers; `read` gives an iterator over the items of one."""
+        """The next item of all answers; `read` returns an iterator over the items of one."""
         turn = self._turn or await self._advance()
         while turn is not None:
             item: T | None = await self._guarded(anext(read(turn.stream), None))
@@ -500,7 +499,7 @@ class ToolRunner(Generic[Item]):
         raise StopAsyncIteration
 
     async def _advance(self) -> _Turn | None:
-        """Finish the current turn, and begin the next; None if there is none."""
+        """Finish the current turn and begin the next; None at the end."""
         if self._turn is not None:
             await self._guarded(self._finish(self._turn))
         if self.stopped_by is None and self._turns_taken >= (self._max_turns or MAX_TURNS):
@@ -525,7 +524,7 @@ class ToolRunner(Generic[Item]):
         return turn
 
     def _calls(self) -> list[ToolCall]:
-        """Those of the last answer."""
+        """The calls of the last answer."""
         if (turn := self._last) is None:
             return []
         return plan_calls(turn.message, turn.toolbox, [*self._history, *self._appended])
@@ -539,7 +538,7 @@ class ToolRunner(Generic[Item]):
             raise
 
     async def _finish(self, turn: _Turn) -> None:
-        """Read the rest of the answer, do what follows it, and add the turn to the history."""
+        """Read the rest of the answer, run its tools, and add the turn to the history."""
         message = await turn.stream.get_final_message()
         step = step_of(message.stop_reason)
         calls = self._calls()
@@ -575,7 +574,7 @@ class ToolRunner(Generic[Item]):
             await turn.stream.close()
 
     def _note(self, turn: _Turn) -> None:
-        """Keep the cost of the answer, and the container in which its code ran: the next request must name it."""
+        """Record the answer's usage, and the container in which its code ran, which the next request must name."""
         self._usages.append(turn.usage)
         message = turn.message
         container = object_at(message.raw, "container").get("id") if message is not None else None
@@ -590,7 +589,7 @@ class ToolRunner(Generic[Item]):
         await self.close()
 
     async def close(self) -> None:
-        """End the loop, drop the current answer, and stop the tools that run."""
+        """End the loop, drop the current answer, and stop the running tools."""
         self.stopped_by = self.stopped_by or "closed"
         await self._abandon()
         if self._last is not None:
@@ -599,9 +598,8 @@ class ToolRunner(Generic[Item]):
     # Changing the loop ---------------------------------------------------------------------------------------------
 
     def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
-        """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
-        one of them is an assistant's turn, the caller has taken over the turn: the runner adds nothing to it and runs
-        no tools.
+        """Add messages to the history. In the loop's body they follow the answer and the results of its tools. But if one
+        of them is an assistant's turn, the caller takes over the turn: the runner adds nothing to it and runs no tools.
 
         After the loop, iterating again continues with these messages.
         """
@@ -615,8 +613,8 @@ class ToolRunner(Generic[Item]):
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
-        `tools` and `container` stay as they are."""
+        function that takes them and returns new ones. A missing field is no longer sent, except that missing
+        `messages`, `tools` and `container` are kept."""
         current = {**self._fields, "messages": self.messages, "tools": list(self._toolbox.given)}
         new = dict(params(current) if callable(params) else params)
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
@@ -626,7 +624,7 @@ class ToolRunner(Generic[Item]):
         self._fields = {name: field for name, field in self._fields.items() if name == "container"} | new
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:
-        """Run the tools of the last answer now, unless they have run: the user's turn with their results.
+        """Run the tools of the last answer now, unless they have run, and return the user's turn with their results.
 
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice.
         """

@@ -11,11 +11,11 @@
 
     get_weather.to_dict()                        # {"name": "get_weather", "description": …, "input_schema": {…}}
     await get_weather("Oslo")                    # the function itself
-    await get_weather.call({"city": "Oslo"})     # the same, called with the model's input
+    await get_weather.call({"city": "Oslo"})     # the same call with the model's input
 
-A tool runner runs each call of a function that is not async in a daemon thread with a copy of the caller's context
-variables. A thread cannot be stopped: if the call is cancelled, the function runs on, its result is dropped, and the program
-can end before the function does.
+A tool runner runs each call of a non-async function in a daemon thread with a copy of the caller's context variables. A
+thread cannot be stopped: if the call is cancelled, the function keeps running, its result is dropped, and the program
+may exit before the function returns.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ Content: TypeAlias = str | list[dict[str, Any]]
 """The content of a tool result: a text, or content blocks."""
 
 _BLOCK_TYPES = ("browser_state", "document", "image", "search_result", "text", "tool_reference")
-"""The types of content blocks that a tool result may hold. Any other list is written as JSON."""
+"""The types of content blocks that a tool result may contain. Any other list is sent as JSON."""
 
 
 class ToolError(Exception):
-    """Raise it in a tool to answer the call with `is_error` and this content: a text, or content blocks such as an
-    image."""
+    """Raised by a tool to answer the call with `is_error` and this content: a text, or content blocks such as an image."""
 
     def __init__(self, content: str | Iterable[Mapping[str, Any]]) -> None:
         self.content = content_of(content)
@@ -60,7 +59,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 def check_name(name: str) -> None:
-    """Raises `ConfigurationError` for a name that the API refuses."""
+    """Raises `ConfigurationError` for a name that the API rejects."""
     if not _NAME.fullmatch(name):
         rule = "a tool's name has 1 to 128 of the letters a-z and A-Z, digits, _ and -"
         raise ConfigurationError(f"the API takes no tool with the name {quote(name)}: {rule}")
@@ -72,8 +71,8 @@ class Tool(Generic[P, R]):
     `name`, `description` and `input_schema` (a JSON Schema, or a type to make one from) replace those of the signature
     and the docstring; `fields` are other fields of the definition (`strict`, `cache_control`, `defer_loading` …). With a
     `type` other than "custom" (`bash_20250124` …) Anthropic defines the tool: the definition is then type, name and
-    `fields`. The types of the parameters are checked only if the schema is made from them. `is_async` is True for a
-    coroutine function. Raises `ConfigurationError`.
+    `fields`. Parameter types are checked only if the schema is made from them. `is_async` is True for a coroutine
+    function. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -114,14 +113,14 @@ class Tool(Generic[P, R]):
         return f"<Tool {self.name}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """The tool definition, as a request has it."""
+        """The tool definition for a request."""
         if not self._is_custom:
             return {"name": self.name, **self.fields}
         described = {"description": self.description} if self.description else {}
         return {"name": self.name, **described, "input_schema": self.input_schema, **self.fields}
 
     def call(self, input: Any) -> R:  # noqa: A002 - the API's word for it
-        """Call the function with the model's input, and return its result: of an async function, an awaitable.
+        """Call the function with the model's input and return its result; an async function returns an awaitable.
 
         Raises `MismatchError` if the input does not fit the function, and any exception that the function raises.
         """
@@ -138,7 +137,7 @@ def tool(**options: Any) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function a `Tool`: bare (`@tool`), or with arguments of `Tool` (`@tool(strict=True)`)."""
+    """Make a `Tool` from a function: bare (`@tool`), or with arguments of `Tool` (`@tool(strict=True)`)."""
     made: Any = Tool
     return partial(made, **options) if function is None else made(function, **options)
 
@@ -153,8 +152,8 @@ beta_async_tool = tool
 class Toolbox:
     """The tools of a request, in any mixture: `Tool`s, functions, and definitions without a function (dicts).
 
-    `given` are the tools as the caller gave them, `definitions` are for the request, `functions` are the tools that can
-    be run here, by name. Raises `ConfigurationError`, also for async functions unless `can_await`.
+    `given` are the caller's tools, `definitions` are for the request, `functions` maps names to the tools that can run
+    here. Raises `ConfigurationError`, also for async functions unless `can_await`.
     """
 
     def __init__(self, tools: Iterable[Any] = (), *, can_await: bool = True) -> None:
@@ -182,11 +181,11 @@ def tool_result(call_id: str, content: Content, *, is_error: bool = False) -> di
 
 
 def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool = False) -> Any:
-    """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await` a
-    coroutine that gives the result, otherwise an error result.
+    """The `tool_result` of one call with the input `value`. If the function returns an awaitable: with `can_await`, a
+    coroutine that returns the result, otherwise an error result.
 
-    An exception becomes a result with `is_error`, even `CancelledError` and `GeneratorExit`: the caller, who waits for the
-    result, did not cancel the function. `KeyboardInterrupt`, `SystemExit` and others outside `Exception` pass through.
+    An exception becomes a result with `is_error`, even `CancelledError` and `GeneratorExit`: they do not come from the
+    caller, who waits for the result. `KeyboardInterrupt`, `SystemExit` and others outside `Exception` propagate.
     """
     try:
         result = given.call(value)
@@ -205,32 +204,32 @@ async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]
     try:
         return tool_result(call_id, content_of(await awaitable))
     except BaseException as exc:
-        if _is_cancellation(exc):  # the task of the runner decides what was cancelled
+        if _is_cancellation(exc):  # the runner's task decides what was cancelled
             raise
         return failed(call_id, exc)
 
 
 def _is_failure(error: BaseException) -> bool:
-    """The error concerns the tool and not the program. In a group, all errors must."""
+    """Whether the error concerns the tool rather than the program. In a group, all errors must."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_failure, error.exceptions))
     return isinstance(error, Exception | GeneratorExit) or _is_cancellation(error)
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    # By its name: a blocking program has not loaded asyncio.
+    # By name: a blocking program has not loaded asyncio.
     return not isinstance(error, Exception) and any(base.__name__ == "CancelledError" for base in type(error).__mro__)
 
 
 async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value: Any) -> dict[str, Any]:
-    """`run_tool` in a task. A function that is not async runs in a thread, by `run` (`client.messages._run`)."""
+    """`run_tool` in a task. A non-async function runs in a thread, by `run` (`client.messages._run`)."""
     call = partial(run_tool, given, call_id, value, can_await=True)
     [result] = [call()] if given.is_async else await run([call])
     return cast(dict[str, Any], await result if inspect.isawaitable(result) else result)
 
 
 def failed(call_id: str, error: BaseException) -> dict[str, Any]:
-    """The `tool_result` of a call that raised this. Raises it again if it concerns the program (`KeyboardInterrupt` …)."""
+    """The `tool_result` of a call that raised `error`. Re-raises an error that concerns the program (`KeyboardInterrupt` …)."""
     if not _is_failure(error):
         raise error
     if isinstance(error, ToolError):
@@ -240,9 +239,9 @@ def failed(call_id: str, error: BaseException) -> dict[str, Any]:
 
 
 def content_of(result: Any) -> Content:
-    """The return value of a tool as the content of its result: text and content blocks unchanged, None as an empty
-    text, any other value as JSON. A request cannot carry lone surrogates, numbers that are not finite and blank text blocks:
-    these are replaced or left out. Raises `TypeError` or `ValueError` for a value that JSON cannot express."""
+    """The return value of a tool as the content of its result: text and content blocks unchanged, None as an empty text,
+    any other value as JSON. Lone surrogates, numbers that are not finite and blank text blocks are invalid in a request:
+    they are replaced or left out. Raises `TypeError` or `ValueError` for a value that JSON cannot represent."""
     if result is None:
         return ""
     text = well_formed(json.dumps(result, ensure_ascii=False, default=_plain))
