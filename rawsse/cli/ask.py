@@ -1,7 +1,7 @@
-"""`rawsse ask`: one question, one answer. `rawsse chat`: questions and answers in turn. In a terminal or a pipe.
+"""`rawsse ask`: one question, one answer. `rawsse chat`: a conversation. Both work in a terminal or a pipe.
 
-In a chat a line is a question, or a command that begins with `/`. The chat goes on to the end of standard input (Ctrl-D), or
-`/quit`. Lines are read while no event loop runs, so that Ctrl-C there is Python's own; during an answer it is asyncio's, and
+In a chat a line is a question, or a command that begins with `/`. The chat ends at the end of standard input (Ctrl-D), or
+with `/quit`. Lines are read while no event loop runs, so Python handles Ctrl-C there; during an answer asyncio does, and
 cancels only that answer.
 """
 
@@ -49,7 +49,7 @@ def add_ask(commands: Any) -> None:
 
 def _ask(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
-    # Before asyncio runs: it would take the first Ctrl-C for itself, and reading would go on.
+    # Before asyncio runs: it would handle the first Ctrl-C, and reading would continue.
     messages = [{"role": "user", "content": read_prompt(arguments.prompt)}]
 
     async def run() -> Message:
@@ -70,9 +70,9 @@ def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_prompt(words: Sequence[str]) -> str:
-    """The words as one prompt, with standard input in place of `-`, or else behind them unless it is a terminal.
+    """The words as one prompt, with standard input in place of `-` or, unless it is a terminal, after them.
 
-    Raises `ConfigurationError` for an empty prompt, and one that is not text.
+    Raises `ConfigurationError` for a prompt that is empty or not text.
     """
     prompt = " ".join(read_all("the prompt") if word == "-" else word for word in words or ["-"])
     if words and "-" not in words and not is_typed():
@@ -80,7 +80,7 @@ def read_prompt(words: Sequence[str]) -> str:
             prompt = "\n\n".join(filter(str.strip, (prompt, read_all("the prompt"))))
         except OSError as exc:
             if exc.errno not in (None, errno.EBADF):
-                raise  # else it cannot be read at all, as under `nohup`: nothing was sent
+                raise  # else it is unreadable, as under `nohup`: treat it as empty
     if not prompt.strip():
         raise ConfigurationError("the prompt is empty")
     with must_be_text("the prompt"):
@@ -101,7 +101,7 @@ async def print_text(texts: AsyncIterator[str]) -> None:
 
 
 def usage_line(message: Message) -> str:
-    """The cost of the answer, and why it stopped."""
+    """The cost of the answer and its stop reason."""
     usage = message.usage
     counts = f"{usage.total_input_tokens} tokens in, {usage.get('output_tokens', 0)} out"
     more = ": more room by --max-tokens" if message.stop_reason == "max_tokens" else ""
@@ -126,23 +126,23 @@ def _chat(arguments: argparse.Namespace) -> bool:
             chat.run()
         finally:
             runner.run(client.aclose())
-    # A person has seen what failed, and has asked again or not. A script has not.
+    # A user has seen the failures; a script needs the exit code.
     return not chat.has_failed or is_typed()
 
 
 @dataclass
 class Chat:
-    """Reads lines and does what they ask for."""
+    """Reads lines and executes them."""
 
     runner: asyncio.Runner
     conversation: Conversation
     asked: Asked
     has_failed: bool = False
-    """An answer did not arrive whole, or a command failed."""
+    """Whether an answer was incomplete, or a command failed."""
 
     def run(self) -> None:
-        """Read lines to their end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped, and, if the
-        lines are not typed by a person, at the first."""
+        """Read lines to their end. Raises `KeyboardInterrupt` at a second Ctrl-C while an answer is being stopped or, if
+        standard input is not a terminal, at the first."""
         if is_typed():
             begin_editing()
             say(f"chat with {self.conversation.fields['model']}: {WELCOME}")
@@ -154,7 +154,7 @@ class Chat:
                 say(self._total())
 
     def _next_line(self) -> str | None:
-        """The next line, without the spaces around it; None at the end. Ctrl-C drops what was typed."""
+        """The next line, without surrounding spaces; None at the end. Ctrl-C discards the typed text."""
         while True:
             try:
                 return read_line("you> ").strip()
@@ -171,7 +171,7 @@ class Chat:
             say("")
 
     def _take(self, line: str) -> None:
-        """Do what a line asks for. A question that begins with `/` is written with `//`."""
+        """Execute a line. A question that begins with `/` is written with `//`."""
         try:
             if line.startswith("/") and not line.startswith("//"):
                 self._do(line)

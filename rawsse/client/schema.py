@@ -8,7 +8,7 @@
     form_of(int, "x").read("three", "input.days")       # MismatchError: input.days: expected an integer, got 'three'
 
 Plain types are read here: `str`, `int`, `float`, `bool`, `None`, `Any`, `list`, `dict`, `Literal`, `Enum`, `Union`, `Optional`,
-and `Annotated` with a text (the description) or a dict (keywords of the schema, sent to the model and not checked here:
+and `Annotated` with a string (the description) or a dict (schema keywords, which are sent to the model but not checked:
 `Annotated[int, {"minimum": 1}]`). Every other type (dataclasses, `TypedDict`s, models, dates, tuples …) needs pydantic, the
 extra `schema`: pydantic makes the schema and checks the values.
 """
@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from rawsse.errors import ConfigurationError, quote
 
 MAX_REASONS = 5
-"""How many of pydantic's reasons an error names: a wrong list of objects may have one for each object."""
+"""How many of pydantic's reasons an error shows: a list of invalid objects may have one for each object."""
 
 _SCALARS: Mapping[type, str] = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
 _TYPES: Mapping[type, str] = {**_SCALARS, dict: "object", list: "array"}
@@ -94,7 +94,7 @@ def _annotated(arguments: tuple[Any, ...]) -> Form | None:
 
 
 def _options(options: list[tuple[Any, Any]]) -> Form | None:
-    """One of these values, each as JSON has it and as Python has it."""
+    """One of these values, as (JSON, Python) pairs."""
     if not all(isinstance(wire, str | int | float | None) for wire, _ in options):
         return None
     kinds = {_json_type(wire) for wire, _ in options}
@@ -115,7 +115,7 @@ def _union(hints: tuple[Any, ...]) -> Form | None:
         return None
 
     def read(value: Any, path: str) -> Any:
-        """As the first type that fits; the value's own type goes first, so that 1 stays 1 for `float | int`."""
+        """The first type that fits; the value's own type is tried first, so that 1 stays 1 for `float | int`."""
         reasons: list[str] = []
         for _, form in sorted(forms, key=lambda pair: pair[0] is not type(value)):
             try:
@@ -196,7 +196,7 @@ def _pydantic_form(hint: Any, where: str) -> Form:
 
     def read(value: Any, path: str) -> Any:
         try:
-            return adapter.validate_json(json.dumps(value))  # strict models take a string as a date in JSON text only
+            return adapter.validate_json(json.dumps(value))  # strict models accept date strings only in JSON text
         except pydantic.ValidationError as exc:
             raise MismatchError(_reasons(exc.errors(), path)) from exc
         except Exception as exc:  # from the type's own code
@@ -206,7 +206,7 @@ def _pydantic_form(hint: Any, where: str) -> Form:
 
 
 def _with_fields(hint: Any, field: Callable[..., Any]) -> Any:
-    """The type, with the texts and dicts of `Annotated` turned into pydantic's `Field`s."""
+    """The type, with the strings and dicts of `Annotated` converted to pydantic's `Field`s."""
 
     def as_field(item: Any) -> Any:
         if isinstance(item, str):
@@ -226,13 +226,13 @@ def _reasons(faults: list[Any], path: str) -> str:
 
 
 class Signature:
-    """A function that is called with a JSON object: its `name`, its `description`, and its parameters.
+    """The name, description and parameters of a function that is called with a JSON object.
 
-    A parameter is described by its `Annotated` type, or else by the docstring. A parameter without an annotation takes
-    anything, and `**kwargs` take the rest. Raises `ConfigurationError` for `*args` and positional-only parameters, which
-    cannot be given by name, for types without a JSON Schema, and for a signature that cannot be read.
+    A parameter is described by its `Annotated` type, or else by the docstring. A parameter without an annotation accepts
+    anything, and `**kwargs` accept the rest. Raises `ConfigurationError` for `*args` and positional-only parameters,
+    which cannot be given by name, for types without a JSON Schema, and for a signature that cannot be read.
 
-    With `is_open` the parameters are not read, and the function gets any object as it is.
+    With `is_open` the parameters are not inspected, and the function gets any object unchanged.
     """
 
     def __init__(self, function: Callable[..., Any], *, is_open: bool = False) -> None:
@@ -279,7 +279,7 @@ class Signature:
         default = default.value if isinstance(default, Enum) else default
         try:
             json.dumps(default, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):  # there is no default, or JSON cannot express it
+        except (TypeError, ValueError, RecursionError):  # no default, or one that JSON cannot represent
             return schema
         return {**schema, "default": default}
 
@@ -297,7 +297,7 @@ class Signature:
 
 
 def _parameters_of(function: Callable[..., Any], name: str) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
-    """The parameters, and their types. The type of the result is not resolved: it may exist for a type checker only."""
+    """The parameters, and their types. The return type is not resolved: it may exist only for type checkers."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError) as exc:
@@ -322,10 +322,10 @@ def _parameters_of(function: Callable[..., Any], name: str) -> tuple[Mapping[str
 
 _PARAMETERS = "args|arguments|params|parameters|keyword args|keyword arguments|other parameters"
 _OTHERS = "returns?|yields?|raises?|examples?|notes?|see also|warnings?|warns|todo|references|attributes"
-# Compiled when they are needed: most programs that load this file make no tools.
+# Compiled on first use: most programs that load this file make no tools.
 # A section: Google's title has a colon, NumPy's a line of dashes below it.
 _TITLE = rf"(?im)^({_PARAMETERS}|{_OTHERS})(?::[ \t]*$|:?[ \t]*\n(---+)[ \t]*$)"
-# Google: "    name (type): description", where the type and its brackets may be missing; "*names" are names.
+# Google: "    name (type): description", where "(type)" may be missing; "*names" are names.
 _GOOGLE_ENTRY = r"\*{0,2}(\w+)[ \t]*(?:\([^)\n]*\))?[ \t]*:"
 # NumPy: "name : type", "name", and "a, b : type" at the margin; the description is indented below.
 _NUMPY_NAMES = r"((?:\*{0,2}\w+)(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?"

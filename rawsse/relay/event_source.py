@@ -1,15 +1,15 @@
 """Heartbeats, resume, stop and back-pressure for any stream of events, in any ASGI application.
 
     runs = EventRuns()
-    app.mount("/runs", runs)                       # GET /runs/{id} reads on, DELETE /runs/{id} stops
+    app.mount("/runs", runs)                       # GET /runs/{id} resumes, DELETE /runs/{id} stops
 
     @app.post("/countdown")
     async def countdown():
         return event_source(count_down(10), runs)  # an async generator of events
 
-The generator runs by itself: a browser that lost its connection comes back with `Last-Event-ID`, and gets what it missed. When
-no browser reads, it has a grace time for one to come back; then the generator is closed. Call `await runs.aclose()` when the
-application ends.
+The generator runs independently: a browser that lost its connection reconnects with `Last-Event-ID`, and gets the events it
+missed. When no browser reads, there is a grace period to reconnect; then the generator is closed. Call `await runs.aclose()`
+when the application ends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rawsse.sse import Event, encode
 
 
 class ItemsDialect(Dialect):
-    """Frames of the items of a generator: an `Event` as it is, a text as data, anything else as its JSON."""
+    """Frames for the items of a generator: an `Event` unchanged, a string as data, anything else as JSON."""
 
     name = "items"
 
@@ -55,7 +55,7 @@ class ItemsDialect(Dialect):
 
 
 class ItemSource:
-    """Reads an async generator, one item at a time: a `Source`. It is closed when the run ends."""
+    """A `Source` that reads an async generator, one item at a time, and closes it when the run ends."""
 
     stream: EventStream | None = None
 
@@ -68,18 +68,18 @@ class ItemSource:
         self._may_read.set()
 
     async def open(self) -> None:
-        """Read all items, or those until `close`. Raises what the generator raises."""
+        """Read all items until the end or `close`. Raises the generator's exceptions."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # noqa: S101 - the run's own
         try:
             async for item in self._items:
-                if not task.cancelling():  # else the generator has caught the cancellation, and goes on
+                if not task.cancelling():  # else the generator has caught the cancellation, and continues
                     self._receive([item], loop.time())
                 if task.cancelling() or self._is_closed:
                     break
                 await self._may_read.wait()
         except Exception as exc:
-            if isinstance(status := getattr(exc, "status_code", None), int):  # as Starlette's `HTTPException`
+            if isinstance(status := getattr(exc, "status_code", None), int):  # such as Starlette's `HTTPException`
                 raise Answer(status, "api_error", str(getattr(exc, "detail", exc))) from exc
             raise
         finally:
@@ -90,15 +90,15 @@ class ItemSource:
             self._ended(Ending("complete", "the generator has ended", "done"), None)
 
     def pause(self) -> None:
-        """Ask for no further item."""
+        """Stop requesting items."""
         self._may_read.clear()
 
     def resume(self) -> None:
-        """Go on."""
+        """Continue."""
         self._may_read.set()
 
     def close(self) -> Ending:
-        """Read no more. The task that reads the generator closes it: it is cancelled, or has just received an item."""
+        """Stop reading. The reading task closes the generator: it is cancelled, or has just received an item."""
         self._is_closed = True
         return Ending("cancelled", "the run was stopped", "content")
 
@@ -111,11 +111,11 @@ async def _close(items: AsyncIterable[Any]) -> None:
 class EventRuns:
     """Runs of generators, and the ASGI application that resumes and stops them: `GET /{id}`, `DELETE /{id}`.
 
-    A run belongs to the user who began it, and others do not find it. `authenticate` gives the user of a request, here and in
-    `event_source`; None is answered with 401. Without it, it is the user in `scope["user"]`, which Starlette's
-    `AuthenticationMiddleware` sets. A login by FastAPI's `Depends` does not: then give `authenticate`, or let no client choose
-    the id of a run, as all who know it may read and stop it. `limits` and `heartbeat_seconds` are those of the relay. The
-    caller must `aclose` it.
+    A run belongs to the user who started it; others cannot find it. `authenticate` returns the user of a request, here and in
+    `event_source`; None is answered with 401. The default is the user in `scope["user"]`, which Starlette's
+    `AuthenticationMiddleware` sets. A login by FastAPI's `Depends` does not: in that case pass `authenticate`, or do not let
+    clients choose run ids, since anyone who knows an id may read and stop the run. `limits` and `heartbeat_seconds` are as in
+    the relay. The caller must `aclose` it.
     """
 
     def __init__(
@@ -127,9 +127,9 @@ class EventRuns:
     ) -> None:
         self.authenticate = authenticate
         self.runs = Runs(limits or RunLimits(), heartbeat_seconds)
-        self.guard = Guard()  # adds no header fields; the application decides who comes in
+        self.guard = Guard()  # adds no header fields; the application controls access
         self.response: Any = EventSource
-        with contextlib.suppress(ImportError):  # FastAPI takes an answer of a route as it is only if it is Starlette's
+        with contextlib.suppress(ImportError):  # FastAPI passes a route's result through only if it is Starlette's
             starlette = importlib.import_module("starlette.responses")
             self.response = type("EventSourceResponse", (EventSource, starlette.Response), {})
 
@@ -138,8 +138,8 @@ class EventRuns:
         await self.answer(Exchange(scope, receive, send, self.guard), self._route)
 
     async def answer(self, exchange: Exchange, route: Callable[[Exchange, str], Awaitable[None]]) -> None:
-        """Call `route` with the exchange and the id of its user, which is empty where there are no users; or send an error."""
-        with contextlib.suppress(OSError):  # the client has gone
+        """Call `route` with the exchange and its user's id, which is empty if there are no users; or send an error."""
+        with contextlib.suppress(OSError):  # the client has disconnected
             try:
                 user = user_of_scope(exchange.scope)
                 if self.authenticate is not None:
@@ -161,7 +161,7 @@ class EventRuns:
             raise Answer(405, "invalid_request_error", "GET or DELETE", headers={"allow": "GET, DELETE"})
 
     async def send(self, run: Run, exchange: Exchange) -> None:
-        """Send the run, after the frame that the client has seen last. Raises `Answer`: 400, 410."""
+        """Send the run after the last frame that the client has seen. Raises `Answer`: 400, 410."""
         wanted = exchange.headers.get("last-event-id", "")
         after = run.number_of(wanted) if wanted else 0
         if after is None:
@@ -169,15 +169,15 @@ class EventRuns:
         await follow(exchange, run, after, keeps_status=not wanted)
 
     async def aclose(self) -> None:
-        """End every run with a last frame that says so, and close their generators."""
+        """End every run with a last frame that reports the shutdown, and close the generators."""
         await self.runs.aclose(Failure(503, "shutdown", "the server is shutting down", retry=2000))
 
 
 class EventSource:
-    """The answer of a route: see `event_source`. `headers` and `background` are those of Starlette's `Response`."""
+    """The result of a route: see `event_source`. `headers` and `background` are as in Starlette's `Response`."""
 
     def __init__(self, items: AsyncIterable[Any], owner: EventRuns, run_id: str | None) -> None:
-        super().__init__()  # of the `Response`, if it is one
+        super().__init__()  # of `Response`, if it is the base
         self._items, self._owner, self._run_id = items, owner, run_id
 
     async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
@@ -196,22 +196,22 @@ class EventSource:
         if run is not None or is_back:
             await _close(self._items)
         if run is None and is_back:
-            raise Gone(410, "not_found_error", "there is no such run any more; ask without Last-Event-ID")
+            raise Gone(410, "not_found_error", "the run no longer exists; ask without Last-Event-ID")
         run = run or runs.begin(ItemsDialect(), partial(ItemSource, self._items), user=user, id=self._run_id)
         await self._owner.send(run, exchange)
 
 
 def event_source(items: AsyncIterable[Any], runs: EventRuns, run_id: str | None = None) -> Any:
-    """An ASGI application that sends the items of an async generator as server-sent events, and a `Response` where Starlette
-    or FastAPI is there.
+    """An ASGI application that sends the items of an async generator as server-sent events. It is a `Response` if Starlette
+    is installed.
 
     An item is a `rawsse.sse.Event`, a text, or a value that becomes JSON. Each event gets an id, and `x-run-id` names the run.
-    With `run_id`, a request for the run that goes on, or has just ended, reads that one: so an `EventSource` may come back to
-    the same address. An exception before the first item is answered with its `status_code`, or 500; after it, it is an `error`
-    event.
+    With `run_id`, a request for a run in progress, or one that has just ended, reads that run, so an `EventSource` may
+    reconnect to the same address. An exception before the first item is answered with its `status_code`, or 500; a later one
+    becomes an `error` event.
 
     Raises `ConfigurationError` for a `run_id` that is not 16 to 64 of A-Z a-z 0-9 _ -: it is sent in a header field, and may be
-    all that keeps a stranger from the run.
+    the only protection of the run.
     """
     if run_id is not None and not RUN_ID.fullmatch(run_id):
         raise ConfigurationError(f"run_id must be 16 to 64 of A-Z a-z 0-9 _ -, not {quote(run_id)}")

@@ -4,8 +4,8 @@
     feed.join(reader)                                       # from now on the feed writes to `outlet`
     reader.close()
 
-There is no task, no future and no queue per event: a frame is added to the log, and written for each reader that has read all
-before. A reader whose client is slow reads on from the log when the client takes more.
+There is no task, future or queue per event: a frame is added to the log, and written for each reader that is up to date. A
+reader with a slow client continues from the log when the client has caught up.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, join_deltas
 from rawsse.relay.record import RunStart, log
 
 PIECE_BYTES = 8 * 1024
-"""How much a reader takes at once. Small, for browsers whose scripts do not join a frame that two reads cut in two: a read of
-theirs takes up to 64 KiB, and small pieces that end with a frame seldom fill it."""
+"""How much a reader writes at once. Small, for scripts that do not join a frame split between two reads: browsers read up to
+64 KiB, which small pieces that end with a frame seldom fill."""
 
 PIECES_AT_ONCE = 16
 """How many pieces are written in one step of the event loop for readers that take turns."""
@@ -34,17 +34,18 @@ End = Callable[[bytes], None]
 
 
 class Gone(Answer):
-    """The frames asked for are no longer kept."""
+    """The requested frames are no longer kept."""
 
 
 class Feed:
     """The frames of one run, numbered from 1, and the readers that they are written for.
 
-    The id of a frame is `<tag>-<number>`. The tag is random, and not the run's id: ids that clients choose share their
-    beginnings, and may be used again when their run is forgotten. A reader of one run must never get the rest of another.
+    The id of a frame is `<tag>-<number>`. The tag is random, and not the run's id: clients' ids may have common
+    prefixes, and may be reused when their run is forgotten. A reader of one run must never get the rest of another.
     """
 
-    # The attributes that each event needs. Objects share the keys of at most 30 others, which saves 1 KiB a run.
+    # Slots for the attributes that each event needs: a class shares the keys of at most 30 attributes, which saves 1
+    # KiB per run.
     __slots__ = ("__dict__", "__weakref__", "_ends", "_forgotten_bytes", "_log", "_spoke_at", "last", "live")
 
     def __init__(self, start: RunStart, dialect: Dialect, turns: Turns, heartbeat_seconds: float) -> None:
@@ -53,28 +54,28 @@ class Feed:
         self.tag = secrets.token_hex(4)
         self.turns = turns
         self.dialect = dialect
-        self.fingerprint = ""  # of the request, if the client named the run
+        self.fingerprint = ""  # of the request, if the client chose the run's id
         self.last = 0
         """The number of the newest frame; 0 if there is none."""
         self.has_begun = False
-        """The first event has come, or the end, or one heartbeat interval has passed: heads are not held back any more."""
+        """The first event or the end has arrived, or one heartbeat interval has passed: heads are no longer held back."""
         self.is_finished = False
         self.early_failure: Failure | None = None
         """The failure of a run without any other frame: it may keep its HTTP status."""
         self.headers: Mapping[str, str] = {}
         """The header fields of the upstream's response, once there is one."""
         self.live: set[Reader] = set()
-        """Readers that have read everything: new frames are pushed to them."""
+        """Readers that are up to date: new frames are pushed to them."""
         self.is_resumable = dialect.is_resumable
-        """Clients can come back to it."""
+        """Clients can reconnect to it."""
         self._log = bytearray()
         self._ends = array("Q")  # of each frame that is kept, counted in bytes from the first frame of all
         self._forgotten_bytes = 0
-        self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
+        self._loop = asyncio.get_running_loop()  # cached: getting it is a system call on Python 3.11
         self._readers: set[Reader] = set()
         self._heartbeat: asyncio.TimerHandle | None = None
         self._heartbeat_seconds = heartbeat_seconds
-        self._spoke_at = self._loop.time()  # when the readers were last sent something
+        self._spoke_at = self._loop.time()  # the last time that anything was sent to the readers
 
     # The log -------------------------------------------------------------------------------------------------------
 
@@ -89,7 +90,7 @@ class Feed:
         return self.last - len(self._ends) + 1
 
     def number_of(self, frame_id: str) -> int | None:
-        """The number in a frame's id, or a bare number; None if it is not an id of this run."""
+        """The number in a frame id, or a bare number; None if it is not an id of this run."""
         tag, dash, number = frame_id.strip().rpartition("-")
         if (dash and tag != self.tag) or not (number.isascii() and number.isdigit() and len(number) < 16):
             return None
@@ -98,7 +99,7 @@ class Feed:
     def take(self, position: int) -> tuple[bytes, int]:
         """The frames after `position`, at least one, as one piece of at most `PIECE_BYTES`, and the position after them.
 
-        If more than a piece is left, pieces of text are joined, where the dialect allows it.
+        If more than a piece is left, text frames are joined if the dialect allows it.
         """
         ends, skip = self._ends, self._forgotten_bytes
         at = position + 1 - self.first
@@ -115,7 +116,7 @@ class Feed:
         return bytes(self._log), self.last
 
     def keeps(self, position: int) -> bool:
-        """The frames after that position are kept."""
+        """Whether the frames after that position are kept."""
         return position + 1 >= self.first
 
     def check_kept(self, position: int) -> None:
@@ -127,29 +128,30 @@ class Feed:
 
     @property
     def readers(self) -> int:
-        """How many clients read it."""
+        """How many clients read the feed."""
         return len(self._readers)
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
-        """Let `reader` read. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` it."""
+        """Add a reader. With `holds` its head waits until the run has begun. Raises `Gone`. The caller must `close` the
+        reader."""
         self.check_kept(reader.position)
         reader.position = min(reader.position, self.last)
         self._readers.add(reader)
         if self.has_begun or not holds:
             reader.begin()
-        self.has_read()  # it may have nothing to read: then nothing else makes a full log go on
+        self.has_read()  # it may have nothing to read: then nothing else resumes a full log
 
     def has_read(self) -> None:
-        """A reader has joined, moved on, or left."""
+        """A reader has joined, advanced, or left."""
         raise NotImplementedError
 
     def leave(self, reader: Reader) -> None:
-        """The reader reads no more."""
+        """Remove the reader."""
         self._readers.discard(reader)
         self.live.discard(reader)
 
     def publish(self, frames: Sequence[Frame], now: float) -> None:
-        """Add the frames to the log, and push them to the readers that have read everything."""
+        """Add the frames to the log, and push them to the readers that are up to date."""
         if not frames:
             return
         before = number = self.last
@@ -192,7 +194,7 @@ class Feed:
             reader.begin()
 
     def _beat(self) -> None:
-        """Send a heartbeat if nothing else was sent for so long."""
+        """Send a heartbeat if nothing else was sent during the interval."""
         now = self._loop.time()
         if now >= (due := self._spoke_at + self._heartbeat_seconds):
             due = now + self._heartbeat_seconds
@@ -206,8 +208,8 @@ class Feed:
             self._heartbeat = self._loop.call_at(due, self._beat)
 
     def _forget_read(self, unread: int, limit: int) -> None:
-        """Forget the oldest frames until the log is within `limit` bytes, but none that a connected reader has not read;
-        without readers none after the position `unread`."""
+        """Forget the oldest frames until the log is within `limit` bytes, but keep frames that a connected reader has
+        not read or, without readers, those after the position `unread`."""
         if len(self._log) <= limit:
             return
         ends, read = self._ends, min((reader.position for reader in self._readers), default=unread)
@@ -219,7 +221,7 @@ class Feed:
 
 
 class Reader:
-    """Reads one run's log from a position on. A reader that falls behind reads on from the log when its client takes more.
+    """Reads one run's log from a position. A reader that falls behind continues from the log when its client has caught up.
 
     `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `write` and `end` are
     those of an `Outlet`, whose sink calls `on_drain` and `on_closed`.
@@ -236,7 +238,7 @@ class Reader:
         self._is_closed = False
 
     def begin(self) -> None:
-        """Send the head and the first piece; a heartbeat if there is nothing to read."""
+        """Send the head and the first piece, or a heartbeat if there is nothing to read."""
         if self._has_begun or self._is_closed:
             return
         self._has_begun = True
@@ -260,34 +262,34 @@ class Reader:
             elif not self._write(wire):
                 self._is_behind = True
                 run.live.discard(self)
-        except Exception:  # it must not cost the other readers of the run their answer
+        except Exception:  # it must not affect the run's other readers
             log.exception("a reader of a run failed")
             self.close()
 
     def on_drain(self) -> None:
-        """The client takes more."""
+        """The client has caught up."""
         self._is_behind = False
         self._run.turns.add(self)
 
     def close(self) -> None:
-        """Read no more. Any number of times."""
+        """Stop reading. May be called any number of times."""
         if not self._is_closed:
             self._is_closed = True
             self._run.leave(self)
-            # Each holds this reader. Without them nothing is left for the garbage collector.
+            # Break the reference cycles, which would need the garbage collector.
             del self._start, self._write, self._end
 
-    on_closed = close  # the client has gone
+    on_closed = close  # the client has disconnected
 
     def cut(self) -> None:
-        """End the answer without its last frame: the client comes back for the rest."""
+        """End the answer without its last frame: the client reconnects for the rest."""
         self.begin()
         if not self._is_closed:
             self._end(b"")
             self.close()
 
     def catch_up(self) -> bool:
-        """Write the next piece, or the end. True: there is more, and the client takes it."""
+        """Write the next piece, or the end. True if there is more, and the client keeps up."""
         run = self._run
         if self._can_write and self.position < run.last:
             self.push(*run.take(self.position))
@@ -304,14 +306,14 @@ class Reader:
 
 
 class Turns:
-    """Readers that have more than a piece to read. They take turns of one piece each, and `PIECES_AT_ONCE` pieces are written
-    in one step of the event loop, so that other connections do not wait for long."""
+    """Readers with more than a piece to read. They take turns of one piece each, with `PIECES_AT_ONCE` pieces per step of the
+    event loop, so that other connections do not wait long."""
 
     def __init__(self) -> None:
         self._readers: deque[Reader] = deque()
 
     def add(self, reader: Reader) -> None:
-        """Let the reader catch up, soon."""
+        """Let the reader catch up, in a later step."""
         if not self._readers:
             asyncio.get_running_loop().call_soon(self._take)
         self._readers.append(reader)

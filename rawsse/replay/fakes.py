@@ -1,4 +1,4 @@
-"""Connections without a socket, for `AsyncClient(connect=…)` and `Client(connect=…)`: made of bytes, or of a recording.
+"""Connections without a socket, for `AsyncClient(connect=…)` and `Client(connect=…)`: made from bytes or from a recording.
 
     network = FakeNetwork(recording, faults=["status=529 x2"])                  # faults are counted in connections
     client = AsyncClient(api_key="any", connect=network)                        # or Client
@@ -10,9 +10,9 @@
         return FakeStream([b"HTTP/1.1 200 OK\\r\\n…", 30.0, b"…"])            # 30 seconds of silence between two reads
     AsyncClient(connect=fake_links(connect))
 
-Pauses take no time on a virtual clock, and real time in a blocking client. A stream of a recording answers one request, after
-which the server closes it, as the answer's head says. A reset is a `ConnectionResetError` that the read raises, a half-close is
-the end of the data, and a stall without an end waits until the client gives up.
+Pauses take no time on a virtual clock, and real time in a blocking client. A stream of a recording answers one request; the
+server then closes it, as the answer's head announces. A reset raises `ConnectionResetError` in the read, a half-close is the
+end of the data, and an endless stall waits until the client gives up.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from rawsse.replay.wire import Schedule, script
 
 
 class FakeStream(PushSource):
-    """A connected link made of byte chunks: each read returns the next one, whole. `written` holds the bytes sent.
+    """A connected link made of byte chunks: each read returns the next chunk. `written` holds the bytes sent.
 
-    Among the chunks, a number is so many seconds of silence, and None waits for a request: the next chunk comes when bytes have
+    Among the chunks, a number is a silence in seconds, and None waits for a request: the next chunk arrives once bytes have
     been written since the last one. After the chunks comes `end`: `b""` (the peer closed), an exception (raised), or None (the
     peer is silent).
 
-    The peer does not wait for its reader: from the first silence or request on each chunk has its time, and a late read does
-    not delay the chunks after it.
+    The peer does not wait for its reader: after the first silence or request each chunk has its time, and a late read does
+    not delay later chunks.
     """
 
     def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
@@ -53,18 +53,18 @@ class FakeStream(PushSource):
         self._last = end
         self._changed: Signal | None = None
         self._watcher: Callable[[], None] | None = None
-        self._begun: float | None = None  # when the last silence was over, or a request came, in the network's time
+        self._begun: float | None = None  # when the last silence ended or a request arrived, in the network's time
         self._until = math.inf  # the end of the silence
-        self._answered = 0  # bytes that had been written when the last chunk was given
+        self._answered = 0  # bytes that had been written when the last chunk was returned
         self.written = bytearray()
 
     @property
     def is_aborted(self) -> bool:
-        """This side has dropped the connection."""
+        """Whether this side has dropped the connection."""
         return self._is_aborted
 
     def enter(self, network: Network) -> None:
-        """Take the time and the signals from `network`."""
+        """Use the time and the signals of `network`."""
         self._network = network
 
     async def read(self, deadline: float) -> bytes:
@@ -77,7 +77,7 @@ class FakeStream(PushSource):
                 raise Expired
 
     def read_ready(self) -> bytes | None:
-        """The next chunk if it is there already, else None."""
+        """The next chunk if it has arrived, else None."""
         if self._is_aborted:
             raise Aborted
         self._until = math.inf
@@ -94,7 +94,7 @@ class FakeStream(PushSource):
         return self._last
 
     def _is_over(self, wait: float | None) -> bool:
-        """The silence is over, or a request has come."""
+        """Whether the silence is over, or a request has arrived."""
         now = self._network.now()
         if wait is None:
             has_come = len(self.written) > self._answered
@@ -110,13 +110,13 @@ class FakeStream(PushSource):
         return True
 
     def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
-        """Call `callback` in the event loop as soon as there may be more for `read_ready`, as `AsyncioLink.watch`."""
+        """Call `callback` in the event loop when `read_ready` may return more, as `AsyncioLink.watch` does."""
         self._watcher = callback
         if soon:
             self._network.call_at(self._network.now(), callback)
 
     async def write(self, data: bytes, deadline: float) -> None:
-        """Take `data`."""
+        """Append `data` to `written`."""
         del deadline
         if self._is_aborted:
             raise Aborted
@@ -150,7 +150,7 @@ class FakeLink:
         self._is_aborted = False
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Call the function, in a task where there is an event loop: it may wait. Raises what it raises."""
+        """Call the function, in a task if there is an event loop, since it may wait. Raises its exceptions."""
         if self._is_aborted:
             raise Aborted
         if self._network.runs_coroutines:
@@ -235,8 +235,8 @@ class FakeNetwork:
     """For a client's `connect`: each connection answers one request with a recording and the faults that are due.
 
     Recordings take turns; one that a fault cut is played again on the next connection. `streams` are the connections,
-    `unused_faults` the faults that none has had so far, `misplaced` the last errors of faults that had no place in an answer.
-    Routes and certificates are ignored. Raises `ConfigurationError`.
+    `unused_faults` the faults that have not been applied yet, `misplaced` the last errors of faults that did not fit an
+    answer. Routes and certificates are ignored. Raises `ConfigurationError`.
     """
 
     def __init__(self, *recordings: Recording, faults: Faults = (), **options: Unpack[StreamOptions]) -> None:

@@ -1,24 +1,24 @@
-"""Faults: everything that can go wrong with an answer, each a row of the table `FAULTS` and written as a text.
+"""Faults: everything that can go wrong with an answer. Each is a row of the table `FAULTS`, and is written as text.
 
     Fault.parse("reset@event=3")                        # RST after three events, in every request
-    Fault.parse("status=529,retry-after=2 x2")          # the first two requests are refused
+    Fault.parse("status=529,retry-after=2 x2")          # the first two requests are rejected
     Fault.parse("error=api_error@event=1 x1 after=2")   # only the third request
     str(fault)                                          # the text
 
     spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]      ; these two in any order
     PLACE = "head" / "head=" N / "byte=" N / "event=" N
 
-A value with a space, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
-all), after the first `after=N`, which go well.
+A value with a space, a comma, a quote or an @ is written as a JSON string. The fault affects N requests (`xN`, default:
+all), after the first N (`after=N`), which succeed.
 
 Places are counted from 0, or from the end if negative (`explain` and `check` count events from 1). `event=N` is before event
-N, or that event: an event is what `split="event"` cuts off, up to and with the next blank line; comments count as events.
-`byte=N` is after N bytes of the body, before it is compressed and cut into HTTP chunks. `head=N` is after N bytes of the
-response's head. A place that an answer does not have is an error.
+N, or that event: events are split as by `split="event"`, up to and including the next blank line; comments count as events.
+`byte=N` is after N bytes of the body, before compression and chunking. `head=N` is after N bytes of the response's head. A
+place that an answer lacks is an error.
 
-Several faults of one request are applied in this order, whatever their order in the list: those that replace the answer
-(`status`, `html`, `redirect`; only the first), those that edit the body (one after the other), compression, framing, then those
-of the network in the order of their places; the first end is the end. See `wire.py` for the last three.
+Several faults of one request are applied in this order, regardless of their order in the list: those that replace the
+answer (`status`, `html`, `redirect`; only the first), those that edit the body (one after the other), compression,
+framing, then those of the network by place, up to the first end. See `wire.py` for the last three.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rawsse.replay.variants import by_event
 
 Unit: TypeAlias = Literal["head", "byte", "event"]
 Splice: TypeAlias = tuple[int, int, bytes]
-"""The bytes from the first offset to the second are replaced by these."""
+"""Replace the bytes from the first offset to the second with these."""
 
 _VALUE = r'(?:"(?:[^"\\]|\\.)*"|[^\s,@"]+)'
 _SPEC = re.compile(
@@ -57,7 +57,7 @@ _PING, _PING_END = b'data: {"type": "ping", "padding": "', b'"}'
 
 
 class End(enum.Enum):
-    """How the bytes of an answer may end."""
+    """How the bytes of an answer end."""
 
     CLOSE = "the connection is closed"
     RESET = "the connection is reset"
@@ -67,14 +67,15 @@ class End(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in an answer: before this byte or event, or the event itself. Negative ones count from the end."""
+    """A place in an answer: before this byte or event, or the event itself. Negative numbers count from the end."""
 
     unit: Unit
     index: int
 
 
 class Value(NamedTuple):
-    """The values that a fault takes: `convert` may raise ValueError, and what `is_valid` refuses is not `expected` either."""
+    """The valid values of a fault: `convert` (which may raise ValueError) and `is_valid` check them, `expected` describes
+    them."""
 
     expected: str
     convert: Callable[[str], float | str]
@@ -83,11 +84,11 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A row: `form` is how the fault is written (brackets: optional), `doc` what it does; `default` is its value and `place`
-    its place where they are left out.
+    """A row: `form` is the fault's syntax (brackets: optional), `doc` describes its effect; `default` and `place` are used
+    if its value or place is omitted.
 
-    One of these does it: `answer` replaces the recorded one, `edit` changes its body, `end` ends the bytes on the wire. Faults
-    of framing and pace have none of them: `wire.script` does those. `cuts`: it leaves the client without a whole answer.
+    It has at most one of these: `answer` replaces the recorded answer, `edit` changes its body, `end` ends the bytes on the
+    wire. Faults of framing and pace have none: `wire.script` implements them. `cuts`: the client gets no complete answer.
     """
 
     form: str
@@ -102,14 +103,14 @@ class Kind:
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """The units that its place may have: only an end can be in the head."""
+        """The units that its place may have; only an end can be in the head."""
         if "@event" in self.form:
             return ("event",)
         return () if "@" not in self.form else ("byte", "event") if self.end is None else ("head", "byte", "event")
 
     @property
     def rule(self) -> str:
-        """How it is written, for an error's message."""
+        """Its syntax, for error messages."""
         value = f"; its value is {self.value.expected}" if self.value else ""
         places = "head, head=N, byte=N or event=N" if "head" in self.units else "byte=N or event=N"
         return f"write {self.form}{value}" + (f"; PLACE is {places}" if "@PLACE" in self.form else "")
@@ -117,9 +118,9 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault; `parse` makes it. It happens in `requests` requests (None: in all) after the `skipped` first ones.
+    """One fault, made by `parse`. It affects `requests` requests (None: all) after the first `skipped` ones.
 
-    `spec` is its text, for messages; equal faults may be written differently.
+    `spec` is its text, for messages; the same fault may be written in several ways.
     """
 
     kind: str
@@ -132,7 +133,7 @@ class Fault:
 
     @classmethod
     def parse(cls, spec: str) -> Fault:
-        """The fault that a text describes. Raises `ConfigurationError`, which says how it is written."""
+        """Parse a fault. Raises `ConfigurationError`, which states the syntax."""
         found = _SPEC.fullmatch(spec.strip())
         if found is None:
             form = "NAME[=VALUE][,NAME=VALUE …][@PLACE] [xN] [after=N]"
@@ -154,18 +155,18 @@ class Fault:
 
     @property
     def needs_wire(self) -> bool:
-        """It is one of framing or of the network: it needs the ASGI extension of `rawsse.server`."""
+        """Whether it concerns framing or the network, and needs the ASGI extension of `rawsse.server`."""
         return self.row.answer is None and self.row.edit is None
 
     @property
     def cuts(self) -> bool:
-        """The client is left without a whole answer, and may ask for it again."""
+        """Whether the client gets no complete answer, and may repeat its request."""
         is_delay = self.row.end is End.HOLD and self.value is not None
         return (self.row.cuts or self.row.end is not None) and not is_delay
 
     @property
     def number(self) -> float:
-        """The value of a fault that has a number."""
+        """The value of a fault with a number."""
         return float(self.value or 0)
 
     def __str__(self) -> str:
@@ -173,11 +174,11 @@ class Fault:
 
 
 Faults: TypeAlias = Fault | str | Iterable[Fault | str]
-"""Faults, or their texts; or one of them."""
+"""One or several faults, or their texts."""
 
 
 def read_faults(faults: Faults) -> tuple[Fault, ...]:
-    """All of them as values. Raises `ConfigurationError`."""
+    """All of them as `Fault`s. Raises `ConfigurationError`."""
     given = [faults] if isinstance(faults, Fault | str) else faults
     return tuple(Fault.parse(fault) if isinstance(fault, str) else fault for fault in given)
 
@@ -224,7 +225,7 @@ def _unquoted(text: str) -> str:
 
 
 def replacement(faults: Iterable[Fault]) -> Recording | None:
-    """The answer of the first fault that replaces it; None if none does."""
+    """The answer of the first fault that replaces it, or None."""
     return next((fault.row.answer(fault) for fault in faults if fault.row.answer is not None), None)
 
 
@@ -252,10 +253,10 @@ def _redirect(fault: Fault) -> Recording:
 
 
 def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
-    """The answer with its body as these faults leave it, one after the other. What is inserted goes out with the bytes that it
-    stands before; all others keep their reads and times.
+    """The answer with its body edited by these faults, one after the other. Inserted bytes are sent with the bytes after them;
+    all others keep their reads and times.
 
-    Raises `ConfigurationError` for a fault whose place the answer does not have.
+    Raises `ConfigurationError` for a fault at a place that the answer lacks.
     """
     for fault in faults:
         if fault.kind == "error" and not answer.is_stream:
@@ -264,13 +265,13 @@ def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
             answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
         elif fault.row.edit is not None:
             answer = _spliced(answer, fault.row.edit(fault, answer.body))
-            if fault.cuts:  # the body then ends, even if the recording was cut, or went on
+            if fault.cuts:  # the body then ends cleanly, however the recording ended
                 answer = replace(answer, end="clean", duration=0.0)
     return answer
 
 
 def offset_of(fault: Fault, body: bytes) -> int:
-    """The number of bytes (of a body or a head) before the place of a fault. The end is a place as well.
+    """The number of bytes (of a body or a head) before a fault's place. The end is also a place.
 
     Raises `ConfigurationError` if there is no such place.
     """
@@ -286,7 +287,7 @@ def offset_of(fault: Fault, body: bytes) -> int:
 
 
 def _span(fault: Fault, body: bytes) -> tuple[int, int]:
-    """The begin and the end of the event at a fault's place."""
+    """The start and end of the event at a fault's place."""
     start = offset_of(fault, body)
     event = next(iter(by_event(body[start:])), None)
     if event is None:
@@ -347,11 +348,11 @@ def _end(fault: Fault, body: bytes) -> Splice:
 
 
 def _spliced(answer: Recording, splice: Splice) -> Recording:
-    """The answer with some bytes of its body replaced. New bytes go out with those that stood there."""
+    """The answer with some bytes of its body replaced. New bytes are sent at the time of the old ones."""
     start, end, new = splice
     body = answer.body[:start] + new + answer.body[end:]
     times = [read.t for read in answer.reads]
-    times += times[-1:] or [0.0]  # of what is new behind all reads
+    times += times[-1:] or [0.0]  # for new bytes after all reads
     ends = accumulate(len(read.data) for read in answer.reads)
     moved = (at if at <= start else start + len(new) + max(0, at - end) for at in ends)
     pieces = (body[left:right] for left, right in pairwise((0, *moved, len(body))))
@@ -377,38 +378,38 @@ _BODY = Place("byte", 0)
 _ROWS = (
     Kind("reset@PLACE", "the connection is reset (TCP RST)", end=End.RESET),
     Kind("close@PLACE", "the connection is closed (FIN)", end=End.CLOSE),
-    Kind("half-close@PLACE", "the server closes its side only, and goes on listening", end=End.HALF_CLOSE),
-    Kind("stall[=SECONDS]@PLACE", "silence, at any speed; without SECONDS for ever", _ABOVE_0, end=End.HOLD),
-    Kind("drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _ABOVE_0, place=_BODY),
+    Kind("half-close@PLACE", "the server closes only its own side, and keeps reading", end=End.HALF_CLOSE),
+    Kind("stall[=SECONDS]@PLACE", "silence, at any speed; without SECONDS, forever", _ABOVE_0, end=End.HOLD),
+    Kind("drip=BYTES_PER_SECOND[@PLACE]", "byte by byte from there on", _ABOVE_0, place=_BODY),
     Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _ABOVE_0),
     Kind("drop@event=N", "the event is missing", edit=_drop),
-    Kind("duplicate@event=N", "the event comes twice", edit=_duplicate),
-    Kind("swap@event=N", "the event comes after the next one", edit=_swap),
+    Kind("duplicate@event=N", "the event is sent twice", edit=_duplicate),
+    Kind("swap@event=N", "the event is sent after the next one", edit=_swap),
     Kind("garble@event=N", "the first byte of its data becomes #, so that the data are invalid JSON", edit=_garble),
-    Kind("bad-utf8@PLACE", "a byte FF there; in an event, before its last quote, inside a string", edit=_bad_utf8),
+    Kind("bad-utf8@PLACE", "a byte FF there; in an event, inside a string, before the last quote", edit=_bad_utf8),
     Kind(
         "oversized-line=BYTES[@event=N]",
-        "a ping whose data line has so many bytes (default: before event 1)",
+        "a ping whose data line has this many bytes (default: before event 1)",
         _whole(len(_PING + _PING_END)),
         place=Place("event", 1),
         edit=_oversized_line,
     ),
     Kind(
         "error[=TYPE][,message=TEXT][@event=N]",
-        "an error event (default: overloaded_error, before event 0) and no more",
+        "an error event (default: overloaded_error, before event 0), then the end",
         _TEXT,
         "overloaded_error",
         place=Place("event", 0),
         edit=_error,
         cuts=True,
     ),
-    Kind("end@PLACE", "the answer ends there, and its framing is whole", edit=_end, cuts=True),
+    Kind("end@PLACE", "the answer ends there, with complete framing", edit=_end, cuts=True),
     Kind(
         "bad-chunk-size[=TEXT][@PLACE]", "the next chunk's size is TEXT (default: zz)", _ASCII, "zz", _BODY, cuts=True
     ),
     Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", cuts=True),
     Kind("wrong-content-length=N", "Content-Length is N more (+N) or less (-N) than the body", _NOT_0, cuts=True),
-    Kind("gzip", "the body is compressed, whether the client asked for it or not"),
+    Kind("gzip", "the body is compressed, even if the client did not ask for it"),
     Kind(
         "status=CODE[,type=TYPE][,message=TEXT][,HEADER=VALUE …]",
         "an error in the API's form instead of the answer",
@@ -428,7 +429,7 @@ HELP: Mapping[str, str] = {
     "@PLACE": "byte=N, or event=N: before event N, or that event; reset, close, half-close and stall take head and head=N too. "
     "N counts from 0, or from the end if negative; explain and check count events from 1",
     "xN": "in N requests (default: in all)",
-    "after=N": "the first N requests go well",
+    "after=N": "the first N requests succeed",
     **{kind.form: kind.doc for kind in _ROWS},
 }
 """The parts of a fault, and the form of each fault -> its effect."""

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: code that waits for minutes is tested in milliseconds, and runs the same way every time.
+"""An event loop whose clock jumps: code that waits for minutes is tested in milliseconds, deterministically.
 
     from rawsse.replay import VirtualClock
 
@@ -12,10 +12,10 @@
 When no callback is ready and a timer is set, the clock jumps to it. `loop.time()` is virtual, and so is every wait of asyncio;
 `time.time()` and `time.monotonic()` are not.
 
-Sockets work if both ends are in the same process and loop: the bytes that one end sends, the other can read at once. While a
-socket is open, the clock waits `PATIENCE` real seconds for it before it jumps. While a thread of the executor works, it does
-not jump; for a thread of the client (which runs a tool, or resolves a name) it waits `THREAD_PATIENCE` real seconds. A peer in
-another thread or process needs real time: use `asyncio.run` for that.
+Sockets work if both ends are in the same process and loop: bytes that one end sends can be read at once by the other. While
+a socket is open, the clock waits `PATIENCE` real seconds for it before it jumps. It does not jump while a thread of the
+executor works; for a thread of the client (which runs a tool or resolves a name) it waits `THREAD_PATIENCE` real seconds. A
+peer in another thread or process needs real time: use `asyncio.run` for that.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PATIENCE = 0.02
 """Real seconds that the clock waits for an open socket before it jumps. Loopback takes microseconds; a busy machine, more."""
 
 THREAD_PATIENCE = 1.0
-"""The same for a thread of the client. One that hangs has a deadline in virtual time, which must be reached."""
+"""The same for a thread of the client. A hanging one has a deadline in virtual time, which must be reached."""
 
 DEADLOCK = 5.0
-"""Real seconds without a timer and without data on any socket, after which a test counts as hanging."""
+"""A test hangs if there is no timer and no data on any socket for this many real seconds."""
 
 THREAD_DEADLOCK = 60.0
-"""The same while a thread works, which takes longer on a busy machine."""
+"""The same while a thread works, which is slower on a busy machine."""
 
 _CALL_THREAD = "rawsse call"  # the name of the threads that the client's network waits for
 
@@ -47,10 +47,10 @@ Ts = TypeVarTuple("Ts")
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Polls the sockets, and moves the clock instead of waiting."""
+    """Polls the sockets, and advances the clock instead of waiting."""
 
     now = 1000.0  # not 0, to find code that confuses a time with a duration
-    jobs: set[asyncio.Future[Any]]  # of threads of the executor: their results come in real time
+    jobs: set[asyncio.Future[Any]]  # of executor threads: their results arrive in real time
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -62,7 +62,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             if not ready:
                 raise RuntimeError("the test hangs: there is no timer, and no data on any socket")
             return ready
-        has_sockets = len(self.get_map()) > 1  # one is the loop's, to wake itself up
+        has_sockets = len(self.get_map()) > 1  # one is the loop's own, to wake itself up
         patience = THREAD_PATIENCE if is_calling else PATIENCE if has_sockets else 0.0
         ready = super().select(patience)
         if not ready:
@@ -90,7 +90,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *_: Any) -> None:
-        """Wait for the executor's threads, which need real time: Python 3.13 gives them 300 seconds of the loop's clock."""
+        """Wait for the executor's threads in real time: Python 3.13 allows them 300 seconds of the loop's clock."""
         self._jobs.add(ending := self.create_future())
         try:
             await super().shutdown_default_executor()
@@ -99,8 +99,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """Runs coroutines in virtual time, and measures how much of it they took. `around` is entered around each of them, in its
-    loop."""
+    """Runs coroutines in virtual time, and measures it. `around` is a context entered around each of them, in its loop."""
 
     def __init__(self, around: Callable[[], AbstractAsyncContextManager[object]] = nullcontext) -> None:
         self._around = around
@@ -113,11 +112,11 @@ class VirtualClock:
         """The virtual seconds of the current `run` so far, or of the last one."""
         if self._loop is None:
             return 0.0
-        # A sum of floats: 0.1 + 0.2 should compare equal to 0.3. Recordings have times in microseconds.
+        # Rounded, since 0.1 + 0.2 should equal 0.3. Recordings have times in microseconds.
         return round((self._loop.time() if self._ended is None else self._ended) - self._began, 6)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result."""
+        """Run the coroutine and return its result."""
         loop = self._loop = VirtualClockLoop()
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             return runner.run(self._timed(main, loop))

@@ -6,16 +6,16 @@
     message = await conversation.ask("And in Rome?")
     conversation.messages, conversation.turns[0].usage, conversation.usage
 
-The history keeps of a turn that failed:
+After a turn that failed, the history keeps:
 
-    the answer was cut      the question, and the part of the answer that arrived and may be sent back; a note before the
-                            next question says that the answer was cut (`CUT_NOTE`)
-    nothing arrived         the question; the next question joins it in one user's turn
-    the turn was refused    nothing: the API rejected the question (an error such as 400, which a retry cannot heal), or
+    answer truncated        the question, and the received part of the answer if the API accepts it; a note before the
+                            next question tells the model (`CUT_NOTE`)
+    nothing arrived         the question; the next question is added to the same user's turn
+    turn refused            nothing: the API rejected the question (an error such as 400, which a retry cannot fix), or
                             the model refused to answer (stop reason "refusal") and would refuse later questions too
 
-In each case `retry()` asks the last question again and replaces its result. The history keeps whole turns of the tool
-loop (a call and its result), and never a call without its result.
+In each case `retry()` asks the last question again and replaces its result. The history keeps complete turns of the
+tool loop, never a call without its result.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
 
 CUT_NOTE = "[Your answer above was cut off before its end.]"
-"""Stands before the question after a cut answer, so that the model does not take the answer for a complete one."""
+"""Precedes the question after a truncated answer, so that the model does not take that answer for complete."""
 
 Question: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text, or content blocks."""
@@ -51,7 +51,7 @@ TurnState: TypeAlias = Literal["answered", "cut", "refused"]
 class ConversationTurn(NamedTuple):
     """A question and its result: `messages` is the answer; with tools, all answers and the results between them.
 
-    `stopped_by` is the stop reason, "max_turns", or the error. `usage.exact` is False if the answer was cut.
+    `stopped_by` is the stop reason, "max_turns", or the error. `usage.exact` is False if the answer was truncated.
     """
 
     question: str | list[dict[str, Any]]
@@ -101,11 +101,11 @@ class Conversation:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history as JSON values: whole, and valid as the beginning of a request."""
+        """The history as JSON values: valid as the beginning of a request."""
         return self._history(self.turns)
 
     def _history(self, turns: Iterable[ConversationTurn]) -> list[dict[str, Any]]:
-        """The messages of a request after these turns: without refused turns, and with every other question."""
+        """The messages of a request after these turns, without refused turns."""
         history = list(self._before)
         was_cut = False
         for turn in turns:
@@ -120,14 +120,14 @@ class Conversation:
 
     @property
     def usage(self) -> TotalUsage:
-        """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
+        """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was truncated."""
         return add_up([*self._replaced, *(turn.usage for turn in self.turns)])
 
     def stream(self, question: Question) -> Reply:
-        """Ask, and get the answer as it arrives: `async with conversation.stream(…) as reply`. The request is sent by
-        `async with`, which raises `APIError` if it is refused.
+        """Ask, and stream the answer: `async with conversation.stream(…) as reply`. The request is sent by `async
+        with`, which raises `APIError` if it is rejected.
 
-        Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question.
+        Leaving the block before the end of the answer truncates it. Raises `ConfigurationError` for an empty question.
         """
         turn = as_turn({"role": "user", "content": question})
         if not as_history([turn]):
@@ -140,23 +140,22 @@ class Conversation:
             return await reply.get_final_message()
 
     def retry(self) -> Reply:
-        """Ask the last question again. The new result replaces the turn, unless nothing arrives and an answer was
-        there.
+        """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not.
 
         Raises `RuntimeError` if nothing has been asked.
         """
         if not self.turns:
-            raise RuntimeError("nothing has been asked that could be asked again")
+            raise RuntimeError("there is no question to ask again")
         return Reply(self, self.turns[-1].question, self.turns[-1])
 
     def _begin(self, reply: Reply, question: Any, replaced: ConversationTurn | None) -> list[dict[str, Any]]:
         """The messages of the reply's first request."""
         if self._reply is not None:
-            raise RuntimeError("the conversation still waits for an answer")
+            raise RuntimeError("the conversation is still waiting for an answer")
         turns = self.turns
         if replaced is not None:
             if not turns or turns[-1] is not replaced:
-                raise RuntimeError("the conversation has gone on: retry() again")
+                raise RuntimeError("the conversation has continued: call retry() again")
             turns = turns[:-1]
         history = self._history([*turns, ConversationTurn(question, [], "answered", "", add_up([]))])
         if not history or history[-1]["role"] == "assistant":
@@ -165,7 +164,7 @@ class Conversation:
         return history
 
     def _settle(self, turn: ConversationTurn | None, replaced: ConversationTurn | None) -> None:
-        """The reply is over. `turn` is None if nothing was asked."""
+        """The reply is over. `turn` is None if the question was not sent."""
         self._reply = None
         if turn is not None and replaced is not None:
             has_better = bool(turn.messages or not replaced.messages)  # else nothing arrived, and an answer is there
@@ -179,10 +178,10 @@ class Conversation:
 
 
 class Reply(ToolRunner[MessageStreamEvent]):
-    """The answer to one question, as it arrives: a tool loop that yields the events of all its answers.
+    """The streamed answer to one question: a tool loop that yields the events of all its answers.
 
-    Events, `text_stream` and the final message share one iterator. When the block is left, the conversation keeps the part
-    that arrived.
+    Events, `text_stream` and the final message share one iterator. Leaving the block adds the received part to the
+    conversation.
     """
 
     def __init__(self, conversation: Conversation, question: Any, replaced: ConversationTurn | None = None) -> None:
@@ -224,19 +223,19 @@ class Reply(ToolRunner[MessageStreamEvent]):
         return await super()._advance()
 
     async def get_final_message(self) -> Message:
-        """Read the reply to its end; the last answer. Raises `APIError` if an answer does not complete."""
+        """Read the reply to its end and return the last answer. Raises `APIError` if an answer does not complete."""
         return await self.until_done()
 
     async def get_final_text(self) -> str:
-        """Read the reply to its end; the text of the last answer."""
+        """Read the reply to its end and return the text of the last answer."""
         return (await self.until_done()).text
 
     async def _settle(self, error: BaseException | None) -> None:
-        """End the loop, and let the conversation keep the part that arrived."""
+        """End the loop, and add the received part to the conversation."""
         message = self._turn.message if self._turn is not None and self._turn.is_whole else None
         try:
             if message is not None and step_of(message.stop_reason) == "stop":
-                await self.until_done()  # the last answer is whole; the caller left before reading to the very end
+                await self.until_done()  # the last answer is complete; the caller stopped just before the end
             await self.close()
         finally:
             if "container" in self._fields:

@@ -206,7 +206,7 @@ def test_a_reply_must_be_opened_before_it_is_read(talk: Talk) -> None:
 def test_one_question_at_a_time(talk: Talk) -> None:
     conversation = talk(HELLO)
     with conversation.stream("one") as reply:
-        with pytest.raises(RuntimeError, match=r"^the conversation still waits for an answer$"):
+        with pytest.raises(RuntimeError, match=r"^the conversation is still waiting for an answer$"):
             conversation.ask("two")
         assert reply.get_final_text() == "Hello."
 
@@ -226,5 +226,5 @@ def test_a_question_of_nothing_is_refused_at_once(talk: Talk) -> None:
 
 
 def test_there_must_be_a_question_to_ask_again(talk: Talk) -> None:
-    with pytest.raises(RuntimeError, match=r"^nothing has been asked that could be asked again$"):
+    with pytest.raises(RuntimeError, match=r"^there is no question to ask again$"):
         talk().retry()
