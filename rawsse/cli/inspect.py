@@ -1,7 +1,7 @@
 """The commands that look at streams: `check` and `explain` at recordings, standard input and APIs, `doctor` at a relay, and
 `conform` at a gateway or a client.
 
-`rawsse.replay` and `rawsse.relay.doctor` decide what is wrong with a stream; each command loads what it needs of them.
+`rawsse.replay` and `rawsse.relay.doctor` do the checks; each command loads only the modules it needs.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from rawsse.replay.conform import OnRow, Row
 
 READ_BYTES = 65536
-"""How much is read from standard input at a time, at most. Less is checked as soon as it arrives."""
+"""The most to read from standard input at a time. Less is checked as soon as it arrives."""
 
 ASKED_TOKENS = 256
-"""`max_tokens` of the question to an API that is checked: room for every event of a text."""
+"""`max_tokens` of the request to an API that is checked: enough for every event of a text."""
 
 MAX_FINDINGS = 10_000
-"""An answer of an API with so many is not read any further."""
+"""How much of an API's answer is read."""
 
 PATIENCE_SECONDS = 10.0
 """How long connecting to a relay may take, and how much later than planned its last event may arrive."""
@@ -59,19 +59,19 @@ T = TypeVar("T")
 
 def add_check(commands: Any) -> None:
     """The arguments of `rawsse check`."""
-    more = "Names each broken rule and its place, in standard input at once. Exit code 1 if a rule is broken."
-    parser = add_command(commands, _check, "check", "is this a correct stream?", more)
+    more = "Names each broken rule and its place, for standard input as it arrives. Exit code 1 if a rule is broken."
+    parser = add_command(commands, _check, "check", "check whether a stream is correct", more)
     option = parser.add_argument
     sources = (
         "a recording, a bare *.sse, a folder, the name of a recording that comes with rawsse (plain), - for standard "
     )
     sources += "input, or the base URL of an API"
     option("sources", nargs="+", metavar="PATH", help=sources)
-    option("--json", action="store_true", help="a line of JSON for each finding and each stream")
+    option("--json", action="store_true", help="print a line of JSON per finding and per stream")
     parser.add_scrub("report")
-    option("--rules", action=ListTable, nargs=0, const="rawsse.replay.check.RULES", help="list the rules, and exit")
-    option("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask of an API (default: {DEFAULT_MODEL})")
-    option("--prompt", default="Count from one to five.", help="the question to an API (default: %(default)s)")
+    option("--rules", action=ListTable, nargs=0, const="rawsse.replay.check.RULES", help="list the rules and exit")
+    option("-m", "--model", default=DEFAULT_MODEL, help=f"the model for an API (default: {DEFAULT_MODEL})")
+    option("--prompt", default="Count from one to five.", help="the prompt for an API (default: %(default)s)")
 
 
 def _check(arguments: argparse.Namespace) -> bool:
@@ -91,7 +91,7 @@ def _check(arguments: argparse.Namespace) -> bool:
 
 
 def _report(name: str, findings: Iterable[Finding], policy: ScrubPolicy, *, as_json: bool) -> bool:
-    """Show each finding as it comes, and then their number. False if a rule is broken."""
+    """Show each finding as it is made, then the count. False if a rule is broken."""
     from rawsse.replay.scrub import scrub_line
 
     counts = {"error": 0, "warning": 0, "note": 0}
@@ -125,7 +125,7 @@ def _stdin() -> BufferedReader:
 
 
 async def _findings_of_api(url: str, model: str, prompt: str, policy: ScrubPolicy) -> tuple[list[Finding], ScrubPolicy]:
-    """What is wrong with an answer of the API; and the policy with the request's secrets, which the API may quote."""
+    """The findings about an answer of the API, and the policy with the request's secrets, which the API may quote."""
     from rawsse.client.request import Secrets
     from rawsse.replay import Checker
     from rawsse.replay.proxy import BodyAnswer
@@ -151,7 +151,7 @@ async def _findings_of_api(url: str, model: str, prompt: str, policy: ScrubPolic
 
 
 def _client_of(url: str) -> AsyncClient:
-    """For an API or a gateway; where there is no key, with one that is made up."""
+    """A client for an API or a gateway; without a key, it has a made-up one."""
     from rawsse.client.client import AsyncClient
 
     base_url = url.rstrip("/").removesuffix(_PATH)
@@ -181,7 +181,7 @@ def _explain(arguments: argparse.Namespace) -> bool:
     recordings = (recording for path in arguments.paths for recording in _load_all(path))
     if arguments.html is not None:
         return _write_pages(list(recordings), arguments.html, arguments.event)
-    # NO_COLOR: https://no-color.org. An option counts for more.
+    # NO_COLOR: https://no-color.org. The option takes precedence.
     is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     color, is_good = is_wanted if arguments.color == "auto" else arguments.color == "always", True
     work = explain if arguments.event is None else partial(explain_event, number=arguments.event)
@@ -189,14 +189,14 @@ def _explain(arguments: argparse.Namespace) -> bool:
         if recording is None or (text := _or_none(partial(work, color=color), to_show(recording))) is None:
             is_good = False
         else:
-            # `explain.py` has made visible whatever a terminal would obey; only our own colours are left.
+            # `explain.py` has made all control characters visible, except our own colours.
             write(f"== {visible(recording.name)}\n{text}\n")
     return is_good
 
 
 def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int | None) -> bool:
-    """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings. False if a
-    page is missing."""
+    """Write each recording's page: to the file `out`, or into the folder `out` if it is one or there are several recordings.
+    False if a page is missing."""
     from rawsse.replay.explain_page import explain_html
     from rawsse.replay.recording import write_whole
     from rawsse.replay.scrub import to_show
@@ -215,8 +215,8 @@ def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int |
 
 
 def _load_all(path: Path) -> Iterator[Recording | None]:
-    """Every recording below `path`, or the one on standard input (`-`); None, after an error on standard error, for a file that
-    is not one."""
+    """Every recording below `path`, or the one on standard input (`-`). An invalid file is None, with an error on standard
+    error."""
     from rawsse.replay import Recording, find_recordings
     from rawsse.replay.recording import MAX_FILE_BYTES
 
@@ -228,7 +228,7 @@ def _load_all(path: Path) -> Iterator[Recording | None]:
 
 
 def _or_none(work: Callable[[A], T], given: A) -> T | None:
-    """The result; None, after an error on standard error, if there is none."""
+    """The result of `work`; None after an error, which is written to standard error."""
     try:
         return work(given)
     except (RawsseError, OSError) as exc:
@@ -241,11 +241,11 @@ def _or_none(work: Callable[[A], T], given: A) -> T | None:
 
 def add_doctor(commands: Any) -> None:
     """The arguments of `rawsse doctor`."""
-    more = "Asks a relay for timed events, through all proxies before it; calls no model. Exit code 1 if one holds them back."
-    parser = add_command(commands, _doctor, "doctor", "do events arrive as they are sent?", more)
+    more = "Requests timed events from a relay through its proxies; calls no model. Exit code 1 if any are delayed."
+    parser = add_command(commands, _doctor, "doctor", "check whether events arrive as they are sent", more)
     option = parser.add_argument
-    option("url", metavar="URL", help="the relay as browsers reach it, with the path before /chat/stream")
-    option("--token", help="the relay's token (default: RAWSSE_TOKEN in the environment); never shown")
+    option("url", metavar="URL", help="the relay's URL for browsers, with the path before /chat/stream")
+    option("--token", help="the relay's token, never shown (default: RAWSSE_TOKEN in the environment)")
     silence = "the longest pause (default 3): 35 finds a proxy that cuts connections after 30 idle seconds, 65 after 60"
     option("--silence", type=float, default=3.0, metavar="SECONDS", help=silence)
     option("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
@@ -259,7 +259,7 @@ def _doctor(arguments: argparse.Namespace) -> bool:
 
 
 def examine(url: str, plan: Plan, token: str | None = None, *, as_json: bool = False) -> bool:
-    """Show what is wrong on the way from the relay at `url`; True if nothing is. Raises `ConfigurationError`."""
+    """Show the problems between the relay at `url` and this machine; True if there are none. Raises `ConfigurationError`."""
     from rawsse.client.request import Secrets
     from rawsse.relay.doctor import delays, diagnose, read_beats
 
@@ -277,7 +277,7 @@ def examine(url: str, plan: Plan, token: str | None = None, *, as_json: bool = F
 
 
 async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) -> Trace:
-    """Make one request to the relay at `url`, until all events have arrived, the body ends or the time is over.
+    """Make one request to the relay at `url`, until all events have arrived, the body ends or the time runs out.
 
     The request asks for compression as browsers do: some proxies compress event streams only then. Raises
     `ConfigurationError` for a URL, a token or a proxy that cannot be used.
@@ -316,7 +316,7 @@ async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) ->
                 trace.events += [(now, each) for each in decoder.feed(data)]
                 progress(f"{len(trace.events)} of {len(plan.pauses())} events")
     except (Expired, OSError, APIError) as exc:
-        trace.error = str(exc) or "nothing more came in time"
+        trace.error = str(exc) or "nothing more arrived in time"
     finally:
         progress("")
         connector.abort()
@@ -329,28 +329,30 @@ async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) ->
 
 def add_conform(commands: Any) -> None:
     """The arguments of `rawsse conform`."""
-    summary = "try a gateway, or a client, with recordings, cuts and faults"
+    summary = "test a gateway or a client with recordings, cuts and faults"
     parser = add_command(commands, _try_server, "conform", summary, "Exit code 1 if anything is wrong.")
-    kinds = parser.add_subparsers(title="what to try", metavar="server|client", required=True)
+    kinds = parser.add_subparsers(title="what to test", metavar="server|client", required=True)
     more = "The key is ANTHROPIC_API_KEY in the environment."
-    server = add_command(
-        kinds, _try_server, "server", "what a gateway that speaks the Messages API does to streams", more
-    )
+    server = add_command(kinds, _try_server, "server", "how a gateway for the Messages API changes streams", more)
     server.add_argument("url", metavar="URL", help="its base URL, without /v1/messages")
-    port = "play recordings and faults on this port, which is the gateway's upstream, and compare"
+    port = "play recordings and faults on this port, as the gateway's upstream, and compare"
     server.add_argument("--upstream", type=at_least_one, metavar="PORT", help=port)
     server.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask for (default: {DEFAULT_MODEL})")
-    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, prints the text, and exits with another code than 0 on an error."
-    client = add_command(kinds, _try_client, "client", "which cuts and faults a client takes for a whole answer", more)
+    more = (
+        "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, and must print the text, or exit with a code other than 0."
+    )
+    client = add_command(
+        kinds, _try_client, "client", "which cuts and faults a client takes for a complete answer", more
+    )
     client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")
-    only = "repeat the row of that name (repeatable); the first row, a whole answer, always comes"
+    only = "run only the row with that name (repeatable); the first row, a complete answer, always runs"
     client.add_argument("--only", **REPEATED, metavar="NAME", help=only)
-    jobs = "how many at a time (default: %(default)s)"
+    jobs = "how many to run at a time (default: %(default)s)"
     client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
     for each in (server, client):
         form = each.add_mutually_exclusive_group()
-        form.add_argument("--json", action="store_true", help="the rows as JSON, one a line")
-        form.add_argument("--markdown", action="store_true", help="the table in Markdown")
+        form.add_argument("--json", action="store_true", help="print the rows as JSON, one per line")
+        form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         each.add_argument("--limit", **SECONDS, default=30.0, help="for one answer (default: %(default)g)")
 
 
@@ -371,12 +373,12 @@ def _try_client(arguments: argparse.Namespace) -> bool:
     options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
     rows = asyncio.run(try_client(arguments.line, on_row=_show_row(arguments), **options))
     if len(rows) == 1:
-        complain("the command fails with a whole answer, so that its other endings say nothing")
+        complain("the command fails even with a complete answer, so the other results would mean nothing")
     return _show_totals(rows, arguments)
 
 
 def _show_row(arguments: argparse.Namespace) -> OnRow:
-    """Shows the rows as they come, and counts them. Faults are meant: what the servers here log of them is not shown."""
+    """Shows the rows as they are ready, and counts them. The servers' logs about the deliberate faults are not shown."""
     from rawsse.replay.conform import as_line
 
     logging.getLogger("rawsse").addHandler(logging.NullHandler())

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from rawsse.server import ASGIApp
 
 GC_THRESHOLDS = (10_000, 20, 50)
-"""Of Python's garbage collector, in a server: it searches the objects of all open streams again and again, and nearly all of
-them are freed without it. With 5,000 streams it took a third of the CPU time."""
+"""The garbage collector's threshold in a server: it repeatedly searches the objects of all open streams, although nearly all
+are freed without it. With 5,000 streams it took a third of the CPU time."""
 
 MAX_MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX: macOS allows no more, although its hard limit is infinite."""
 
 DRAIN_SECONDS = 600.0
-"""How long an answer without a reader may go on with `--on-disconnect drain`."""
+"""How long an answer without a reader may continue with `--on-disconnect drain`."""
 
 _HOST, _PORT = "127.0.0.1", 8000
 
@@ -51,7 +51,7 @@ def _add_service(parser: Parser) -> None:
     option = parser.add_argument
     option("--host", help=f"the address to listen on (default: RAWSSE_HOST in the environment, or {_HOST})")
     option("--port", type=int, help=f"the port, 0 for any free one (default: PORT in the environment, or {_PORT})")
-    option("--log-format", choices=("text", "json"), default="text", help="json: the record of each run, one a line")
+    option("--log-format", choices=("text", "json"), default="text", help="json: one line of JSON per run")
 
 
 def add_serve(commands: Any) -> None:
@@ -60,23 +60,23 @@ def add_serve(commands: Any) -> None:
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_service(parser)
     parser.add_upstream()
-    parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser may ask for less than a program
+    parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser's limit is lower than a program's
     option = parser.add_argument
     option("--token", **REPEATED, help="a user's token (repeatable; default: RAWSSE_TOKEN, but not with --users)")
-    option("--users", **FILE, help="users and limits, see `python -m pydoc rawsse.relay.users`; SIGHUP reloads it")
-    option("--allow-host", **REPEATED, metavar="NAME", help="a name of the relay (repeatable)")
-    option("--allow-origin", **REPEATED, metavar="ORIGIN", help="a page's origin, as https://example.org (repeatable)")
-    option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model that may be chosen (repeatable)")
+    option("--users", **FILE, help="users and limits (see `python -m pydoc rawsse.relay.users`); SIGHUP reloads it")
+    option("--allow-host", **REPEATED, metavar="NAME", help="a host name of the relay (repeatable)")
+    option("--allow-origin", **REPEATED, metavar="ORIGIN", help="an allowed origin: https://example.org (repeatable)")
+    option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model to allow (repeatable)")
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
     option("--grace", **SECONDS, default=10.0, help="how long open streams may take to end after SIGTERM (default 10)")
-    option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for its reader (default 10)")
-    drain = f"an answer without a reader: cancel it (default), or let it go on for {DRAIN_SECONDS:.0f} s"
+    option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for a reader (default 10)")
+    drain = f"an answer without a reader: cancel it (default), or let it continue for {DRAIN_SECONDS:.0f} s"
     option("--on-disconnect", choices=("cancel", "drain"), default="cancel", help=drain)
     option("--ledger", **FILE, help="a row for each run, for `rawsse usage` and quotas (default: RAWSSE_LEDGER)")
     option("--store", metavar="URL", help="a Redis that several relays share, redis://HOST (default: RAWSSE_STORE)")
-    option("--proxy-headers", metavar="ADDRESSES", help="reverse proxies that are trusted, as 127.0.0.1,10.0.0.0/8")
+    option("--proxy-headers", metavar="ADDRESSES", help="trusted reverse proxies, such as 127.0.0.1,10.0.0.0/8")
     option("--metrics-token", metavar="TOKEN", help="a token for /metrics (default: RAWSSE_METRICS_TOKEN)")
-    option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream's answers that fail")
+    option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream answers that fail")
 
 
 def _add_address(parser: Parser, port: int) -> None:
@@ -86,10 +86,10 @@ def _add_address(parser: Parser, port: int) -> None:
 
 def add_record(commands: Any) -> None:
     """The arguments of `rawsse record`."""
-    more = "Give any client its address as base URL, and the key as always. `rawsse replay DIR` plays the answers."
-    parser = add_command(commands, _record, "record", "a proxy that keeps a recording of every answer", more)
+    more = "Use its address as the base URL of any client, with the usual key. `rawsse replay DIR` plays the answers."
+    parser = add_command(commands, _record, "record", "a proxy that records every answer", more)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the recordings")
-    parser.add_argument("--only-failed", action="store_true", help="keep only what failed: the newest 100")
+    parser.add_argument("--only-failed", action="store_true", help="keep only failed answers: the newest 100")
     parser.add_scrub("hide")
     _add_address(parser, 8002)
     parser.add_base_url()
@@ -103,30 +103,28 @@ def add_replay(commands: Any) -> None:
     _add_address(parser, 8001)
     parser.add_speed()
     option = parser.add_argument
-    match = "turns (default), sequence (each once), request (the one that asks the same), name (base URL with /NAME)"
+    match = "turns (default), sequence (each once), request (recorded for an equal one), name (base URL with /NAME)"
     option("--match", default="turns", metavar="HOW", help=match)
-    option("--split", metavar="HOW", help="cut into HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
-    option("--segments", metavar="HOW", help="cut into TCP writes: as --split")
-    option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between two segments (5 will do)")
+    option("--split", metavar="HOW", help="HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
+    option("--segments", metavar="HOW", help="TCP writes, like --split")
+    option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between segments (5 is enough)")
     option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS")
     rewrites = (
         "crlf, cr, blank-lines, bom, comments, comments-inside, ids, retry, done, no-event-lines, no-spaces, padding"
     )
-    option(
-        "--rewrite", metavar="NAMES", help=f"write as gateways do, some of these with commas: {rewrites}, lines-of-data"
-    )
-    fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
-    more = "head, head=N, byte=N or event=N, from 0 on, or from the end if negative (repeatable; see --list-faults)"
+    option("--rewrite", metavar="NAMES", help=f"rewrite as gateways do (comma-separated): {rewrites}, lines-of-data")
+    fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as in 'reset@event=3', 'status=529 x2', 'stall=5@byte=100 after=1'; PLACE is"
+    more = "head, head=N, byte=N or event=N, from 0, or from the end if negative (repeatable; see --list-faults)"
     option("--fault", **REPEATED, metavar="SPEC", help=f"{fault} {more}")
     faults = "rawsse.replay.faults.HELP"
-    option("--list-faults", action=ListTable, nargs=0, const=faults, help="list what --fault takes, and exit")
+    option("--list-faults", action=ListTable, nargs=0, const=faults, help="list the faults and exit")
 
 
 # --- Running them --------------------------------------------------------------------------------------------------
 
 
 async def _listen(app: ASGIApp, host: str, port: int, **options: Any) -> None:
-    """Serve `app` until a signal. The relay and the player limit bodies themselves, and refuse in the API's words."""
+    """Serve `app` until a signal. The relay and the player limit bodies themselves, with errors in the API's form."""
     from rawsse.server import serve
 
     def ready(base_url: str) -> None:
@@ -136,7 +134,7 @@ async def _listen(app: ASGIApp, host: str, port: int, **options: Any) -> None:
 
 
 def _run(server: Coroutine[Any, Any, None]) -> None:
-    """Run a server to its end, in uvloop's event loop where that is installed (the extra `speed`)."""
+    """Run a server to its end, on uvloop if it is installed (the extra `speed`)."""
     try:
         new_loop = importlib.import_module("uvloop").new_event_loop
     except ImportError:
@@ -147,7 +145,7 @@ def _run(server: Coroutine[Any, Any, None]) -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """Let this process open as many descriptors as the system allows it (`ulimit -Hn`). Nothing happens on Windows."""
+    """Raise this process's descriptor limit to the hard limit (`ulimit -Hn`). Does nothing on Windows."""
     if sys.platform == "win32":
         return
     import resource
@@ -175,11 +173,11 @@ class JSONFormatter(logging.Formatter):
 
 
 def _prepare(log_format: str = "text") -> None:
-    """Log to standard error, and allow as many connections as the system does."""
+    """Log to standard error, and raise the limit of connections."""
     from rawsse.server import room_for_connections
 
     raise_descriptor_limit()
-    room_for_connections(1)  # fails now, with a reason, if there is no room; an event loop would fail without one
+    room_for_connections(1)  # fail now with a clear error; an event loop would fail without one
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
     handler.setFormatter(JSONFormatter() if log_format == "json" else text)
@@ -208,7 +206,7 @@ def _demo(arguments: argparse.Namespace) -> bool:
             Server(demo_player(speed=arguments.speed), port=0) as upstream,
             AsyncClient(api_key="demo", base_url=upstream.base_url) as client,
         ):
-            # There is no key here that a stranger could spend, so any address will do.
+            # There is no key to protect, so any address is allowed.
             relay = Relay(client, guard=Guard(bind_host=host), notice=notice, examples=("hello", *DEMO_WORDS))
             await _listen(relay, host, port, on_shutdown=relay.aclose)
 
@@ -228,7 +226,7 @@ def _serve(arguments: argparse.Namespace) -> bool:
     host, port = _address(arguments)
     _prepare(arguments.log_format)
     given = arguments.token
-    if not given and arguments.users is None:  # with a file it would be one more user, without limits
+    if not given and arguments.users is None:  # with a file it would add a user without limits
         given = list(filter(None, [os.environ.get("RAWSSE_TOKEN")]))
     users = Tokens(given) if arguments.users is None else UserFile(arguments.users, given)
     check_bind(host, users)
@@ -265,7 +263,7 @@ def _serve(arguments: argparse.Namespace) -> bool:
 async def _read_users_again(users: UserFile | None, relay: Relay, hung_up: asyncio.Event) -> None:
     """Read the file after `hung_up` was set, one reading at a time, until cancelled.
 
-    In a thread: a large file takes seconds, and no stream may wait for it.
+    In a thread: a large file takes seconds, and must not block streams.
     """
     log = logging.getLogger("rawsse")
     while await hung_up.wait():
@@ -276,7 +274,7 @@ async def _read_users_again(users: UserFile | None, relay: Relay, hung_up: async
             await asyncio.to_thread(users.reload)
             relay.quotas.everyone = users.everyone
             log.info("read %s again: %d users", users.path, len(list(users)))
-        except Exception as exc:  # any: the next signal must find this task
+        except Exception as exc:  # any: this task must survive for the next signal
             log.error("the users stay as they were: %s", exc, exc_info=not isinstance(exc, ConfigurationError))
 
 
@@ -291,7 +289,7 @@ def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
         from rawsse.replay import Recorder
 
         recorder = Recorder(arguments.flight_recorder, only_failed=True)
-    # One for each run that there may be: a run that waits for another to end would look like a slow API.
+    # One per possible run: a run that waited for another to end would look like a slow API.
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
     options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "system", "static")}
@@ -319,7 +317,7 @@ def _replay(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import Player
 
     if arguments.pace and not arguments.speed:
-        raise ConfigurationError("--speed 0 waits for nothing, so --pace would change nothing: leave one of them out")
+        raise ConfigurationError("--pace has no effect with --speed 0: leave one of them out")
     names = ("speed", "split", "segments", "pace", "rewrite", "match")
     options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
     player = Player(arguments.paths, faults=arguments.fault, **options)

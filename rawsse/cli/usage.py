@@ -3,8 +3,8 @@
     rawsse usage ledger.db --by user,day --since 2026-11-01
     rawsse usage ledger.db --by user --prices prices.toml --json
 
-The prices are a TOML file, in money for a million tokens, by the model that answered. A snapshot
-(`claude-sonnet-4-5-20250929`) without a table has the prices of its model (`claude-sonnet-4-5`):
+Prices are a TOML file with one table per model, per million tokens. A snapshot (`claude-sonnet-4-5-20250929`) without a
+table has the prices of its model (`claude-sonnet-4-5`):
 
     currency = "USD"
 
@@ -40,10 +40,10 @@ COUNTS: Mapping[str, str] = {
     "cache_write": "cache_creation_input_tokens",
     "cache_read": "cache_read_input_tokens",
 }
-"""The kinds of tokens: their names in a file of prices, and in a row."""
+"""The kinds of tokens: their names in the price file and in a row."""
 
 MAX_CELL_CHARS = 60
-"""Length of a name in the table: a client may ask for a model of any name."""
+"""The longest name in the table: a client may request a model of any name."""
 
 Row = dict[str, Any]
 
@@ -53,18 +53,18 @@ Row = dict[str, Any]
 
 def add_usage(commands: Any) -> None:
     """The arguments of `rawsse usage`."""
-    more = "Counts with >= are a lower bound: an answer is not finished, or was cut before the API sent its length."
+    more = "Counts with >= are a lower bound: an answer is unfinished, or was cut before the API sent its final count."
     parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", more)
     option = parser.add_argument
     ledgers = "a ledger of `rawsse serve` (default: RAWSSE_LEDGER)"
     option("ledgers", nargs="*", type=Path, metavar="LEDGER", help=ledgers)
     option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
-    option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, as 2026-11-30 (UTC)")
-    option("--until", type=_day, default=date.max, metavar="DAY", help="to the end of this day (UTC)")
-    prices = 'prices of a million tokens: TOML with currency = "USD", and for each model that answered a table, as'
+    option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, such as 2026-11-30 (UTC)")
+    option("--until", type=_day, default=date.max, metavar="DAY", help="until the end of this day (UTC)")
+    prices = 'prices per million tokens: TOML with currency = "USD" and a table for each model, such as'
     example = '["claude-sonnet-4-5"] input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3'
     option("--prices", **FILE, help=f"{prices} {example}")
-    option("--json", action="store_true", help="a list of JSON objects instead of a table")
+    option("--json", action="store_true", help="print a JSON list instead of a table")
 
 
 def _groups(text: str) -> tuple[str, ...]:
@@ -85,9 +85,9 @@ def _day(text: str) -> date:
 
 
 def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
-    """The currency, and for each model the price of one token of each kind.
+    """The currency, and the price of one token of each kind by model.
 
-    Raises `OSError`, and `ConfigurationError` with the place of the fault in the file.
+    Raises `OSError`, and `ConfigurationError` with the place of the error in the file.
     """
     import tomllib  # not loaded for the other commands
     from decimal import Decimal
@@ -105,12 +105,12 @@ def read_prices(path: Path) -> tuple[str, dict[str, dict[str, Decimal]]]:
         for kind, price in prices.items():
             if type(price) not in (int, Decimal) or not Decimal(price).is_finite() or price < 0:
                 raise ConfigurationError(f"{path}: {kind} of {quote(model)} must be a number, 0 or more")
-            prices[kind] = Decimal(price).scaleb(-6)  # of a million tokens; exact
+            prices[kind] = Decimal(price).scaleb(-6)  # per million tokens; exact
     return currency, tables
 
 
 def _cost(row: Row, models: Mapping[str, Mapping[str, Decimal]]) -> Decimal | int | None:
-    """The money for a row of one model; None if a price is missing."""
+    """The cost of a row of one model; None if a price is missing."""
     prices = models.get(row["model"]) or models.get(re.sub(r"-\d{8}$", "", row["model"]), {})
     used = {kind: row[count] for kind, count in COUNTS.items() if row[count]}
     return None if used.keys() - prices.keys() else sum(prices[kind] * count for kind, count in used.items())
@@ -128,7 +128,7 @@ def _usage(arguments: argparse.Namespace) -> bool:
     if arguments.since > arguments.until:
         raise ConfigurationError(f"--since {arguments.since} is after --until {arguments.until}")
     currency, models = read_prices(arguments.prices) if arguments.prices else (None, {})
-    by = dict.fromkeys((*arguments.by, "model"))  # a model has prices, and a group may have several models
+    by = dict.fromkeys((*arguments.by, "model"))  # prices are per model, and a group may have several models
     rows = usage(ledgers, tuple(by), since=arguments.since, until=arguments.until)
     if currency is not None:
         for row in rows:
@@ -143,7 +143,7 @@ def _usage(arguments: argparse.Namespace) -> bool:
 
 
 def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
-    """The sum of each group of rows. Its cost is None if the cost of one of its rows is."""
+    """The sum of each group of rows. Its cost is None if any row's cost is."""
     groups: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = tuple(row[name] for name in by)
@@ -159,7 +159,7 @@ def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
 
 
 def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
-    """Aligned columns for a person to read, with `>=` before a lower bound, and the total in the last line."""
+    """Aligned columns, with `>=` before a lower bound, and the total in the last line."""
     heads = [*by, "runs", "input", "output", "cache write", "cache read"]
     if currency is not None:
         heads.append(f"cost {_shown(currency)}")
@@ -184,6 +184,6 @@ def _figures(row: Row) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    """A name from a client, in one line, without control characters."""
+    """A client's name on one line, without control characters."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[: MAX_CELL_CHARS + 1])
     return (text if len(text) <= MAX_CELL_CHARS else f"{text[: MAX_CELL_CHARS - 1]}…") or "-"

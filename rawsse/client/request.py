@@ -1,9 +1,9 @@
-"""From arguments to a request: URL, query, header fields, JSON, keys. Pure, except that a path in a body is read.
+"""From arguments to a request: URL, query, header fields, JSON, keys. Pure, except that a file in a body is read.
 
     endpoint = Endpoint("https://api.anthropic.com", credential("sk-…", None), headers={})
     request = endpoint.request("POST", "/v1/messages", route=route, body={"model": …})
 
-The key goes into one header field of a request and nowhere else: no log, no repr, no error. A server may quote it; `Secrets`
+The key is in one header field of a request and nowhere else: no log, no repr, no error. A server may quote it; `Secrets`
 removes it from the server's texts.
 """
 
@@ -27,20 +27,20 @@ ANTHROPIC_VERSION = "2023-06-01"
 """The default of `anthropic-version`: every gateway accepts it."""
 
 Query: TypeAlias = Mapping[str, Any]
-"""The parameters of a query. A list is sent as several parameters `name[]`; None is left out."""
+"""Query parameters. A list is sent as repeated parameters `name[]`; None is omitted."""
 
 Credential = tuple[str, str]
 """The header field that holds the key or the token."""
 
-# Patterns are compiled when they are needed: most programs need few of them, and start sooner.
+# Patterns are compiled on first use: most programs need few of them, and start sooner.
 
-# RFC 3986, 2: the characters of a URL, less the delimiters that a base URL has no use for.
+# RFC 3986, 2: the characters of a URL, except delimiters that a base URL does not need.
 _URL_CHARS = r"[A-Za-z0-9._~:@/\[\]!$&'()*+,;=%-]*"
 
 # RFC 9110, 5.6.2: token.
 _NAME = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 
-# The fields that say where a request goes and where it ends (RFC 9112, 3.2 and 6): twice, they allow request smuggling.
+# The fields for a request's target and framing (RFC 9112, 3.2 and 6): duplicates allow request smuggling.
 _OURS = ("host", "content-length", "transfer-encoding")
 
 
@@ -53,7 +53,7 @@ class RequestData(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
     secrets: Secrets | None = None
-    """Those in `headers`, if they are known."""
+    """The secrets in `headers`, if they are known."""
 
     def __repr__(self) -> str:  # without the header fields: they hold the key
         return f"RequestData({self.method} {self.target} to {self.host_field})"
@@ -62,20 +62,19 @@ class RequestData(NamedTuple):
 # --- Secrets that a server may quote -------------------------------------------------------------------------------
 
 MIN_SECRET_CHARS = 8
-"""Shorter values, and values of letters only below twice this length, are words: they occur in texts that reveal nothing."""
+"""Shorter values, and all-letter values below twice this length, are ordinary words, which also occur in harmless texts."""
 
 MIN_CUT_CHARS = 4
-"""How much of a secret may be left where `quote` cut a text: less reveals nothing."""
+"""How much of a secret may remain where `quote` cut a text: too little to reveal it."""
 
 MIN_BEGINNING_CHARS = 20
-"""A prefix of a secret is removed if it is this long: a server, or a lost connection, may cut a secret short. The first 13
+"""A prefix of a secret is removed if it is this long: a server or a lost connection may truncate a secret. The first 13
 characters are the same in all keys of the API."""
 
 MAX_ESCAPE_LAYERS = 5
-"""How many escapes of different kinds may be nested: HTML in a string of JSON in the query of a URL are three."""
+"""How many kinds of escapes may be nested: HTML in a JSON string in a URL's query are three."""
 
-# Fields that describe the request and its program, and hold no secret: an error that names a beta must keep the name, and a
-# response may repeat the id of its request.
+# Fields that contain no secret: an error must keep the name of a beta, and a response may repeat its request's id.
 _PUBLIC = (
     r"accept(?:-(?:charset|encoding|language))?|content-(?:encoding|language|length|type)"
     r"|anthropic-(?:beta|dangerous-direct-browser-access|user-profile-id|version|workspace-id)"
@@ -91,14 +90,14 @@ _ESCAPE = (
     r"(?i)(?:\\+(?:u00|x)|%(?:25)*)([0-9a-f]{2})|[\r\n]|\\+([^\\%&]?)"
     r"|&(?:amp;?)*(?:#x0*([0-9a-f]{1,2});?|#0*([0-9]{1,3});?|([a-z][0-9a-z]{1,30};|(?-i:amp|gt|lt|quot|AMP|GT|LT|QUOT)))"
 )
-# Where `quote` cut a text, and half an escape before that.
+# The place where `quote` cut a text, and a partial escape before it.
 _CUT = r"(?i)(?:\\+[ux]?[0-9a-f]{0,3}|%(?:25)*[0-9a-f]?|&[#a-z0-9;]{0,20})?(?=['\"]… \([0-9]+ in all\))"
 
 
 class Secrets:
     """The values of header fields that must not appear in errors: the key, and those that the caller added.
 
-    They are found as they are, in base64, and escaped for JSON, URLs and HTML; `[name]` stands for the value of a field.
+    They are found in plain text, in base64, and escaped for JSON, URLs and HTML; `[name]` replaces the value of a field.
     """
 
     def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
@@ -108,7 +107,7 @@ class Secrets:
             if not re.fullmatch(_PUBLIC, name.lower()):
                 self.values |= {Hidden(part): name for part in _parts(value) if _is_secret(part)}
         marks = {form: f"[{name}]" for value, name in self.values.items() for form in _forms(value)}
-        self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # one may be a part of another
+        self._marks = sorted(marks.items(), key=lambda item: -len(item[0]))  # longest first: one may be part of another
 
     def removed(self, text: str) -> str:
         """The text without the secrets. JSON stays valid, and the number of lines stays the same. Takes linear time."""
@@ -129,12 +128,12 @@ class Secrets:
         return text
 
     def removed_from_message(self, message: str) -> str:
-        """The same for a message of ours, in which `quote` may have cut a secret short."""
+        """The same for a message of rawsse, in which `quote` may have truncated a secret."""
         *pieces, last = re.split(_CUT, self.removed(message))
         return "".join([*map(self._without_beginning, pieces), last])
 
     def _without_beginning(self, text: str) -> str:
-        """`text` without the part of a secret at its end."""
+        """`text` without a partial secret at its end."""
         plain = _Plain(text)
         found = [
             (size, mark)
@@ -147,21 +146,21 @@ class Secrets:
 
 
 class _Plain:
-    """A text with its escapes decoded, nested ones too, in lower case, as the names of fields are.
+    """A text with its escapes decoded, including nested ones, in lower case.
 
-    `below` gives the place in the escaped text where a character begins.
+    `below` returns the offset of a character in the escaped text.
     """
 
     def __init__(self, escaped: str, layers: int = MAX_ESCAPE_LAYERS) -> None:
         self._escaped = escaped
-        has_escapes = any(sign in escaped for sign in "\\%&")  # asked first: nearly all texts have none
+        has_escapes = any(sign in escaped for sign in "\\%&")  # checked first: nearly all texts have none
         text = re.sub(_ESCAPE, _char, escaped) if has_escapes else escaped.replace("\n", "").replace("\r", "")
         self._deeper = _Plain(text, layers - 1) if layers > 1 and text != escaped else None
-        # That letter has two in lower case.
+        # In lower case, that letter becomes two.
         self.text: str = self._deeper.text if self._deeper else text.replace("\u0130", "I").lower()
 
     def below(self, at: int) -> int:
-        """Where the character `at`, or its escape, begins."""
+        """The offset of the character `at`, or of its escape."""
         if self._deeper is not None:
             at = self._deeper.below(at)
         begins, ahead = self._shifts
@@ -169,7 +168,7 @@ class _Plain:
 
     @cached_property
     def _shifts(self) -> tuple[list[int], list[int]]:
-        """The characters from which on the escaped text is ahead, and by how much."""
+        """The characters at which the offset to the escaped text changes, and the offsets."""
         begins, ahead = [0], [0]
         for found in re.finditer(_ESCAPE, self._escaped):
             ahead.append(ahead[-1] + len(found[0]) - len(_char(found)))
@@ -178,7 +177,7 @@ class _Plain:
 
 
 def _char(found: re.Match[str]) -> str:
-    """The character of an escape; nothing for the end of a line, and for backslashes that escape an escape."""
+    """The character of an escape; empty for a line end, and for backslashes that escape an escape."""
     code, sign, hexadecimal, decimal, name = found.groups()
     if code or hexadecimal:
         return chr(int(code or hexadecimal, 16))
@@ -186,7 +185,7 @@ def _char(found: re.Match[str]) -> str:
         return chr(int(decimal))
     if name is None:
         return "" if sign in ("n", "r") else sign or ""
-    from html import unescape  # 2,000 names, which few texts need
+    from html import unescape  # loads 2,000 names, which few texts need
 
     char = unescape(f"&{name}")
     return char if len(char) == 1 else found[0]  # no character has that name
@@ -197,7 +196,7 @@ def _is_secret(value: str) -> bool:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """A field's value, and its parts that may be quoted alone; of `Basic` credentials (RFC 7617) the password too."""
+    """A field's value, and its parts that may be quoted alone, including the password of `Basic` credentials (RFC 7617)."""
     yield from (value, *re.split(r"[\s;,=]+", value))
     scheme, _, token = value.partition(" ")
     if scheme.lower() == "basic":
@@ -207,20 +206,20 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The value without escapes, and its characters in a text in base64 (RFC 4648, 4 and 5), in lower case."""
+    """The value without escapes, and its forms inside base64 (RFC 4648, 4 and 5), in lower case."""
     yield _Plain(value).text
     for before in range(3):
-        # 3 bytes are 4 characters: their form depends on how many bytes come before.
+        # 3 bytes are 4 characters: their form depends on the number of preceding bytes.
         data = bytes(before) + value.encode()
         known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode().lower()
         yield from {known, known.replace("+", "-").replace("/", "_")}
 
 
 class Endpoint:
-    """Where requests go, with the header fields and the credential of every request. Its attributes do not change."""
+    """The base URL, the header fields and the credential of every request. Immutable."""
 
     def __init__(self, base_url: str, credential: Credential | None, headers: Mapping[str, str]) -> None:
-        """Raises `ConfigurationError` for a URL that cannot be used, or a header field that is not allowed."""
+        """Raises `ConfigurationError` for an invalid URL, or a header field that is not allowed."""
         from urllib.parse import urlsplit  # takes two milliseconds to load, and not every program makes a client
 
         if "@" in base_url.partition("//")[2].partition("/")[0] or "?" in base_url or "#" in base_url:
@@ -240,11 +239,11 @@ class Endpoint:
         self.base_url = base_url
         self.origin = Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
         self.prefix = parts.path.rstrip("/")
-        """The path of the base URL: the beginning of every path."""
+        """The path of the base URL, which prefixes every path."""
         self.headers = header_fields(headers)
         self.credential = credential
         self.secrets = Secrets((*self.headers.items(), *([credential] if credential else ())))
-        """The secrets in the fields and the credential, collected once: doing it for each request would double its cost."""
+        """The secrets in the fields and the credential, collected once: for each request it would double the cost."""
 
     def request(
         self,
@@ -264,8 +263,8 @@ class Endpoint:
         target = f"{self.prefix}{path}?{queried}" if queried else self.prefix + path
         fields = {
             **({} if body is None else {"content-type": "application/json"}),
-            "accept": "application/json",  # as the official SDKs send it, on streaming requests too
-            "accept-encoding": "identity",  # a compressed event stream comes late
+            "accept": "application/json",  # as the official SDKs send it, even for streams
+            "accept-encoding": "identity",  # compression delays events
             "user-agent": "rawsse",
             "anthropic-version": ANTHROPIC_VERSION,
             **self.headers,
@@ -288,7 +287,7 @@ class Endpoint:
 
 
 def credential(api_key: str | None, auth_token: str | None) -> Credential | None:
-    """The header field for a key or a token; None for neither. Raises `ConfigurationError` for both."""
+    """The header field for a key or a token; None without either. Raises `ConfigurationError` for both."""
     if api_key is not None and auth_token is not None:
         raise ConfigurationError("give api_key or auth_token, not both")
     # A key read from a file often ends with a newline. A blank key counts as absent.
@@ -299,7 +298,8 @@ def credential(api_key: str | None, auth_token: str | None) -> Credential | None
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
-    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1). The last of several values wins.
+    """The fields with their names in lower case: names are case-insensitive (RFC 9110, 5.1). The last of several values is
+    used.
 
     Raises `ConfigurationError` for an invalid header field. Errors never quote a value: it may be the key.
     """
@@ -340,13 +340,13 @@ def query_string(params: Query) -> str:
 
 
 def encoded(name: str, value: object) -> str:
-    """A value as it is written in a URL. Raises `ConfigurationError` for other types, and for lone surrogates."""
+    """A value encoded for a URL. Raises `ConfigurationError` for other types, and for lone surrogates."""
     from urllib.parse import quote as percent_encoded  # as above
 
     if not isinstance(value, str | int | float):
         raise ConfigurationError(f"the query parameter {quote(name)} may not be {quote(repr(value))}")
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    # RFC 3986, 2.3: unreserved characters stay as they are, all others are %-encoded UTF-8.
+    # RFC 3986, 2.3: unreserved characters are unchanged, all others are %-encoded UTF-8.
     try:
         return percent_encoded(text, safe="")
     except UnicodeEncodeError:
@@ -363,7 +363,7 @@ def _encode(body: Mapping[str, Any]) -> bytes:
 def _plain(value: object) -> object:
     from datetime import date  # takes a millisecond to load, and most requests are plain JSON
 
-    if isinstance(value, Lens):  # an answer's content may be sent back as it is
+    if isinstance(value, Lens):  # an answer's content may be sent back unchanged
         return sendable_json(value.raw)
     if isinstance(value, Mapping):
         return dict(value)

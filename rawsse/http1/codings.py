@@ -4,7 +4,7 @@ chunks = ChunkedReader()
 data, unread = chunks.read(unread + bytes_from_the_peer)      # None: more bytes are needed; b"": the body has ended
 
 decoder = ContentDecoder("gzip")
-text += decoder.decode(data)                                  # `data` may be cut anywhere
+text += decoder.decode(data)                                  # `data` may be split anywhere
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ MAX_CHUNK_HEAD_BYTES = 4 * 1024
 
 MAX_DECODED_BYTES = 32 * 1024 * 1024
 """The largest size that a compressed piece of a body may expand to. Deflate expands at most a thousandfold, so a read of 64 KiB
-can become 64 MiB. A piece that expands to half of that is not text, but a decompression bomb."""
+can become 64 MiB. A piece that expands to half of that is a decompression bomb, not text."""
 
 MAX_EXPANSION = 64
-"""How many times its size a piece of a body may expand to, beyond `FREE_DECODED_BYTES`. Event streams expand tenfold, deflate
-at most a thousandfold: then a server that sends very little keeps the client busy."""
+"""How many times its size a piece of a body may expand to, beyond `FREE_DECODED_BYTES`. Event streams expand tenfold, but
+deflate can reach a thousandfold, so that a server could keep the client busy with few bytes."""
 
 FREE_DECODED_BYTES = 1024 * 1024
-"""How much more a body may expand to: some answers repeat themselves."""
+"""How many more bytes a body may expand to: some answers are repetitive."""
 
 # RFC 9110, 8.4: "identity" is "reserved for its role in Accept-Encoding"; "none" is what the Vercel AI SDK sends, so that no
-# proxy compresses its streams. The others are charsets, and names of MIME (RFC 2045, 6.1), which servers write by mistake.
+# proxy compresses its streams. The others are charsets and MIME encodings (RFC 2045, 6.1), which servers send by mistake.
 _NO_CODING = (
     r"(?:identity|none|null|nil|no|off|false|undefined|plain|raw|7bit|8bit|binary|text(?:/[a-z-]+)?|application/json"
     r"|(?:charset=)?(?:utf[-_]?(?:8|16|32)|(?:us-)?ascii|iso[-_]?8859[-_]?\d+|latin[-_]?\d|(?:windows-|cp)125\d))?"
 )
 
 # chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF. Blanks after the size are accepted, as some servers pad it. A line
-# ends with CRLF, never with a bare LF or CR: two readers could differ on that.
+# ends with CRLF, never with a bare LF or CR, on which parsers differ.
 _HEAD = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _TRAILERS = rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*"
 
 
 class ChunkedReader:
-    """Reads one chunked body. h11 could, but takes five times as long, and quadratic time over some extensions."""
+    """Reads one chunked body. h11 takes five times as long, and quadratic time for some extensions."""
 
     __slots__ = ("_max_chunk_head_bytes", "left")
 
     def __init__(self, *, max_chunk_head_bytes: int = MAX_CHUNK_HEAD_BYTES) -> None:
         self._max_chunk_head_bytes = max_chunk_head_bytes
         self.left = 0
-        """Bytes of the current chunk that are missing, with the CRLF after its data; 0: a chunk's head is next."""
+        """Remaining bytes of the current chunk, including the CRLF after its data; 0: a chunk's head is next."""
 
     def read(self, unread: bytes) -> tuple[bytes | None, bytes]:
         """The data of all chunks in `unread` in one piece, and the bytes after it, which are still unread.
 
-        The data are None if more bytes are needed, and `b""` at the end of the body. Data in front of a broken chunk are
+        The data are None if more bytes are needed, and `b""` at the end of the body. Data before a malformed chunk are
         returned first. Raises `HTTPProtocolError`, and `HeadTooLargeError` above `max_chunk_head_bytes`.
         """
         if not unread:
@@ -65,7 +65,7 @@ class ChunkedReader:
             if left > 2:
                 end = at + left - 2
                 pieces.append(unread[at:end])
-                if end > len(unread):  # the chunk goes on with the next read
+                if end > len(unread):  # the chunk continues in the next read
                     left, at = end - len(unread) + 2, len(unread)
                     break
                 at, left = end, 2
@@ -82,7 +82,7 @@ class ChunkedReader:
         return (data, unread[at:]) if data else self._read_end(unread[at:])
 
     def _read_end(self, unread: bytes) -> tuple[bytes | None, bytes]:
-        """The same where no data follow: the end of the body, an error, or too few bytes to tell."""
+        """The same if no data follow: the end of the body, an error, or too few bytes."""
         line_end = unread.find(b"\n") + 1
         if not self.left:
             self._check_size(line_end or len(unread))
@@ -92,7 +92,7 @@ class ChunkedReader:
             if not is_cut:
                 raise HTTPProtocolError(f"not a chunk's head: {quote(unread)}")
             return None, unread
-        # With the line end of the last size in front, the empty line after the trailers is always CR LF CR LF.
+        # Including the line end of the last size, the end of the trailers is always CR LF CR LF.
         trailers = unread[match.end() - 2 :]
         end = trailers.find(b"\r\n\r\n")
         self._check_size(len(trailers) if end < 0 else end)
@@ -109,7 +109,7 @@ class ChunkedReader:
 
 
 class SizedReader:
-    """Reads one body of `left` bytes; of any number up to the end of the connection, if that is None."""
+    """Reads one body of `left` bytes, or until the end of the connection if that is None."""
 
     __slots__ = ("left",)
 
@@ -128,19 +128,19 @@ class SizedReader:
 class ContentDecoder:
     """Decodes `Content-Encoding: gzip` or `deflate`, piece by piece.
 
-    The client asks for `identity`; this is for servers that compress nevertheless. `identity` and other words for no coding
-    change nothing, other encodings raise `HTTPProtocolError`. `max_decoded_bytes` bounds what one piece may expand to.
+    The client asks for `identity`; this is for servers that compress anyway. `identity` and other names for no coding have
+    no effect; other encodings raise `HTTPProtocolError`. `max_decoded_bytes` bounds what one piece may expand to.
     """
 
     def __init__(self, encoding: str, *, max_decoded_bytes: int = MAX_DECODED_BYTES) -> None:
-        # Without the parameters and quotes that the grammar does not have: servers copy `identity;q=1` from the request.
+        # Strip parameters and quotes, which the grammar lacks: servers copy `identity;q=1` from the request.
         names = [part.partition(";")[0].strip(" \t\"'") for part in encoding.lower().split(",")]
         self._name = ", ".join(name for name in names if not re.fullmatch(_NO_CODING, name))
         self._max_decoded_bytes = max_decoded_bytes
         self._inflate: zlib._Decompress | None = None  # of the current member; None between two
         self._room = FREE_DECODED_BYTES
         if self._name not in ("", "gzip", "x-gzip", "deflate"):
-            raise HTTPProtocolError(f"the body has a content-encoding that was not asked for: {quote(encoding)}")
+            raise HTTPProtocolError(f"unsupported Content-Encoding: {quote(encoding)}")
 
     def decode(self, data: bytes) -> bytes:
         """The decoded bytes that `data` completes.
@@ -156,7 +156,7 @@ class ContentDecoder:
             if self._inflate is None:
                 self._inflate = self._new_inflate(data[0])
             try:
-                # One byte more than the limit leaves, because 0 would mean no limit.
+                # One byte more than the remaining limit, because 0 would mean no limit.
                 decoded += self._inflate.decompress(data, limit - len(decoded) + 1)
             except zlib.error as exc:
                 raise HTTPProtocolError(f"the body is not {self._name} as its content-encoding says: {exc}") from None
@@ -175,5 +175,5 @@ class ContentDecoder:
         if self._name != "deflate":
             return zlib.decompressobj(zlib.MAX_WBITS | 16)
         # RFC 9110, 8.4.1.2: "deflate" is the zlib format; "some non-conformant implementations send the "deflate"
-        # compressed data without the zlib wrapper." The first byte tells: 8 in the low four bits is zlib's.
+        # compressed data without the zlib wrapper." The first byte decides: 8 in the low four bits means zlib.
         return zlib.decompressobj(zlib.MAX_WBITS if first & 0x0F == 8 else -zlib.MAX_WBITS)

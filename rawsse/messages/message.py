@@ -1,16 +1,16 @@
-"""Folds typed events into the message so far, checks their order (`TRANSITIONS`), and knows when the answer is complete.
+"""Folds typed events into the message so far, checks their order (`TRANSITIONS`), and tracks whether the answer is complete.
 
     builder = MessageBuilder()
     for sse_event in decoder.feed(chunk):
         event = builder.feed(sse_event)
-    builder.message                    # a Message: the whole answer, or the part that has arrived
+    builder.message                    # a Message: the answer so far
     builder.is_complete                # message_stop has arrived, or only message_stop is missing
 
-The message is plain JSON: what the API would have returned without `stream`. Text, thinking and tool input are lists of
-fragments, which are joined when they are read, so that an answer of n deltas takes linear time; a tool's input is parsed
-once, when its block ends. Two fragments may have half a character each (a surrogate pair): the second one then brings it, and
-half a character alone becomes U+FFFD. An event that the table does not allow raises `EventOrderError` (strict), or is handled
-as `REPAIRS` says and recorded in `deviations` (lenient).
+The message is plain JSON, as the API would have returned it without `stream`. Text, thinking and tool input are lists
+of fragments, which are joined on access, so that an answer of n deltas takes linear time; a tool's input is parsed
+once, when its block ends. If a surrogate pair is split between two fragments, the second one gets the character; an
+unpaired surrogate becomes U+FFFD. An event that the table does not allow raises `EventOrderError` (strict), or is
+handled by `REPAIRS` and recorded in `deviations` (lenient).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from rawsse.messages.lens import object_at
 from rawsse.sse import Event
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""The largest message of a `MessageBuilder` by default. The longest answers today (hundreds of thousands of tokens) have a few
-MB; a peer that never stops sending deltas must not fill the memory."""
+"""The largest message of a `MessageBuilder` by default. The longest answers today (hundreds of thousands of tokens) are a few
+MB; a peer that never stops sending deltas must not exhaust memory."""
 
 FRAGMENT_BYTES = 8
-"""The memory that a fragment takes in addition to its text: its place in a list."""
+"""The memory overhead of a fragment: its entry in a list."""
 
 
 # --- The order of events -------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.BLOCK: {
         "content_block_delta": State.BLOCK,
         "content_block_stop": State.BETWEEN,
-        "message_delta": State.ENDING,  # observed when `max_tokens` cuts a tool's input: the block is never closed
+        "message_delta": State.ENDING,  # observed when `max_tokens` truncates a tool's input: the block is never closed
         "error": State.FAILED,
     },
     State.ENDING: {"message_delta": State.ENDING, "message_stop": State.DONE, "error": State.FAILED},
@@ -89,7 +89,7 @@ same). It ignores the rest."""
 
 
 class Deviation(NamedTuple):
-    """A rule that the stream broke, and how a lenient builder handled it. `event_number` counts from 1."""
+    """A rule that the stream violated, and how a lenient builder handled it. `event_number` counts from 1."""
 
     rule: str
     text: str
@@ -100,10 +100,10 @@ class Deviation(NamedTuple):
 
 
 class MessageBuilder:
-    """Folds the events of one stream into its message, checks their order, and knows how far the answer is.
+    """Folds the events of one stream into its message, checks their order, and tracks the progress of the answer.
 
     `strict`: an event that is not allowed raises `EventOrderError`; otherwise it is repaired and recorded. After an error the
-    builder keeps what it had: `message` can always be read.
+    builder keeps its state: `message` can always be read.
     """
 
     def __init__(self, *, strict: bool = True, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
@@ -113,13 +113,13 @@ class MessageBuilder:
         self.has_content = False
         self.error: ErrorEvent | None = None
         self.model: object = None
-        """The model that `message_start` names."""
+        """The model named by `message_start`."""
         self.request_id: str | None = None
-        """The `request-id` of the response, if the caller of the builder sets it: the message gets it."""
+        """The `request-id` of the response, if the caller sets it; it is passed to the message."""
         self.added: str | None = None
         """The text, thinking or JSON text that the last event added to its block; None if it added none."""
         self.content_bytes = 0
-        """How much text, thinking and JSON text has come, in UTF-8. Only an `EventWatcher`, which keeps none, counts it."""
+        """How many bytes of text, thinking and JSON text have arrived, in UTF-8. Only an `EventWatcher` counts them."""
         self._changed: BlockBuilder | None = None  # by the last event
         self._max_message_bytes = max_message_bytes
         self._message_bytes = 0
@@ -151,12 +151,12 @@ class MessageBuilder:
 
     @property
     def is_done(self) -> bool:
-        """`message_stop` has arrived."""
+        """Whether `message_stop` has arrived."""
         return self.state is State.DONE
 
     @property
     def is_complete(self) -> bool:
-        """`message_stop` has arrived, or the stop reason has and only the rest of the stream is missing."""
+        """Whether `message_stop` has arrived, or the stop reason has and only the rest of the stream is missing."""
         return self.is_done or (self.state is State.ENDING and self.stop_reason is not None)
 
     @property
@@ -186,7 +186,7 @@ class MessageBuilder:
         self._event_number += 1
         self._changed = self.added = None
         if type(event) is ContentBlockDelta and self.state is State.BLOCK:
-            self._on_content_block_delta(event)  # nearly all events: without a look into the tables
+            self._on_content_block_delta(event)  # nearly all events: no table lookup
             return
         if isinstance(event, Ping | UnknownEvent):
             return
@@ -220,7 +220,7 @@ class MessageBuilder:
             event.content_block = look_at_block(block.raw, block)
         elif isinstance(event, MessageStop) and self.message is not None:
             event.message = self.message
-        # An event that ends a block may add to it: half a character was left.
+        # An event that ends a block may add to it: U+FFFD for an unpaired surrogate.
         return [event] if derived is None else [derived, event]
 
     def _deviate(self, rule: str, repair: str) -> None:
@@ -230,7 +230,7 @@ class MessageBuilder:
         self.deviations.append(Deviation(rule, repair, self._event_number))
 
     def _count(self, text: str, more: int = 0) -> None:
-        """Add the memory that an event takes in the message: a fragment its own size, other events that of their JSON."""
+        """Count the memory that an event adds to the message: the size of the fragment, or of the event's JSON."""
         self._message_bytes += more + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
         if self._message_bytes > self._max_message_bytes:
             limit = self._max_message_bytes
@@ -243,7 +243,7 @@ class MessageBuilder:
         content = [] if given.get("content") is None else given["content"]
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise EventDataError("message_start has a message whose content is not a list of objects")
-        # Normally there are none; an answer that continues after a programmatic tool call begins with some.
+        # Normally empty; an answer that continues after a programmatic tool call begins with some.
         self._blocks += [BlockBuilder(block, index, complete=True) for index, block in enumerate(content)]
         self._named = dict(enumerate(self._blocks))
         self.model = given.get("model")
@@ -315,7 +315,7 @@ class MessageBuilder:
         self.error = event
 
     def _end_block(self, block: BlockBuilder | None, *, is_stopped: bool = False) -> None:
-        """The block ends, if there is one: with a `content_block_stop`, or because another event arrives."""
+        """End the block, if there is one, at a `content_block_stop` or because another event arrived."""
         if block is not None:
             self._changed, self._open, self.added = block, None, block.close(is_stopped=is_stopped)
 
@@ -330,7 +330,7 @@ class MessageBuilder:
 
 
 class EventWatcher(MessageBuilder):
-    """Checks the order of the events of one stream, and knows how far the answer is; it keeps no content."""
+    """Checks the order of the events of one stream, and tracks the progress of the answer, without keeping content."""
 
     message = None
 

@@ -23,15 +23,15 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of the built-in page: nothing from other origins, nothing inline, no frame around it. Even if model text were taken for
-markup, it could do nothing."""
+"""For the built-in page: nothing from other origins, nothing inline, no framing. Model text would be harmless even if it
+were parsed as markup."""
 
 MODULES = ("rawsse.js", "chat.js", "react.js", "tabs.js")
-"""Served beside the operator's page, unless its folder has files of these names."""
+"""Served alongside the operator's page, unless its folder has files with these names."""
 
 _COMMENTS = re.compile(rb"[ \t]*(?:(?:^|(?<=[ \t]))//(?: [^\n]*)?$|/\*(?:(?!\*/).)*\*/)", re.MULTILINE | re.DOTALL)
-"""Comments, also behind code. The built-in page is served without them and without indents: a browser needs neither, and they
-are a third of the bytes. No string, pattern or template of its files looks like one: the tests compare their meaning."""
+"""Comments, including those after code. The built-in page is served without comments and indentation, which are a third of
+the bytes. No string, pattern or template in its files looks like a comment: the tests check that the meaning is unchanged."""
 
 NOTICE_MARK = b"<!-- notice -->"
 
@@ -48,8 +48,8 @@ _TYPES: Mapping[str, str] = {
 class Page:
     """The files of a folder; those of the built-in page if `folder` is None.
 
-    The built-in page shows `notice` below its greeting, and below that offers `examples` of prompts as buttons. The operator's
-    page sets its policy itself, and finds the browser modules beside it.
+    The built-in page shows `notice` below its greeting, followed by `examples` of prompts as buttons. The operator's page sets
+    its own policy, and can load the browser modules.
     """
 
     def __init__(self, folder: Path | None = None, *, notice: str = "", examples: Iterable[str] = ()) -> None:
@@ -60,19 +60,19 @@ class Page:
         buttons = [f'<button type="button" class="example">{html.escape(each)}</button>' for each in examples]
         shown = f"<p>{html.escape(notice)}</p>" if notice else ""
         self._notice = (shown + (f'<p class="examples">{" ".join(buttons)}</p>' if buttons else "")).encode()
-        # Not the machine's table: a Windows registry may call a script text/plain, and with `nosniff` no browser runs it.
+        # Not the system's table: a Windows registry may map scripts to text/plain, which browsers do not run with `nosniff`.
         self._types = mimetypes.MimeTypes()
 
     def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
         """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `Answer`: 404.
 
-        Files whose names begin with a dot are not served, and nothing outside the folder is.
+        Neither dotfiles nor anything outside the folder is served.
         """
         name = path.lstrip("/") or "index.html"
         content = _read(self._folder, name)
         if content is None and name in MODULES:
             content = _read(files("rawsse") / "web", name)
-        # The folder of the built-in page has the types and the README of the npm package, too.
+        # The built-in page's folder also has the types and the README of the npm package.
         if content is None or (self._is_built_in and not name.endswith((".js", ".css", ".html"))):
             raise Answer(404, "not_found_error", f"there is no {path}")
         if self._is_built_in:
@@ -87,21 +87,21 @@ class Page:
     def _content_type(self, name: str) -> str:
         kind, encoding = self._types.guess_type(name)
         kind = _TYPES.get(name[name.rfind(".") :].lower(), kind)
-        if kind is None or encoding is not None:  # a compressed file is sent as it is
+        if kind is None or encoding is not None:  # a compressed file is sent unchanged
             return "application/octet-stream"
         is_text = kind.startswith("text/") or kind.endswith(("javascript", "json", "svg+xml"))
         return f"{kind}; charset=utf-8" if is_text else kind
 
 
 def _read(folder: Traversable, name: str) -> bytes | None:
-    """The content of a file in a folder; None if there is no file of that name, or it may not be served."""
+    """The content of a file in a folder; None if there is no such file, or it may not be served."""
     file = folder
     for part in name.split("/"):
         if not part or part.startswith(".") or not part.isprintable() or "\\" in part or ":" in part:
             return None
         file = file / part
     try:
-        # Symbolic links may lead out of the folder. In a zip file there are none.
+        # Symbolic links may lead out of the folder. Zip files have none.
         is_outside = (
             isinstance(file, Path) and isinstance(folder, Path) and folder.resolve() not in file.resolve().parents
         )

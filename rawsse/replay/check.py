@@ -9,9 +9,9 @@
     print(*checker.close(), sep="\\n")
 
 `RULES` lists the rules: those of server-sent events, those of the Messages API, and those that both official SDKs depend on.
-An `error` breaks some reader or loses data. A `warning` is something that real streams never do. A `note` is worth knowing:
-an unknown type, for example, since the API may add types at any time. An answer whose content type is JSON, or whose status is
-not 200, is not a stream, and is not checked.
+An `error` breaks some reader or loses data. A `warning` never occurs in real streams. A `note` is for information: an
+unknown type, for example, since the API may add types at any time. An answer with a JSON content type, or with a status
+other than 200, is not a stream and not checked.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ RULES: Mapping[str, str] = {
     "sse-empty": "An event has data; without data, readers drop it.",
     "sse-cut": "The stream ends after a blank line; an event without one is dropped.",
     "event-name": "An event has an `event:` line with its type; the official SDKs drop events without one.",
-    "event-data": "The data are one JSON object with the fields that the type asks for.",
+    "event-data": "The data are one JSON object with the fields that the type requires.",
     "event-done": "The last event is message_stop. The end mark [DONE] is not the Messages API's.",
     "event-unknown": "Events, blocks, deltas and stop reasons are of known types.",
-    "event-order": "The events come in the order that the Messages API allows; blocks count from 0 without gaps.",
+    "event-order": "The events are in an order that the Messages API allows; blocks count from 0 without gaps.",
     "event-error": "No error event.",
     "message-fields": "message_start has a message with id, type, role, model, content and usage.",
     "message-usage": "message_start and message_delta have a usage with output_tokens: both official SDKs need it.",
     "block-input": "A tool's input is a JSON object when its block ends.",
     "block-open": "Every block is closed before message_delta.",
     "block-signature": "A thinking block ends with exactly one signature: without it, the block cannot be sent back.",
-    "block-result": "A server tool's result names a call that came before it.",
+    "block-result": "A server tool's result names an earlier call.",
     "stream-end": "The stream ends with message_stop, or with an error event.",
     "limit": "Nothing is larger than the limits of rawsse.",
     "secret": "No key, token or password is in the stream, the request or the headers; `scrub` hides what looks like one.",
 }
 
 MAX_SEARCHED_BYTES = 16 * 1024 * 1024
-"""How much of a stream a `Checker` keeps, to search it for secrets at its end: they may be spread over many deltas."""
+"""How much of a stream a `Checker` keeps for the final search for secrets, which may be spread over many deltas."""
 
 MAX_ERROR_BYTES = 65536
 """How much of the body of an error is kept, to check its form."""
@@ -70,7 +70,7 @@ _MESSAGE_FIELDS: Mapping[str, type] = {
 }
 _SSE_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
-# Only such lines are quoted: the caller may have named the wrong file, and it may hold a key.
+# Only such lines are quoted: it may be the wrong file, and contain a key.
 _NAME = re.compile(rb"[A-Za-z-]{1,20}")
 _FIELD = re.compile(rb"(?:data|event|id|retry)?:")
 _JSON_TYPE = re.compile(r"application/(?:[^;]+\+)?json\s*(?:;|\Z)")  # RFC 8259; RFC 6839, 3.1
@@ -87,7 +87,7 @@ class Place(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """`rule`, one of `RULES`, is broken at `where`; `text` says how."""
+    """A violation of `rule`, one of `RULES`, at `where`; `text` describes it."""
 
     rule: str
     where: Place
@@ -120,7 +120,7 @@ class Checker:
     """Checks one stream as it arrives: `feed` and `close` return the new findings, in the order of the stream.
 
     `status` and `content_type` are the response's, if they are known. `wants_stream`: the request asked for a stream. `close`
-    searches the first `max_searched_bytes` of the body for secrets; `policy` adds some to the known shapes. `is_over`: the
+    searches the first `max_searched_bytes` of the body for secrets; `policy` adds to the known shapes. `is_over`: the
     stream exceeded a limit, and the rest is not checked.
     """
 
@@ -134,10 +134,10 @@ class Checker:
         policy: ScrubPolicy | None = None,
     ) -> None:
         self.builder = MessageBuilder(strict=False)
-        """The message that the events add up to."""
+        """The message folded from the events."""
         self.groups: list[tuple[int, Event | None, StreamEvent | None]] = []
-        """The groups of lines that the last `feed` completed: the offset after the blank line; the event as it was sent, and as
-        it was parsed. None: the group has no event, or an invalid one."""
+        """The groups of lines that the last `feed` completed: the offset after the blank line, the server-sent event, and the
+        parsed event. None: the group has no event, or an invalid one."""
         self.is_over = False
         self._policy = policy
         self._status = status
@@ -149,7 +149,7 @@ class Checker:
         self._line = bytearray()  # the unfinished line
         self._line_start = 0
         self._after_return = False
-        self._byte = 0  # where the current event began
+        self._byte = 0  # the offset of the current event
         self._event = 0  # its number
         self._fields: set[bytes] = set()  # its fields
         self._calls: set[str] = set()  # ids of the tool calls so far
@@ -204,7 +204,7 @@ class Checker:
     # --- Server-sent events ---
 
     def _check_lines(self, data: bytes) -> None:
-        if self._after_return and data.startswith(b"\n"):  # a CR has ended its line at once, as in the decoder
+        if self._after_return and data.startswith(b"\n"):  # a CR ends its line at once, as in the decoder
             data, self._after_return = data[1:], False
             self._line_start += 1
         for piece in data.splitlines(keepends=True):
@@ -213,7 +213,7 @@ class Checker:
             if self._after_return or piece.endswith(b"\n"):
                 self._check_whole_line()
         if len(self._line) > MAX_EVENT_BYTES:
-            self._decoder.feed(bytes(self._line))  # raises: no line may use more memory
+            self._decoder.feed(bytes(self._line))  # raises if the line is too long
 
     def _check_whole_line(self) -> None:
         line, start = bytes(self._line.rstrip(b"\r\n")), self._line_start
@@ -249,7 +249,7 @@ class Checker:
         if self._fields and b"data" not in self._fields:
             if self._fields & {b"event", b"id"}:
                 self._find("sse-empty", "an event without data")
-            self._event -= 1  # it was not one
+            self._event -= 1  # not counted
         self._fields = set()
 
     def _check_end(self) -> None:
@@ -263,7 +263,7 @@ class Checker:
         if self.builder.is_done or self.builder.error is not None:
             return
         if self.builder.is_complete:
-            self._find("stream-end", "message_stop is missing; the stop reason has come", "warning")
+            self._find("stream-end", "message_stop is missing; the stop reason has arrived", "warning")
         else:
             self._find("stream-end", f"the stream ends {self.builder.state.value}, before message_stop")
 
@@ -339,7 +339,7 @@ class Checker:
             self._signed.add(index)
 
     def _check_known(self, name: str, value: Any, known: frozenset[str]) -> None:
-        """The API may add names at any time; a value that is not a string breaks readers."""
+        """Unknown names are notes, since the API may add some; a value that is not a string breaks readers."""
         if not isinstance(value, str):
             self._find("event-data", f"{name} {quote(repr(value))}, which is not a string")
         elif value not in known:
@@ -349,7 +349,7 @@ class Checker:
         self._closed.add(index)
         blocks = self._blocks()
         if not 0 <= index < len(blocks):
-            return  # an event-order finding has said so
+            return  # already an event-order finding
         block = blocks[index]
         if not block.complete or ("input" in block and not isinstance(block["input"], dict)):
             self._find("block-input", f"the input of block {index} is not a JSON object: {quote(block.input_text)}")

@@ -1,13 +1,13 @@
-"""A recording as one HTML page: its timeline as a picture (SVG); bytes, lines, events and message side by side.
+"""A recording as one HTML page: its timeline (SVG), and bytes, lines, events and message side by side.
 
     Path("plain.html").write_text(explain_html(Recording.load("fixtures/plain.sse.jsonl")), encoding="utf-8")
-    explain_html(recording, event=5)            # one event from the read to the message
+    explain_html(recording, event=5)            # one event, from the read to the message
 
-The page requests nothing from the network, and its Content-Security-Policy forbids it. It can be read without JavaScript; a few
-lines of script highlight an event's row, mark and text together. Its style, `rawsse/web/explain.css`, is put into the page.
+The page makes no network requests, and its Content-Security-Policy forbids them. It works without JavaScript; a few lines of
+script highlight an event's row, mark and text together. Its style sheet, `rawsse/web/explain.css`, is inlined.
 
-The size is bounded: of a long recording, only the first and the last events have rows, and one row stands for the others. In
-the picture, events that would overlap share a mark.
+The size is bounded: in a long recording, only the first and last events have rows, and one row represents the others. In the
+picture, events that would overlap share a mark.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, clip, in_w
 from rawsse.replay.recording import Read, Recording
 
 MAX_SHOWN_EVENTS = 500
-"""How many events have a row of their own: most recordings have fewer, and a browser scrolls through that many with ease."""
+"""How many events have individual rows: most recordings have fewer, and browsers scroll through that many easily."""
 
 MAX_SHOWN_LINES = 12
-"""How many lines, or pieces of them, are shown of one event, and problems of those that share a row. Events of the Messages API
+"""How many lines (or pieces of them) are shown of one event, and how many problems of a shared row. Events of the Messages API
 have three lines."""
 
 MAX_LINE_CHARS = 400
-"""How much of a line is shown. The results of server tools have tens of thousands of characters."""
+"""How much of a line is shown. Results of server tools have tens of thousands of characters."""
 
 MAX_TEXT_CHARS = 100_000
 """How much of the text of one block is shown."""
@@ -51,17 +51,17 @@ _LINE_ENDS: Mapping[bytes, str] = {
 MARK_UNITS = 2.5
 """The smallest distance between two marks: a row has room for about 350."""
 
-_LEFT, _RIGHT = 92.0, 984.0  # where time 0 and the end are
-_TOP, _LANE = 44.0, 24.0  # where the rows begin, and their height
-_CHAR = 6.4  # about how wide a character is at 11 units
+_LEFT, _RIGHT = 92.0, 984.0  # x of time 0 and of the end
+_TOP, _LANE = 44.0, 24.0  # y of the first row, and the height of a row
+_CHAR = 6.4  # the approximate width of a character at 11 units
 
 
 # --- The page --------------------------------------------------------------------------------------------------------
 
 
 def explain_html(recording: Recording, *, event: int | None = None) -> str:
-    """The page; with `event`, counted from 1, the page of that event and its `layers`. Never raises because of the content of
-    the recording. Raises `ConfigurationError` if it has no such event.
+    """The page; with `event`, counted from 1, the page of that event and its `layers`. Accepts a recording with any content.
+    Raises `ConfigurationError` if it has no such event.
     """
     timeline = Timeline.of(recording)
     main = _Page(timeline).parts() if event is None else _one_event(timeline, timeline.event(event))
@@ -109,12 +109,12 @@ def _hash(source: str) -> str:
 
 
 def _escaped(value: str, limit: int = MAX_LINE_CHARS, size: str = "") -> str:
-    """A text of the recording as HTML text, without markup or invisible characters."""
+    """A text as HTML, without markup or invisible characters."""
     return html.escape(visible(clip(value, limit, size)))
 
 
 def _with_line_ends(line: str) -> str:
-    """The same for a whole line, or for many."""
+    """The same for one or more whole lines."""
     parts = re.split("(\r\n|\r|\n)", line)
     return "".join(
         _LINE_ENDS[part.encode()] if number % 2 else html.escape(visible(part)) for number, part in enumerate(parts)
@@ -122,7 +122,7 @@ def _with_line_ends(line: str) -> str:
 
 
 def _prose(value: str) -> str:
-    """The same, but line ends and tabs stay as they are."""
+    """The same, but with line ends and tabs unchanged."""
     return html.escape("\n".join(visible(line).replace("␉", "\t") for line in value.split("\n")))
 
 
@@ -135,7 +135,7 @@ class _Page:
         self._timeline = timeline
         self._recording = timeline.recording
         self._runs = _runs(timeline.groups)
-        # The number of the row of each event: its own, or that of the first event in a row that stands for many.
+        # Event number -> row number: the event's own, or that of the first event in a shared row.
         self._rows = {event.event: events[0].event for events in map(_events, self._runs) for event in events}
 
     def parts(self) -> Iterator[str]:
@@ -250,7 +250,7 @@ class _Page:
             yield f'<p class="says">{_escaped(to_json(rest))}</p>\n'
 
     def _linked(self, pieces: Sequence[Group]) -> Iterator[str]:
-        """The text that the events added, an element for each row."""
+        """The text that the events added, one element per row."""
         left = MAX_TEXT_CHARS
         for row, groups in groupby(pieces, key=lambda group: self._rows[group.event]):
             text = "".join(group.adds for group in groups)
@@ -262,7 +262,7 @@ class _Page:
 
 
 def _runs(groups: Sequence[Group]) -> Sequence[Sequence[Group]]:
-    """The groups, each alone; but all in the middle of a long recording together."""
+    """The groups, one each, except that the middle of a long recording is one run."""
     first, last = MAX_SHOWN_EVENTS - _SHOWN_AT_END, len(groups) - _SHOWN_AT_END
     if len(groups) <= MAX_SHOWN_EVENTS:
         return [[group] for group in groups]
@@ -284,7 +284,7 @@ def _problems(texts: Sequence[str]) -> Iterator[str]:
 
 
 def _hex(data: bytes) -> str:
-    """The first bytes and the last ones: where a line begins, and how it ends."""
+    """The first and the last bytes of a line."""
     if len(data) <= _HEX_BYTES:
         return data.hex(" ")
     return f"{data[: _HEX_BYTES - 3].hex(' ')} … {data[-2:].hex(' ')}"
@@ -294,7 +294,7 @@ def _hex(data: bytes) -> str:
 
 
 def picture(timeline: Timeline, anchor: Callable[[int], str] = "e{}".format) -> str:
-    """The picture. `anchor` gives the id on the page that the mark of an event links to."""
+    """The picture. `anchor` returns the id on the page that an event's mark links to."""
     return "".join(_Picture(timeline, anchor).parts())
 
 
@@ -341,7 +341,7 @@ class _Picture:
             yield _text(x, self._bottom + 16, f"{number * step:.{decimals}f} s", "axis", anchor)
 
     def _shade(self, gap: Gap, kind: str, words: str) -> Iterator[str]:
-        """A wait, shaded from top to bottom, with a label if there is room for it."""
+        """A wait, shaded from top to bottom, with a label if there is room."""
         left, right = self._x(gap.t), self._x(gap.t + gap.seconds)
         width, height = max(right - left, 1.0), self._bottom - _TOP + 6
         title = f"<title>{words} for {gap.seconds:.3f} s, from {gap.t:.3f} s on</title>"
@@ -351,7 +351,7 @@ class _Picture:
             yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
 
     def _row(self, name: str, top: float, items: Sequence[Any]) -> Iterator[str]:
-        """A row of marks: of reads, or of events. Those that would overlap share one."""
+        """A row of marks for reads or events. Those that would overlap share one."""
         yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
         yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
         shared: dict[float, list[Any]] = {}
@@ -384,7 +384,7 @@ class _Picture:
 
 
 def _step(seconds: float) -> float:
-    """A round number of seconds, so that there are at most nine lines."""
+    """A round number of seconds that gives at most nine lines."""
     steps = (digit * 10.0**exponent for exponent in count(-6) for digit in (1, 2, 5))
     return next(step for step in steps if seconds / step <= 9)
 

@@ -1,4 +1,4 @@
-"""The API of one test: it plays the recordings that the test names, and keeps the requests and the problems.
+"""The API of one test: it plays the recordings that the test names, and collects the requests and the problems.
 
 The fixtures of `pytest_plugin.py` are built on it; other test runners can use it, too.
 
@@ -6,7 +6,7 @@ The fixtures of `pytest_plugin.py` are built on it; other test runners can use i
         replay.play("weather")                      # recordings/weather.sse.jsonl
         subprocess.run(["weather-bot"], env=os.environ | replay.environment)
     replay.requests[0].body
-    replay.verify()                                 # AssertionError if no request came, or one that no recording answers
+    replay.verify()                                 # AssertionError if no request arrived, or no recording answered one
 
     async with Replay() as replay: ...              # in the running event loop: for virtual time
 
@@ -42,10 +42,10 @@ from rawsse.replay.variants import Pace, Rewrite, Split
 from rawsse.server import Receive, Scope, Send
 
 API_KEY = "replay-needs-no-key"
-"""The ANTHROPIC_API_KEY of `Replay.environment`. A client that sends it to another API spends nothing."""
+"""The ANTHROPIC_API_KEY of `Replay.environment`. It is worthless at any real API."""
 
 FOLDER = "recordings"
-"""The folder beside a test file with its recordings; new ones are written there."""
+"""The folder next to a test file with its recordings; new ones are written there."""
 
 SUFFIXES = ("", ".sse.jsonl", ".sse")
 
@@ -75,8 +75,8 @@ class PlayOptions(TypedDict, total=False):
 class Replay(LocalServer):
     """The API of one test. `with` serves it in a thread, `async with` in the running event loop.
 
-    `folder` has the recordings (see `find`). `record` makes recordings of the real API at `record_url`: `once` those that do
-    not exist yet, `all` every one; `policy` says what is scrubbed from them. `on_start` is called when `environment` is known.
+    `folder` has the recordings (see `find`). `record` records the real API at `record_url`: `once` only missing recordings,
+    `all` every one; `policy` sets what is scrubbed. `on_start` is called when `environment` is known.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Replay(LocalServer):
         on_start: Callable[[Replay], object] = lambda _: None,
     ) -> None:
         self.is_recording = False
-        """The real API is being recorded; the options of `play` then have no effect."""
+        """Whether the real API is being recorded; the options of `play` then have no effect."""
         self.is_failed = False
-        """The test failed: its new recordings are not written."""
+        """Whether the test failed: then its new recordings are not written."""
         self._folder = Path(folder)
         self._record = record
         self._record_url = record_url
@@ -105,10 +105,9 @@ class Replay(LocalServer):
     def play(self, *sources: Source, strict: bool | None = None, **options: Unpack[PlayOptions]) -> None:
         """Play these from now on; for the options see `PlayOptions`.
 
-        `strict`: each recording must be played once, else it is an error at the end. That is the default in a sequence; in
-        turns it is not, since most tests mean one answer, however often it is requested. False: it is not even an error that
-        no recording answers a request, that no request comes, or that a fault never happens.
-        Raises `RecordingError` and `ConfigurationError`.
+        `strict`: each recording must be played exactly once, else the test fails at the end. That is the default for a
+        sequence but not for turns, where one answer may be requested any number of times. False: not even a missing answer,
+        a missing request or an unused fault is an error. Raises `RecordingError` and `ConfigurationError`.
         """
         if not sources:
             raise ConfigurationError(
@@ -131,7 +130,7 @@ class Replay(LocalServer):
 
     @property
     def is_served(self) -> bool:
-        """It is being served. With `kept` there is an address before."""
+        """Whether it is being served. With `kept` it already has an address."""
         return self._server is not None
 
     @property
@@ -147,7 +146,7 @@ class Replay(LocalServer):
 
     @property
     def hidden(self) -> int:
-        """How many secrets were hidden in the answers of the new recordings, which play another text than the test heard."""
+        """How many secrets were hidden in the new recordings, which therefore play a different text from the one received."""
         return sum(play.hidden for play in self._plays if isinstance(play, _Recorded))
 
     def problems(self, *, is_over: bool = True) -> list[str]:
@@ -217,9 +216,9 @@ class Replay(LocalServer):
         super().__exit__(*exc)
 
     def _take_port(self) -> None:
-        """Bind a socket that does not listen: a connection to it is refused at once."""
+        """Bind a socket that does not listen: connections to it are refused at once."""
         holder = self._held_port.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-        if os.name == "posix":  # else connections that ended just now keep the port for minutes
+        if os.name == "posix":  # else recently closed connections keep the port for minutes
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", self._port))
         self._port = holder.getsockname()[1]
@@ -227,12 +226,12 @@ class Replay(LocalServer):
     def _is_wanted(self, name: str | Path) -> bool:
         if own_path(name, self._folder) is not None:
             return self._record == "all"
-        # The name of a recording that comes with rawsse always means that one.
+        # The name of a recording shipped with rawsse always means that one.
         return str(name) not in shipped_fixtures()
 
 
 class _Play(Player):
-    """A player that knows what its test expects of it: see `strict` of `Replay.play`."""
+    """A player with the expectations of its test: see `strict` of `Replay.play`."""
 
     _default_speed = 0.0
 
@@ -297,7 +296,7 @@ class _Recorded(RecordingProxy):
             self._remove()
 
     def _put(self) -> None:
-        taken = sorted(self._temporary.iterdir())  # in the order in which they began
+        taken = sorted(self._temporary.iterdir())  # in the order of their beginnings
         names, lost = ", ".join(path.name for path in self._paths), self._taken.lost
         if not taken and not lost:
             raise RecordingError(f"nothing was recorded for {names}: the test sent no request")
@@ -320,8 +319,8 @@ class _Recorded(RecordingProxy):
 
 
 def find(source: Source, folder: Path) -> list[Recording]:
-    """The recordings of a source: a name, beside the test (`folder`), in `recordings/` there, or among those that come with
-    rawsse; a path; a folder whose name ends in a slash; or a message, as the stream that the API would have sent.
+    """The recordings of a source: a name next to the test (`folder`), in `recordings/` there, or among those shipped with
+    rawsse; a path; a folder whose name ends in a slash; or a message, as a stream.
 
     Raises `RecordingError`, which names the places that were searched.
     """
@@ -340,7 +339,7 @@ def find(source: Source, folder: Path) -> list[Recording]:
 
 
 def own_path(source: str | Path, folder: Path) -> Path | None:
-    """The file beside the test, or the folder (whose name must end in a slash, since a name could be that of a package)."""
+    """The file next to the test, or the folder (whose name must end in a slash, to distinguish it from a package)."""
     bases = (folder, folder / FOLDER)
     if isinstance(source, Path) or source.endswith("/"):
         return next((base / source for base in bases if (base / source).exists()), None)

@@ -1,4 +1,4 @@
-"""Hide the secrets in a recording before it is written, wherever they are and however many deltas they are spread over.
+"""Hide the secrets in a recording before it is written, even if they are spread over several deltas.
 
     recording = checked(scrub(recording, ScrubPolicy(secrets=(api_key,))))
     recording.save("answer.sse.jsonl")
@@ -6,19 +6,18 @@
     for secret in find_secrets(recording):
         print(secret)           # Anthropic key in the response body, event 9, text of block 0 (across 3 deltas)
 
-Headers are kept only if they are on a list. Everywhere else (in the URL, the headers that are kept, and both bodies) secrets
-are searched for as a reader would see them: with escapes decoded, and in the text that the deltas add up to. Each byte of a
-secret is replaced by `*` in place, so nothing else changes: neither the JSON around it, nor the cuts between deltas, the
-boundaries of the reads, or the times. The prefix that names the kind of key stays (`sk-ant-api03-****`), and so do the
-characters of JSON's syntax and line ends. Scrubbing is idempotent.
+Only headers on a list are kept. Everything else (the URL, the kept headers, and both bodies) is searched as its reader sees
+it: with escapes decoded, and in the text joined from the deltas. Each byte of a secret is replaced by `*` in place, so
+nothing else changes: the JSON around it, the boundaries of deltas and reads, and the times are kept. The prefix that names
+the kind of key is kept (`sk-ant-api03-****`), and so are JSON syntax and line ends. Scrubbing is idempotent.
 
-A secret is a known shape (`SHAPES`), or the value of a name that says so (`named_values`). Shapes err on the side of hiding: a
+A secret has a known shape (`SHAPES`), or a name that identifies it as one (`named_values`). Shapes err on the side of hiding: a
 made-up key in an example looks like a real one. But ids (`req_…`, `msg_…`, `toolu_…`), signatures of thinking, images and other
 long base64 must never match: every stream of the Messages API is full of them, and its recording could not be played.
 
-No pattern takes more than linear time: repetitions are bounded, or cannot begin in the middle of themselves. Most secrets
-begin where no letter or digit stands before them (`task-…` is not an `sk-…`); a pattern looks back for that after the
-beginning, since a search for plain characters is many times faster.
+Every pattern takes linear time: repetitions are bounded, or cannot begin in the middle of themselves. Most secrets do not
+follow a letter or digit (`task-…` is not an `sk-…`); a pattern checks that after the prefix, since a search for plain
+characters is many times faster.
 """
 
 from __future__ import annotations
@@ -54,34 +53,33 @@ from rawsse.replay.texts import (
 # --- Known shapes ----------------------------------------------------------------------------------------------------
 
 MIN_BASE64_CHARS = 8
-"""The shortest base64 that is searched for: fewer characters would match by chance."""
+"""The shortest base64 to search for: fewer characters would match by chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A kind of secret. `pattern` matches one with its context, and `secret_span` gives the secret in a match."""
+    """A kind of secret. `pattern` matches one with its context, and `secret_span` returns the secret in a match."""
 
     name: str
-    pattern: re.Pattern[str] = field(repr=False)  # it may be a secret of the caller's
+    pattern: re.Pattern[str] = field(repr=False)  # it may contain a secret of the caller
 
 
 def secret_span(found: re.Match[str]) -> tuple[int, int]:
-    """The span of the secret in a match: that of the group `secret`, else of the first group, else of the whole match."""
+    """The span of the secret in a match: the group `secret`, else the first group, else the whole match."""
     if "secret" in found.re.groupindex:
         return found.span("secret")
     return found.span(1 if found.re.groups else 0)
 
 
 def written_forms(secret: str) -> Iterator[re.Pattern[str]]:
-    """Patterns for one secret as it is, with any of its characters escaped for a URL or HTML, and as a part of a text in
-    base64."""
+    """Patterns for one secret: plain, with any characters escaped for a URL or HTML, and inside base64."""
     yield re.compile(re.escape(secret))
     # RFC 3986, 2.1: hexadecimal digits in either case, for every byte of UTF-8. HTML: `html.escape`, and by number.
     yield re.compile(
         "".join(f"(?:{re.escape(char)}|(?i:{_percent_encoded(char)}|{_of_html(char)}))" for char in secret)
     )
     for before in range(3):
-        # 3 bytes are 4 characters, which depend on how many bytes stand before.
+        # 3 bytes are 4 characters, which depend on the number of preceding bytes.
         data = bytes(before) + secret.encode("utf-8", "surrogatepass")
         # The characters at both ends depend on the bytes around the secret, too.
         known = base64.b64encode(data)[-(-before * 8 // 6) : len(data) * 8 // 6].decode()
@@ -103,7 +101,7 @@ def _shape(name: str, pattern: str) -> Shape:
 
 
 def _token(name: str, prefix: str, secret: str) -> Shape:
-    """A secret after a prefix, before which no letter or digit stands, but for those of a %-encoded character."""
+    """A secret after a prefix that does not follow a letter or digit, except those of a %-encoded character."""
     before = f"(?:(?<![A-Za-z0-9]{prefix})|(?<=%[0-9A-Fa-f]{{2}}{prefix}))"
     return _shape(name, f"{prefix}{before}(?P<secret>{secret})")
 
@@ -114,7 +112,7 @@ _PLACEHOLDER = r"(?![{$<]|%7B|(?i:your[_-]))"
 SHAPES: tuple[Shape, ...] = (
     # sk-ant-api03-… (API), sk-ant-admin01-… (administration), sk-ant-oat01-… and -ort01-… (OAuth), sk-ant-sid01-… (session)
     _shape("Anthropic key", r"sk-ant-[a-z]{1,12}\d{1,3}-(?P<secret>[\w-]{8,})"),
-    # The form without a kind, as the first keys had it.
+    # The form without a kind, of the first keys.
     _shape("Anthropic key", r"sk-ant-(?![a-z]{1,12}\d{1,3}-)(?=[\w-]{0,64}\d)(?P<secret>[\w-]{20,})"),
     # sk-… followed by 48 letters and digits; later ones name their kind, and so do those of OpenRouter (sk-or-v1-…).
     _shape("OpenAI key", r"sk-(?<![A-Za-z0-9]sk-)(?:proj|svcacct|admin|None|or-v\d)-(?P<secret>[\w-]{20,})"),
@@ -215,13 +213,14 @@ SECRET_NAMES: tuple[str, ...] = (
     *(f"{kind}key" for kind in _KEYS),
     *(f"{kind}token" for kind in _TOKENS),
 )
-"""How names of secrets end, in lower case and without digits and signs: `DB_PASSWORD`, `client_secret`, `accessToken2`."""
+"""The endings of names of secrets, in lower case and without digits and punctuation: `DB_PASSWORD`, `client_secret`,
+`accessToken2`."""
 
 MIN_VALUE_CHARS = 8
 """The shortest value that is hidden: shorter ones are types or placeholders as often as passwords."""
 
-# A member of a JSON object whose value is a string, and what there is of that string. An object is not a value: the schema of a
-# tool may have a property called `password`.
+# A member of a JSON object with a string value, which may be incomplete. Objects do not count: a tool's schema may have a
+# property called `password`.
 _MEMBER = re.compile(
     r'"(?P<name>[A-Za-z_$][\w.$ -]{4,63})"\s{0,4}:\s{0,4}"(?=(?P<value>(?:[^"\\]++|\\.)*+))', re.ASCII | re.DOTALL
 )
@@ -246,7 +245,7 @@ _NO_VALUE = re.compile(
     r"|(?i:required|optional|disabled|enabled|undefined|unknown|encrypted|inherited|provided|not[_ -]\w+)",
     re.DOTALL,
 )
-# A sentence about a secret has one of these words; a pass phrase has none.
+# A sentence about a secret contains one of these words; a pass phrase does not.
 _SENTENCE = re.compile(
     r"\b(?:the|an|is|are|for|of|not|if|your|please|must|should|enter"
     r"|password|passphrase|secrets?|keys?|tokens?|credentials?|authorization)\b",
@@ -268,7 +267,7 @@ def is_credential(header: str) -> bool:
 
 
 def named_values(text: Text) -> Iterator[Text]:
-    """The values in a text whose names say that they are secrets. Escapes in a JSON string are read."""
+    """The values in a text whose names identify them as secrets. Escapes in JSON strings are decoded."""
     for found in _MEMBER.finditer(text.text):
         if is_secret_name(found["name"]):
             value = Joined(unescaped(text, JSON_ESCAPES, *found.span("value")))
@@ -280,7 +279,7 @@ def named_values(text: Text) -> Iterator[Text]:
 
 
 def _is_assigned(found: re.Match[str]) -> bool:
-    """A string in quotes, the value of an environment variable, or a word with a digit, which prose does not have."""
+    """Whether it is a quoted string, the value of an environment variable, or a word with a digit, unlike prose."""
     if found["quote"]:
         return found["next"] in (found["quote"], "")
     is_variable = found["name"].isupper() and found["sign"] == "="
@@ -313,33 +312,32 @@ ALLOWED_RESPONSE_HEADERS = (
     "x-accel-buffering",
     "x-should-retry",
 )
-"""The headers that clients read, and those that help to find out which server answered. Ids of organizations and workspaces,
-and cookies, are not among them."""
+"""The headers that clients read, and those that identify the server. Organization ids, workspace ids and cookies are
+excluded."""
 
 MIN_SECRET_CHARS = 4
-"""The shortest secret that a caller may name: a shorter one would match parts of ordinary words."""
+"""The shortest secret that a caller may pass: a shorter one would match parts of ordinary words."""
 
 MAX_PASSES = 5
 """Hiding one secret may reveal the shape of another. No recording has needed more than two passes."""
 
 _MARK = "*"  # written over each byte that is hidden
-# The characters of JSON's syntax, its escapes and line ends stay, so that JSON remains JSON.
+# JSON syntax, escapes and line ends are kept, so that JSON remains valid.
 _KEPT = '"\\/{}[]:,'
-# The word in which `quote` cut a text: it may be half of a secret, whose shape is not recognized.
+# The word at which `quote` cut a text: it may be part of a secret whose shape is no longer recognized.
 _CUT_WORD = re.compile(r"(?<![^\s'\"])[^\s'\"]{4,}(?=['\"]… \(\d+ in all\))")
 _NOTHING_TO_HIDE = re.compile(rf"[{re.escape(_KEPT)}\s\x00-\x1f]*")
 
 
 @dataclass(frozen=True, slots=True)
 class ScrubPolicy:
-    """The headers that are kept, and the secrets that are hidden beside the known shapes.
+    """The headers that are kept, and the secrets that are hidden in addition to the known shapes.
 
-    `allowed_request_headers`, `allowed_response_headers`: names, in any case, with `*` at the end for any ending.
-    `patterns`: further regular expressions, as `rawsse record --scrub REGEX` gives them. The group `secret` is hidden, or
-    the first group, or the whole match. A secret with neither a known shape nor a telling name (a bare password in a
-    sentence) needs one. They are matched against JSON as it is written, too: one that matches a number or a member's name
-    breaks the JSON.
-    `secrets`: hidden wherever they are, %-encoded and in base64, too: the key that the client itself uses, for example.
+    `allowed_request_headers`, `allowed_response_headers`: names, in any case, with `*` at the end for any ending. `patterns`:
+    further regular expressions, as `rawsse record --scrub REGEX` gives them. The group `secret` is hidden, or the first
+    group, or the whole match. They are needed for secrets with neither a known shape nor a telling name, such as a bare
+    password in a sentence. They are also matched against raw JSON: one that matches a number or a member's name breaks the
+    JSON. `secrets`: hidden everywhere, including %-encoded and in base64: the client's own key, for example.
     """
 
     allowed_request_headers: tuple[str, ...] = ALLOWED_REQUEST_HEADERS
@@ -354,7 +352,7 @@ class ScrubPolicy:
         self.shapes()
 
     def shapes(self) -> tuple[Shape, ...]:
-        """All shapes, the particular before the general. Raises `ConfigurationError` for an invalid pattern."""
+        """All shapes, the specific before the general. Raises `ConfigurationError` for an invalid pattern."""
         exact = [Shape("secret of yours", pattern) for secret in self.secrets for pattern in written_forms(secret)]
         try:
             own = [Shape(f"match of your pattern {number}", re.compile(p)) for number, p in enumerate(self.patterns, 1)]
@@ -364,9 +362,9 @@ class ScrubPolicy:
 
 
 class Secret(NamedTuple):
-    """Something that looks like a secret: the name of its shape, and its place; never the secret itself.
+    """A probable secret: the name of its shape and its place, but never the secret itself.
 
-    In the response body, `byte` is where it begins, from 0, and `event` the number of its event, from 1.
+    In the response body, `byte` is its offset, from 0, and `event` the number of its event, from 1.
     """
 
     shape: str
@@ -381,7 +379,7 @@ class Secret(NamedTuple):
 def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
     """The recording without the headers that are not allowed, and with every secret hidden.
 
-    Raises `SecretRemainsError` if the response's body cannot be searched, since it is still compressed.
+    Raises `SecretRemainsError` if the response's body is still compressed and cannot be searched.
     """
     if secret := _unsearchable(recording):
         raise SecretRemainsError(f"{recording.name} may not be written: {secret}")
@@ -389,14 +387,14 @@ def scrub(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
 
 
 def to_show(recording: Recording) -> Recording:
-    """The recording to show to a person: with all header fields, without secrets. A compressed body stays as it is."""
+    """The recording for display: with all header fields, without secrets. A compressed body is unchanged."""
     policy = ScrubPolicy(allowed_request_headers=("*",), allowed_response_headers=("*",))
     shown = _Search(policy).scrubbed(recording)
     return replace(shown, headers={scrub_line(name): value for name, value in shown.headers.items()})
 
 
 def scrub_line(text: str, policy: ScrubPolicy | None = None) -> str:
-    """A line of text to show to a person: without secrets, and without a word that `quote` has cut."""
+    """A line of text for display: without secrets, and without a word that `quote` has cut."""
     return _Search(policy).hidden(_CUT_WORD.sub("", text))
 
 
@@ -410,7 +408,7 @@ def find_secrets(exchange: Recording | bytes | str, policy: ScrubPolicy | None =
 
 
 def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recording:
-    """The recording, if it may be written. Raises `SecretRemainsError` if something in it looks like a secret."""
+    """The recording. Raises `SecretRemainsError` if anything in it looks like a secret."""
     if found := find_secrets(recording, policy):
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise SecretRemainsError(f"{recording.name} may not be written: {found[0]}{more}")
@@ -418,12 +416,12 @@ def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recordin
 
 
 def count_hidden(before: Recording, after: Recording, policy: ScrubPolicy | None = None) -> Counter[str]:
-    """How many secrets `scrub` has hidden in the `request body` and in the `response body`, which now say something else."""
+    """How many secrets `scrub` has hidden in the `request body` and in the `response body`, which differ from the original."""
     search = _Search(policy)
     bodies = ([part for part in _parts(each) if part[0].endswith(" body")] for each in (before, after))
     changed = [
         old for old, new in zip(*bodies, strict=True) if old != new
-    ]  # most have not: they are not searched again
+    ]  # most are unchanged: they are not searched again
     return Counter(place for place, kind, data in changed for _ in search.secrets_in(data, kind, place))
 
 
@@ -441,7 +439,7 @@ def _json_bytes(body: Any) -> bytes:
 
 
 def _unsearchable(recording: Recording) -> Secret | None:
-    """A body that is still compressed cannot be searched, and its readers can decompress it."""
+    """A finding for a body that is still compressed: it cannot be searched, but its readers can decompress it."""
     headers = {name.lower(): value for name, value in recording.headers.items()}
     coding = headers.get("content-encoding", "identity")
     try:
@@ -468,7 +466,7 @@ _Kind: TypeAlias = Literal["credential", "line", "json", "stream"]
 
 
 def _parts(recording: Recording) -> Iterator[tuple[str, _Kind, bytes]]:
-    """All that a recording's file holds: the place and the kind of each part, and its bytes."""
+    """Everything in a recording's file: the place, the kind and the bytes of each part."""
     request = recording.request or RecordedRequest("", "")
     yield "request method", "line", _to_bytes(request.method)
     yield "request path", "line", _to_bytes(request.path)
@@ -491,7 +489,7 @@ class _Search:
         self._shapes = self._policy.shapes()
 
     def _hits(self, data: bytes, kind: _Kind) -> Iterator[_Hit]:
-        """Of a stream: first those in the texts that its events add up to, then those in the bytes as they stand."""
+        """The hits in `data`. In a stream, first those in the joined texts of its events, then those in the raw bytes."""
         body = Characters(data)
         if kind == "credential" and not self._is_hidden(body.text):
             yield _Hit("credential", _hidden_bytes(body, 0, len(body.text)))
@@ -512,11 +510,11 @@ class _Search:
                     yield _Hit("value of a secret's name", _hidden_bytes(value, 0, len(value.text)))
 
     def _is_hidden(self, value: str) -> bool:
-        """Nothing in it is left to hide."""
+        """Whether nothing is left to hide."""
         return _NOTHING_TO_HIDE.fullmatch(value.replace(_MARK, "")) is not None
 
     def _is_known(self, value: str) -> bool:
-        """It has a known shape, whose prefix may stay; or it had one before it was hidden."""
+        """Whether it has a known shape, whose prefix is kept, or had one before it was hidden."""
         found = (shape.pattern.search(value) for shape in self._shapes)
         return _MARK * 4 in value or any(match and secret_span(match)[1] == len(value) for match in found)
 
@@ -540,7 +538,7 @@ class _Search:
         return _to_text(self._hide(_to_bytes(text), kind))
 
     def _hide(self, data: bytes, kind: _Kind) -> bytes:
-        """The same bytes without the secrets, as many of them."""
+        """The same number of bytes, without the secrets."""
         for _ in range(MAX_PASSES):
             buffer = bytearray(data)
             for hit in self._hits(data, kind):
@@ -565,20 +563,20 @@ class _Search:
             return body
         try:
             return json.loads(_to_text(after))
-        except ValueError:  # a pattern of the caller's matched more than strings
+        except ValueError:  # a caller's pattern matched more than strings
             return _to_text(after)
 
     # --- Finding
 
     def secrets(self, recording: Recording) -> Iterator[Secret]:
-        """Those in everything that a recording's file holds."""
+        """The secrets in a recording's file."""
         if secret := _unsearchable(recording):
             yield secret
         for place, kind, data in _parts(recording):
             yield from self.secrets_in(data, kind, place)
 
     def secrets_in(self, data: bytes, kind: _Kind, place: str) -> Iterator[Secret]:
-        """Those in one part of it."""
+        """The secrets in one part of it."""
         hits = list(self._new_hits(data, kind))
         starts = event_starts(Characters(data)) if hits and kind == "stream" else []
         for hit in hits:
@@ -604,12 +602,12 @@ def _is_kept(char: str) -> bool:
 
 
 def _hidden_bytes(text: Text, start: int, end: int) -> list[int]:
-    """The bytes of these characters, but for those that stay."""
+    """The bytes of these characters, except those that are kept."""
     return [place for at in range(start, end) if not _is_kept(text.text[at]) for place in text.bytes_of(at)]
 
 
 def _path_to(data: bytes, byte: int) -> str:
-    """The path to the string in a JSON text that holds the byte; empty if that is a key, or the whole."""
+    """The path to the string in a JSON text that contains the byte; empty for a key or the whole text."""
     body = Characters(data)
     for item in literals(body.text):
         if body.byte(item.start) <= byte < body.byte(item.end):

@@ -1,16 +1,15 @@
-"""The texts in a body, however they are written, and the bytes that each of their characters is written in.
+"""The texts in a body, in any encoding, and the bytes of each of their characters.
 
-A text stands in bytes as UTF-8, with JSON's escapes, and in pieces: as deltas.
+A text is stored as UTF-8, with JSON's escapes, and in pieces: as deltas.
 
     data = b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "sk\\u002dant"}}\\n\\n'
     for name, joined in joined_texts(Characters(data)):
         for text in layers(joined, JSON_ESCAPES):
-            at = text.text.find("sk-ant")           # as its reader sees it, over any number of deltas
+            at = text.text.find("sk-ant")           # as its reader sees it, across deltas
             text.bytes_of(at + 2)                   # the six bytes of the escape
 
-Each view of a text stands on another one: decoded bytes at the bottom, parts of them joined, escapes read. Writing over the
-bytes of a character moves nothing else, so every event, every cut between two deltas and every boundary between two reads
-stays where it was.
+Views of a text are layered: decoded bytes at the bottom, then joined parts, then decoded escapes. Overwriting the bytes of
+a character moves nothing else, so events and the boundaries of deltas and reads stay in place.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from itertools import accumulate, chain
 from typing import NamedTuple, TypeAlias
 
 MAX_LAYERS = 5
-"""How often escapes are read in the result of reading escapes. A private key in JSON in a tool's input is at 3."""
+"""How many levels of nested escapes are decoded. A private key in JSON in a tool's input is at level 3."""
 
 MAX_PATH = 8
-"""Strings that lie deeper in an event's JSON are not joined with others. The deepest known delta lies at 3."""
+"""Strings that are nested deeper in an event's JSON are not joined. The deepest known delta is at level 3."""
 
-# Not those that stand for single bytes that are not UTF-8.
+# Except those that represent single bytes that are not UTF-8.
 _WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
 
 
@@ -40,12 +39,12 @@ class Characters:
 
     def __init__(self, data: bytes) -> None:
         self.text: str = data.decode("utf-8", "surrogateescape")
-        # Where the characters of more than one byte stand, and by how much the bytes are ahead before each of them.
+        # The positions of multi-byte characters, and the byte offset minus the character offset at each of them.
         self._at = [] if len(self.text) == len(data) else [found.start() for found in _WIDE.finditer(self.text)]
         self._ahead = list(accumulate((len(self.text[at].encode()) - 1 for at in self._at), initial=0))
 
     def byte(self, at: int) -> int:
-        """Where the character `at` begins."""
+        """The offset of the character `at`."""
         return at + self._ahead[bisect_left(self._at, at)]
 
     def bytes_of(self, at: int) -> Iterable[int]:
@@ -54,11 +53,11 @@ class Characters:
 
 
 Text: TypeAlias = "Characters | Joined"
-"""A view: `text` are its characters, and `bytes_of` says which bytes one of them is written in."""
+"""A view: `text` holds its characters, and `bytes_of` returns the bytes of one of them."""
 
 
 class Part(NamedTuple):
-    """The characters of a text from `start` to `end`; all of them are one escape if `stands_for` is its character."""
+    """The characters of a text from `start` to `end`. If `stands_for` is set, they are the escape of that character."""
 
     text: Text
     start: int
@@ -76,7 +75,7 @@ class Joined:
         self._ends = list(accumulate(map(len, pieces)))
 
     def bytes_of(self, at: int) -> Iterable[int]:
-        """The bytes of the character `at`, or of all its escape, in the part where it stands."""
+        """The bytes of the character `at`, or of its whole escape."""
         number = bisect_right(self._ends, at)
         part = self._parts[number]
         if part.stands_for is None:
@@ -85,13 +84,13 @@ class Joined:
 
 
 class Escapes(NamedTuple):
-    """A way to write characters in ASCII: the pattern of an escape, and the character that it stands for."""
+    """A kind of escapes: the pattern of an escape, and a function that decodes it."""
 
     pattern: re.Pattern[str]
     read: Callable[[str], str]
 
 
-# RFC 8259, 7. Two of the escapes may be the halves of one character.
+# RFC 8259, 7. Two escapes may be the surrogates of one character.
 JSON_ESCAPES = Escapes(
     re.compile(
         r"\\(?:u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9a-fA-F]{4})|[\"\\/bfnrt])", re.ASCII
@@ -102,7 +101,7 @@ PERCENT_ESCAPES = Escapes(re.compile(r"%[0-9a-fA-F]{2}"), lambda escape: chr(int
 
 
 def unescaped(text: Text, escapes: Escapes, start: int = 0, end: int | None = None) -> list[Part]:
-    """A text, from `start` to `end`, with its escapes read: the parts of it."""
+    """The parts of a text, from `start` to `end`, with its escapes decoded."""
     parts, end = list[Part](), len(text.text) if end is None else end
     for found in escapes.pattern.finditer(text.text, start, end):
         parts += (Part(text, start, found.start()), Part(text, *found.span(), escapes.read(found[0])))
@@ -111,7 +110,7 @@ def unescaped(text: Text, escapes: Escapes, start: int = 0, end: int | None = No
 
 
 def layers(text: Text, escapes: Escapes) -> Iterator[Text]:
-    """The text, the text with its escapes read, the same again while there are any: `MAX_LAYERS` at most."""
+    """The text, then the text with its escapes decoded, repeatedly while there are any, up to `MAX_LAYERS`."""
     for _ in range(MAX_LAYERS):
         yield text
         text, before = Joined(unescaped(text, escapes)), text.text
@@ -133,9 +132,9 @@ class Literal(NamedTuple):
 
 
 def literals(text: str) -> Iterator[Literal]:
-    """The strings and numbers in a JSON text, without keys, and without those below `MAX_PATH`.
+    """The strings and numbers in a JSON text, except keys and values deeper than `MAX_PATH`.
 
-    Never raises: a text that is cut off, or is not JSON, is read as far as possible.
+    Never raises: text that is truncated or not JSON is read as far as possible.
     """
     # For each open object its current key (None before it), for each open array a count.
     path: list[str | int | None] = []
@@ -170,12 +169,11 @@ _CONTENT = ("thinking", "text", "partial_json")
 
 
 def joined_texts(body: Text) -> Iterator[tuple[str, Joined]]:
-    """The texts that the events of a stream add up to, and their names: every string in their JSON, joined with those in the
-    same place of other events. So the deltas of each block are joined, those of unknown types included. Then come the text of
-    all blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
+    """The texts that the events of a stream form, and their names: every string in their JSON, joined with those at the same
+    path in other events. So the deltas of each block are joined, even of unknown types. Then follow the text of all blocks
+    of a message and all its content: thinking may end in the middle of a key that the text continues.
 
-    A delta continues what its block began with: `content_block.text` and `delta.text` are one. Strings called `type` are
-    left out.
+    A delta continues its block's start: `content_block.text` and `delta.text` are one text. Strings named `type` are left out.
     """
     found: dict[tuple[object, ...], tuple[str, list[Part]]] = {}
     over_blocks: dict[tuple[int, str], list[tuple[str, list[Part]]]] = {}
@@ -210,14 +208,14 @@ def event_starts(body: Characters) -> list[int]:
 
 
 def _events(body: Text) -> Iterator[tuple[int, Text]]:
-    """The data of each event, and where the event begins. Also of the last one, if its end has not come."""
+    """The data of each event and its offset, including an unfinished last one."""
     start, parts = -1, list[Part]()
     position = int(body.text.startswith("\ufeff"))
     for line in _LINE.finditer(body.text, position):
         if start < 0 and line[1]:
             start = line.start()
         if found := _DATA.match(line[1]):
-            # Two lines of data have a line feed between them: the last character of the first one's end.
+            # Data lines are joined by a line feed: the last character of the first one's line end.
             parts += [Part(body, parts[-1].end, parts[-1].end + 1)] if parts else []
             parts.append(Part(body, line.start() + found.end(), line.end(1)))
         if not line[1] or not line[2]:

@@ -1,10 +1,10 @@
-"""The same stream, delivered in other ways: cut into other chunks, in other bytes, and at other times.
+"""The same stream, delivered differently: split into other chunks, with other bytes, and at other times.
 
     for chunks in every_split(body):                 # (body[:1], body[1:]) … (body[:-1], body[-1:])
         assert my_parse(chunks) == expected
 
     cut = smallest_failing_cut(body, my_parse)       # None: no cut breaks it; my_parse may be async, or a generator
-    print(cut)                                       # where, the bytes around it, and what went wrong
+    print(cut)                                       # the place, the bytes around it, and the difference
     assert_every_split(body, my_parse)               # the same as an AssertionError
 
     my_parse(split_by("random:7")(body))             # one chunking, by name
@@ -13,22 +13,20 @@
     pace_by("ttft=0.5,tps=20")(recording)            # at the pace of another model; the same:
     profile(time_to_first_token=0.5, tokens_per_second=20)(recording)
 
-Chunks. The chunks of a chunking, joined, give the data. A network may cut anywhere, and a parser breaks at single places:
-between CR and LF, inside a character, before the second line feed of a blank line. Random cuts rarely hit those, so the
-functions here try every place. They work with any parser. Chunks are not empty unless you pass `empty=True`: a network never
-delivers b"", which is how a read reports the end. Layers between a network and a parser may: decompression, decoding, a
-gateway's buffer.
+Chunks. The chunks of a chunking join to the data. A network may split anywhere, and a parser may break at a single place:
+between CR and LF, inside a character, before the second line feed of a blank line. Random cuts rarely hit these, so the
+functions here try every place. They work with any parser. Chunks are never empty unless you pass `empty=True`: a network does
+not deliver b"", which means the end. Layers between network and parser may: decompression, decoding, a gateway's buffer.
 
 Rewrites. A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Each event is one
-read, at the time of its last byte, since a gateway reads an event before it rewrites it. An event that the end of the stream
-cut off, and an answer that is not an event stream, are left unchanged. Three rewrites change what a reader
-sees, on purpose: without `event:` lines (`no-event-lines`) every event is called `message`, and the type in the data tells
-them apart; `ids` adds ids; `done` adds an event with the data `[DONE]`.
+read, at the time of its last byte, since a gateway reads an event before it rewrites it. An incomplete last event, and an
+answer that is not an event stream, are left unchanged. Three rewrites deliberately change what a reader sees: without
+`event:` lines (`no-event-lines`) every event is named `message`, and only the type in the data tells them apart; `ids` adds
+ids; `done` adds an event with the data `[DONE]`.
 
-Paces. A pace changes `t` and `duration` only. A profile takes each `content_block_delta` for a token, as the API sends them:
-anything before the first delta (and an answer without deltas) comes with it, and every other event with the delta before it. A
-read comes when the last token that it completes does. The player's `speed` divides these times: `slower=2` and `speed=0.5` take
-as long.
+Paces. A pace changes only `t` and `duration`. A profile counts each `content_block_delta` as a token: anything before the
+first delta (and an answer without deltas) arrives with it, and every other event with the delta before it. A read arrives
+with the last token that it completes. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
 """
 
 from __future__ import annotations
@@ -66,7 +64,7 @@ _RANDOM = re.compile("random:([0-9]{1,9})")
 
 
 AS_UNCUT: Final = object()
-"""In place of an expected value, which may be None: the parser's result for the uncut data."""
+"""The default for the expected value (None is a valid one): the parser's result for the uncut data."""
 
 MAX_PADDING = 15
 """The most spaces that `padding` puts before the last brace of an event: the most that the API sends."""
@@ -75,10 +73,10 @@ RETRY_MILLISECONDS = 3000
 """The reconnection time that `retry` sets: the default of most browsers."""
 
 TIME_TO_FIRST_TOKEN = 0.5
-"""Seconds, by default: about what a small model takes for a short prompt."""
+"""The default, in seconds: roughly that of a small model with a short prompt."""
 
 TOKENS_PER_SECOND = 50.0
-"""By default: about what a middle-sized model writes."""
+"""The default: roughly that of a medium-sized model."""
 
 Change: TypeAlias = Callable[[Recording], Recording]
 
@@ -95,7 +93,7 @@ _WHOLE = re.compile(rb"(?s).*(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)\Z")  # the event
 _DATA = re.compile(rb"(?:\A|[\r\n])data:")
 _STRING_OR_COMMA = re.compile(rb'"(?:[^"\\]|\\.)*"|,')
 _DELTA = re.compile(r'"type"\s*:\s*"content_block_delta"')  # in a text, the quotes would be escaped
-_DIGITS = 6  # microseconds: what a recording's times are worth
+_DIGITS = 6  # microseconds: the precision of a recording's times
 
 
 # --- One chunking ----------------------------------------------------------------------------------------------------
@@ -173,7 +171,7 @@ def split_by(split: Split) -> Callable[[bytes], Chunks]:
             raise ConfigurationError(f"split must be a size, a function, or one of {names}, not {quote(split)}")
         split = [int(size) for size in split.split(",")] if "," in split else int(split)
     sizes = (split,) if isinstance(split, int) else tuple(split)
-    _require_sizes(*sizes)  # an invalid size is refused now, and not at the first answer
+    _require_sizes(*sizes)  # reject an invalid size now, not at the first answer
     return partial(fixed, size=split) if isinstance(split, int) else partial(sized, sizes=sizes)
 
 
@@ -184,7 +182,7 @@ def _require_sizes(*sizes: int) -> None:
 
 
 def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
-    """The same bytes in other pieces. Each goes out when its last byte did."""
+    """The same bytes in other pieces. Each is sent at the time of its last byte."""
     ends = list(accumulate(len(read.data) for read in reads))
     pieces = [piece for piece in cut(b"".join(read.data for read in reads)) if piece]
     last_bytes = accumulate(len(piece) for piece in pieces)
@@ -195,7 +193,7 @@ def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, 
 
 
 def every_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
-    """Two chunks, cut at every place: `len(data) - 1` times. With `empty`, also at both ends, where one of them is b"".
+    """All splits into two chunks: `len(data) - 1`. With `empty`, also at both ends, where one of them is b"".
 
     A client over httpx becomes a function of chunks if its transport delivers them. The official SDK takes such a client as
     `http_client`; newer ones are made with httpx2, which has the same names.
@@ -213,7 +211,7 @@ def every_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
 
 
 def every_pair_split(data: bytes) -> Iterator[Chunks]:
-    """Three chunks, cut at every two places. About `len(data)**2 / 2` in all: for short data, or for a single event."""
+    """All splits into three chunks, about `len(data)**2 / 2`: for short data, or for a single event."""
     return (_cut(data, *pair) for pair in combinations(_places(data), 2))
 
 
@@ -232,7 +230,7 @@ def _places(data: bytes, *, empty: bool = False) -> range:
 
 
 def _cut(data: bytes, *cuts: int) -> Chunks:
-    """The data, cut at these places. Without a place it is one chunk; without data there is none."""
+    """The data, cut at these places. Without cuts there is one chunk; without data, none."""
     if not cuts:
         return whole(data)
     return tuple(data[start:end] for start, end in zip((0, *cuts), (*cuts, len(data)), strict=True))
@@ -266,18 +264,17 @@ class FailingCut(NamedTuple):
 def smallest_failing_cut(
     data: bytes, parse: Callable[[Chunks], Any], expected: Any = AS_UNCUT, *, empty: bool = False
 ) -> FailingCut | None:
-    """The smallest cutting of `data` for which `parse` does not give `expected`; None if none was found.
+    """The smallest cutting of `data` for which `parse` does not return `expected`; None if none was found.
 
     `parse` takes the chunks and returns its result. An iterator (a generator, an async generator) is compared as a list; a
     coroutine is run. An exception counts as a failure.
 
-    `expected` defaults to the result for the uncut data. Give it to find faults that have nothing to do with cuts: a parser
-    that waits for a last line end (`rest = lines.pop()`) loses the end of data that lack one, cut or not.
+    `expected` defaults to the result for the uncut data. Pass it to find faults that do not depend on cuts: a parser that
+    waits for a last line end (`rest = lines.pop()`) loses the end of data without one, cut or not.
 
-    The uncut data come first (that finds results that do not equal themselves), then each single cut from the left, then all
-    cuts at once, from which cuts are left out until it fails with each of them and with none left out. `empty` also cuts at
-    both ends. Raises `ConfigurationError` if `parse` fails on the uncut data and there is no `expected`, or if it is async and
-    an event loop runs here.
+    It tries the uncut data first (to find results that do not equal themselves), then each single cut from the left, then all
+    cuts at once, which it reduces to a minimal failing set. `empty` also cuts at both ends. Raises `ConfigurationError` if
+    `parse` fails on the uncut data and there is no `expected`, or if it is async and an event loop is running.
     """
     with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something
 
@@ -322,7 +319,7 @@ async def _awaited(made: Any) -> Any:
 
 
 def _reduced(found: FailingCut, failing: Callable[[tuple[int, ...]], FailingCut | None]) -> FailingCut:
-    """Leave out cuts, first in large groups and then one by one, until it fails with each but no longer without."""
+    """Remove cuts, first in large groups and then one by one, until every remaining cut is needed for the failure."""
     size = len(found.cuts)
     while size:
         before, start = found.cuts, 0
@@ -339,7 +336,7 @@ def assert_every_split(
 ) -> None:
     """Fail if some cutting of `data` changes the result of `parse`; the message shows the smallest one that does.
 
-    The arguments are those of `smallest_failing_cut`; `name` says in the message which stream it is.
+    The arguments are those of `smallest_failing_cut`; `name` names the stream in the message.
     """
     __tracebackhide__ = True  # pytest shows the line that called this one
     if (failing := smallest_failing_cut(data, parse, expected)) is not None:
@@ -394,7 +391,7 @@ _OF_EVENTS: Mapping[str, Callable[[int, bytes], bytes]] = {
     "padding": _padded,
     "lines-of-data": lambda _, event: _in_two_lines(event),
 }
-"""By name: the number of an event, from 0 on, and its bytes -> its other bytes."""
+"""Name -> a function from the number (from 0) and the bytes of an event to its new bytes."""
 
 
 def _rewritten(name: str, recording: Recording) -> Recording:

@@ -1,12 +1,12 @@
-"""One TCP connection of a client, and the calls of the app that answer its requests.
+"""One TCP connection of a client, and the application calls for its requests.
 
 `Call` implements ASGI's `receive` and `send` (https://asgi.readthedocs.io, HTTP 2.4), and the `Outlet` of an app that writes
-without waiting. `Connection` owns the bytes, the deadlines, the back-pressure and the ways to end. It is an
-`asyncio.Protocol`, which costs less per event than streams do.
+without waiting. `Connection` handles the bytes, the deadlines, the backpressure and the ending. It is an `asyncio.Protocol`,
+which costs less per event than streams do.
 
-The life of a connection: idle, a head arrives, the app is called, its response is complete; then idle again, or the end. There
-is one `Call` at a time. Requests that arrive meanwhile wait in `ServerConnection`, and above `max_pipelined_bytes` in the
-client. Every wait has a deadline: nothing that a client does, or fails to do, holds a connection for ever.
+The lifecycle of a connection: idle, a head arrives, the app is called, its response is complete; then idle again, or the end.
+There is one `Call` at a time. Requests that arrive meanwhile wait in `ServerConnection`, and above `max_pipelined_bytes` at
+the client. Every wait has a deadline: no client can hold a connection forever.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from rawsse.server.asgi import ASGIApp, ClientDisconnectedError, Message, Scope,
 logger = logging.getLogger("rawsse.server")
 
 MAX_REFUSED = 32
-"""How many connections that were answered 503 may linger (see `Connection.end`). Each costs a descriptor."""
+"""How many connections may linger after a 503 (see `Connection.end`). Each costs a descriptor."""
 
 WARN_SECONDS = 60.0
-"""Between two log lines about too many connections."""
+"""Seconds between two log lines about too many connections."""
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +48,7 @@ def _date(now: int) -> str:
 
 
 class NotNegative:
-    """Base of dataclasses of limits. Raises `ConfigurationError` for a limit below 0."""
+    """The base of dataclasses of limits. Raises `ConfigurationError` for a limit below 0."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -60,35 +60,36 @@ class NotNegative:
 class Limits(NotNegative):
     """The limits of a server. Each is an argument of `Server` and `serve`; `Limits()` has the defaults.
 
-    Raises `ConfigurationError` for a limit below 0. 0 seconds means at once, never "for ever".
+    Raises `ConfigurationError` for a limit below 0. 0 seconds means at once, not "no limit".
     """
 
     max_head_bytes: int = MAX_HEAD_BYTES
     max_body_bytes: int = MAX_BODY_BYTES
     max_pipelined_bytes: int = MAX_PIPELINED_BYTES
     max_buffered_bytes: int = 64 * 1024
-    """Buffered of one body, in either direction, for the slower side: asyncio's own high-water mark."""
+    """How much of one body is buffered, in either direction, for the slower side: asyncio's own high-water mark."""
     send_buffer_bytes: int = 128 * 1024
-    """The system's buffer for a client that reads slowly. Linux reserves twice as much, and would go up to 4 MB by itself."""
+    """The system's buffer for a client that reads slowly. Linux reserves twice as much, and would grow it to 4 MB by
+    default."""
     max_connections: int = 10_000
-    """Further connections are answered 503. Twice the 5,000 open streams that one process is built for; less if the process may
-    not open so many (`room_for_connections`)."""
+    """Further connections are answered with 503. Twice the 5,000 open streams that one process is designed for; less if the
+    process may not open as many (`room_for_connections`)."""
     head_seconds: float = 20.0
     """From the first byte of a request's head to its last, else 408. Apache: 20 to 40; nginx: 60."""
     body_seconds: float = 60.0
     """Between two pieces of a body that the app waits for, else 408. nginx: 60."""
     keep_alive_seconds: float = 75.0
-    """An idle connection is then closed without a response. Load balancers keep theirs for 60, and must close first."""
+    """After this an idle connection is closed without a response. Load balancers keep theirs for 60, and must close first."""
     write_seconds: float = 60.0
-    """A client that accepted no byte for this long, while some were waiting for it, is disconnected. nginx: 60."""
+    """A client that accepts no byte for this long while data is buffered for it is disconnected. nginx: 60."""
     linger_seconds: float = 2.0
-    """For a client that may still be sending to read its last response: see `Connection.end`. nginx: 5."""
+    """For a client that may still be sending, to read its last response: see `Connection.end`. nginx: 5."""
     grace_seconds: float = 5.0
     """For open responses to end at shutdown. `docker stop` kills after 10."""
     cleanup_seconds: float = 1.0
-    """After the grace: for cancelled calls of the app to end, and then for its lifespan."""
+    """After the grace period: for cancelled application calls to end, and then for the lifespan."""
     backlog: int = 2048
-    """Connections that the kernel queues until they are accepted: after an outage all clients reconnect at once."""
+    """How many connections the kernel queues before they are accepted: after an outage all clients reconnect at once."""
 
 
 class ServerState:
@@ -118,7 +119,7 @@ class ServerState:
         return False
 
     def warn(self, text: str) -> None:
-        """Log something that any client can cause, at most once in `WARN_SECONDS`."""
+        """Log a warning that any client can cause, at most once in `WARN_SECONDS`."""
         now = asyncio.get_running_loop().time()
         if now >= self._warn_at:
             self._warn_at = now + WARN_SECONDS
@@ -127,8 +128,8 @@ class ServerState:
     def run(self, call: Call, scope: Scope) -> None:
         """Call the app, in a new task.
 
-        It starts in the next step of the event loop, even if the loop's task factory is eager: an eager task might answer at
-        once, and end the exchange whose events are being read.
+        It starts in the next step of the event loop, even with an eager task factory: an eager task might answer at once,
+        and end the exchange whose events are being read.
         """
         task = asyncio.Task(call.run(self.app, scope))
         self.tasks.add(task)
@@ -136,7 +137,7 @@ class ServerState:
         task.add_done_callback(self.forget)
 
     def forget(self, ended: Any) -> None:
-        """A connection is lost, or a call of the app has ended."""
+        """A connection or an application call has ended."""
         self.connections.discard(ended)
         self.tasks.discard(ended)
         if not self.connections and not self.tasks:
@@ -146,8 +147,8 @@ class ServerState:
 class Call:
     """One call of the app.
 
-    When the response is complete, the connection goes on to its next request even if the app still runs, perhaps with a
-    background task.
+    When the response is complete, the connection continues with its next request even if the app is still running,
+    perhaps with a background task.
     """
 
     __slots__ = ("_connection", "_is_read", "_start", "is_complete", "is_whole", "sink", "unread")
@@ -162,7 +163,7 @@ class Call:
         self._connection = connection
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
-        """Call the app. Its failure is logged and ends the connection; a client that disconnects is not a failure."""
+        """Call the app. A failure is logged and ends the connection; a disconnected client is not a failure."""
         name = f"{scope['method']} {scope['raw_path'].decode()}"
         try:
             await app(scope, self.receive, self.send)
@@ -171,7 +172,7 @@ class Call:
         except ClientDisconnectedError:
             pass
         except Exception as exc:
-            # Frameworks wrap what `send` raises in an error of their own.
+            # Frameworks wrap the errors of `send` in their own.
             is_wrapped = isinstance(exc.__cause__ or exc.__context__, ClientDisconnectedError)
             logger.log(logging.DEBUG if is_wrapped else logging.ERROR, "%s: the app failed", name, exc_info=exc)
         finally:
@@ -200,11 +201,11 @@ class Call:
         if self.is_complete:
             raise HTTPUsageError(f"{message['type']!r} came after the response was complete")
         if connection.is_gone:
-            raise ClientDisconnectedError("the client is gone")
+            raise ClientDisconnectedError("the client has disconnected")
         is_before_start = connection.http.can_respond and not self._start
         if message["type"] == "http.response.start" and is_before_start:
             # "The protocol server must not start sending the response to the client until it has received at least one
-            # Response Body event." So an app that fails in between gets its 500, and both travel in one packet.
+            # Response Body event." So an app that fails in between gets a 500, and head and body travel in one packet.
             self._start = message
         elif message["type"] != "http.response.body":
             raise HTTPUsageError(f"{message['type']!r} may not be sent now")
@@ -263,14 +264,14 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: ServerState) -> None:
         self._server = server
-        self._loop = asyncio.get_running_loop()  # held: asking for it is a system call on Python 3.11
+        self._loop = asyncio.get_running_loop()  # cached: getting it is a system call on Python 3.11
         self.limits = server.limits
         self.http = ServerConnection(
             max_head_bytes=self.limits.max_head_bytes,
             max_body_bytes=self.limits.max_body_bytes,
             max_pipelined_bytes=self.limits.max_pipelined_bytes,
         )
-        self.is_gone = False  # the app no longer has a client, though bytes may still be sent
+        self.is_gone = False  # for the app the client has disconnected, though bytes may still be sent
         self.is_write_paused = False
         self._call: Call | None = None
         self.change = asyncio.Event()
@@ -280,7 +281,7 @@ class Connection(asyncio.Protocol):
     # --- Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected. TCP_NODELAY is set: asyncio and uvloop do that for every TCP connection."""
+        """A client has connected. asyncio and uvloop set TCP_NODELAY on every TCP connection."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
         if not self._server.admit(self):
@@ -300,7 +301,7 @@ class Connection(asyncio.Protocol):
             self._read_events()
 
     def eof_received(self) -> None:
-        """The client has closed its sending side. It may still read, but no common server waits to find out."""
+        """The client has closed its sending side. It may still read, but common servers do not wait to find out."""
         self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -316,7 +317,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.is_write_paused = False
-        if not self.is_gone:  # then the timer is that of the end
+        if not self.is_gone:  # else the timer is the one for the end
             self._disarm()
         self.change.set()
         # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11, 3.12).
@@ -359,7 +360,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         self._disarm()
         if "websocket" in request.headers.get("upgrade", "").lower():
-            self.refuse(400, "this server does not speak WebSocket")
+            self.refuse(400, "this server does not support WebSocket")
             return
         client, server = ((self.transport.get_extra_info(name) or ("", 0))[:2] for name in ("peername", "sockname"))
         self._call = Call(self)
@@ -384,14 +385,14 @@ class Connection(asyncio.Protocol):
         # (Redirection), and 4xx (Client Error) responses".
         if "date" not in {name.lower() for name, _ in headers}:
             headers.append(("date", _date(int(time.time()))))
-        # RFC 9112, 9.6: a server that answers before it has read the whole request cannot read on to the next one.
+        # RFC 9112, 9.6: a server that answers before reading the whole request cannot read the next one.
         is_early = self._call is not None and not self._call.is_whole
         return self.http.send_response(status, headers, close=close or is_early or self._server.is_stopping)
 
     def take_over(self) -> asyncio.Transport:
         """From now on the app writes to the transport (see `rawsse.wire`), and calls `end` or `abort`."""
         if self.http.can_respond:
-            # As if a head had been sent: then nothing else is, neither a 100 Continue nor an error in the app's place.
+            # As if a head had been sent, so that nothing else is: neither a 100 Continue nor an error response.
             self.http.send_response(200, [], close=True)
         return self.transport
 
@@ -403,7 +404,7 @@ class Connection(asyncio.Protocol):
             await self.wait()
 
     def _watch_writes(self, left_before: float = math.inf) -> None:
-        """While bytes wait in the buffer, check every `write_seconds` that the client read some. Nothing is added to them."""
+        """While bytes are buffered, check every `write_seconds` that the client has read some. Nothing is added meanwhile."""
         left = self.transport.get_write_buffer_size()
         if left >= left_before:
             self.abort()
@@ -439,7 +440,7 @@ class Connection(asyncio.Protocol):
     # --- Ending
 
     def end_call(self) -> None:
-        """Go on to the next request, if the response is complete and the client has caught up."""
+        """Continue with the next request, if the response is complete and the client has caught up."""
         if self._call is None or not self._call.is_complete or self.is_gone or self.is_write_paused:
             return
         if self.http.is_reusable and not self._server.is_stopping:
@@ -450,7 +451,7 @@ class Connection(asyncio.Protocol):
             self.end()
 
     def refuse(self, status: int, text: str) -> None:
-        """Answer in the app's place, or abort if the app has begun to answer. The connection ends."""
+        """Send an error response, or abort if the app has begun to respond. The connection ends."""
         if self.is_gone:
             return
         if not self.http.can_respond:
@@ -462,7 +463,7 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def end(self) -> None:
-        """Close; but first only our side, if the client may still be sending, so that it can read the response.
+        """Close; if the client may still be sending, first close only the sending side, so that it can read the response.
 
         RFC 9112, 9.6: "If the server receives additional data from the client on a fully closed connection […] the server's
         TCP stack will send a reset packet to the client, which might erase the client's unacknowledged input buffers".
@@ -477,7 +478,7 @@ class Connection(asyncio.Protocol):
         self._arm(self.limits.linger_seconds, self._close)
 
     def finish(self) -> None:
-        """The server stops: close, unless a request is being answered."""
+        """The server is stopping: close, unless a request is being answered."""
         if self._call is None or self.is_gone:
             self._close()
 
@@ -487,7 +488,7 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def _close(self) -> None:
-        """Close when everything that was written is sent."""
+        """Close once all written data has been sent."""
         self._hang_up()
         self.transport.close()
         self._watch_writes()

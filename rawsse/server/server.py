@@ -1,6 +1,6 @@
-"""The listening socket, the app's lifespan around it, signals, and a shutdown within its time.
+"""The listening socket, the app's lifespan around it, signals, and a shutdown with a time limit.
 
-A server has ended when its last connection and the last call of the app have ended.
+A server has ended once its last connection and its last application call have ended.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from rawsse.server.connection import Connection, Limits, ServerState
 logger = logging.getLogger("rawsse.server")
 
 ACCEPTS_AT_ONCE = 4
-"""How many connections are accepted in one step of the event loop. After an outage all clients reconnect at once, and those
-that are connected must not wait for them."""
+"""How many connections are accepted in one step of the event loop. After an outage all clients reconnect at once, and
+connected ones must not wait for them."""
 
 ACCEPT_PAUSE_SECONDS = 1.0
-"""The pause after the system had no descriptor for a connection. asyncio's own `accept` doubles its attempts, and its
-tracebacks in the log, with each that fails (CPython 3.11 to 3.13)."""
+"""The pause after the process ran out of descriptors. asyncio's own `accept` doubles its attempts, and its logged
+tracebacks, with each failure (CPython 3.11 to 3.13)."""
 
 RESERVED_DESCRIPTORS = 64
-"""For everything but connections: listening sockets, files, and the connections that are refused."""
+"""Descriptors for everything but connections: listening sockets, files, and rejected connections."""
 
 SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
-"""Those that end a server."""
+"""The signals that end a server."""
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def room_for_connections(wanted: int) -> int:
-    """`wanted`, or as many connections as the process may open (`ulimit -n`) if that is less.
+    """`wanted`, or the number of connections that the process may open (`ulimit -n`) if that is lower.
 
-    Each counts twice, because an app may need a connection to its upstream to answer. Raises `ConfigurationError` if the limit
-    is too low for a single one.
+    Each counts twice, because an app may need an upstream connection to answer. Raises `ConfigurationError` if the limit is
+    too low for even one.
     """
     if sys.platform == "win32":
         return wanted
@@ -87,7 +87,7 @@ class Server:
 
     @property
     def base_url(self) -> str:
-        """`http://HOST:PORT`, where the server listens."""
+        """`http://HOST:PORT` of the server."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -101,7 +101,7 @@ class Server:
     async def start(self) -> None:
         """Start the app, then listen. Raises `ConfigurationError` if either fails."""
         if self._listener is not None:
-            raise ConfigurationError("this server was started before")
+            raise ConfigurationError("this server has already been started")
         try:
             await self._lifespan.startup()
             if not 0 <= self.port < 65536:  # uvloop would listen on another
@@ -117,9 +117,9 @@ class Server:
             raise
 
     async def shutdown(self, grace_seconds: float | None = None) -> None:
-        """Stop accepting, wait for open responses until the grace is over, abort the others, shut the app down.
+        """Stop accepting, wait for open responses during the grace period, abort the rest, and shut the app down.
 
-        Cancelling it ends the grace at once. A second call returns at once.
+        Cancelling it ends the grace period at once. A second call returns at once.
         """
         if self._listener is None or self._state.is_stopping:
             return
@@ -229,8 +229,8 @@ async def serve(
 ) -> None:
     """Serve `app` until SIGTERM or SIGINT, then shut down gracefully; a second signal ends at once.
 
-    Outside of the main thread, which alone can have signal handlers, it serves until it is cancelled. `ready` is called with
-    the base URL when the server listens; `limits` are the further arguments of `Server`. Raises `ConfigurationError` if the
+    Outside of the main thread, where signal handlers cannot be set, it serves until it is cancelled. `ready` is called with
+    the base URL once the server listens; `limits` are the other arguments of `Server`. Raises `ConfigurationError` if the
     server cannot start.
     """
     task, stop = asyncio.current_task(), asyncio.Event()
@@ -256,9 +256,9 @@ async def serve(
 
 @contextmanager
 def signals_call(function: Callable[[], None], *, passes_on: bool = False) -> Iterator[None]:
-    """Within the block, SIGTERM and SIGINT call `function` in the event loop; with `passes_on` also the handlers from before.
+    """Within the block, SIGTERM and SIGINT call `function` in the event loop; with `passes_on`, also the previous handlers.
 
-    Nothing happens outside of the main thread, which alone can have signal handlers.
+    Does nothing outside of the main thread, where signal handlers cannot be set.
     """
     loop = asyncio.get_running_loop()
 
@@ -273,5 +273,5 @@ def signals_call(function: Callable[[], None], *, passes_on: bool = False) -> It
         yield
     finally:
         for number, host in before.items():
-            if signal.getsignal(number) is handle:  # else the host has put its own back
+            if signal.getsignal(number) is handle:  # else the host has restored its own
                 signal.signal(number, host)

@@ -1,8 +1,8 @@
 /**
  * The chat page: the prompt, the conversation, one answer at a time, and Stop.
  *
- * The conversation is kept in the tab: after a reload it is there again, and an answer that was running goes on by its id. When
- * a page is closed for good, the relay has no reader for its run, and stops it after the grace time.
+ * The conversation is kept in the tab: it survives a reload, and a running answer is resumed by its id. When a page is closed
+ * for good, the relay has no reader for its run, and stops it after the grace period.
  */
 
 import { Answer, count, describeError, FollowingBox, turn } from "./answer.js";
@@ -18,7 +18,7 @@ const KEY = "rawsse.conversation";
 const TOKEN_KEY = "rawsse.token";
 const COPIED_MS = 2000;
 
-/** So long events are taken in, in ms, before the browser has its turn. */
+/** How long events are processed, in ms, before yielding to the browser. */
 const TURN_MS = 8;
 
 const elements = [...document.querySelectorAll("[id]")].map((element) => [element.id, element]);
@@ -29,7 +29,7 @@ const box = new FollowingBox(conversation);
 const wire = new Wire(frames, { conversation });
 
 let exchanges = []; // { question, element, answer, isRefused }, the oldest first
-let current = null; // the answer that runs, as { chat, exchange }
+let current = null; // the running answer, as { chat, exchange }
 let edited = null; // the exchange whose question is being changed
 
 // From the page's own address, `http://host/#token=…`, or from a field; it is kept for the tab. Browsers never send the part after
@@ -56,7 +56,7 @@ function show(question) {
   return exchange;
 }
 
-/** Have a question answered; or read the answer that has this run's id. */
+/** Answer a question, or resume the answer with this run id. */
 async function reply(exchange, id) {
   for (const old of conversation.querySelectorAll(".again")) old.remove();
   exchange.isRefused = false;
@@ -69,7 +69,7 @@ async function reply(exchange, id) {
   const ending = await read(run, id);
   wire.end(ending.kind);
   const { answer, question } = exchange;
-  // A question that got nothing but an error is taken back: what was refused once would be refused with each one after it.
+  // A question that got only an error is taken back: it would be rejected again with each later one.
   exchange.isRefused = ending.kind === "failed" && !answer.hasContent;
   // To be mended there, unless the next one is being written. Before `finish`, which scrolls to what a grown prompt hides.
   if (exchange.isRefused && current === run) prompt.value ||= question;
@@ -97,7 +97,7 @@ function messages() {
       { role: "user", content: question },
       { role: "assistant", content: answer.text },
     ])
-    .filter(({ content }) => content.trim() !== ""); // the API refuses a message without any text
+    .filter(({ content }) => content.trim() !== ""); // the API rejects a message without text
 }
 
 /** The model that was chosen, as a part of a request's body; nothing where there is no choice. */
@@ -126,11 +126,11 @@ async function read(run, id) {
     keep();
     for await (const event of run.chat) {
       answer.take(event);
-      // Events that are there already come without a pause between them.
+      // Available events arrive without a pause between them.
       if (performance.now() > due) due = (await turn(), performance.now() + TURN_MS);
-      if (event.type === "message_start") keep(); // the run has its id from the server now
+      if (event.type === "message_start") keep(); // the server has now assigned the run's id
       if (isFlowing || event.type !== "content_block_delta") continue;
-      isFlowing = true; // said once, not for every token
+      isFlowing = true; // announced once, not for every token
       say("Claude is answering…");
     }
   } catch (error) {
@@ -144,7 +144,7 @@ async function halt() {
   if (!current || current.chat.ending) return;
   wire.note(`DELETE run ${current.chat.id}`);
   if (await current.chat.stop()) return;
-  say("Stopped here, but the server could not be told. It gives up by itself in a few seconds.");
+  say("Stopped here, but the server could not be reached. It stops in a few seconds.");
 }
 
 // --- Keeping -----------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ function leaveOut(from) {
 function wantToken() {
   access.hidden = false;
   field.focus();
-  if (token) say("This token was refused.");
+  if (token) say("Invalid token.");
 }
 
 /** The models to choose from, and what is left of a quota. */
@@ -251,7 +251,7 @@ function say(sentence, isSeen = true) {
 function showIdle(sentence) {
   current = null;
   say(sentence, false);
-  if (document.activeElement === stop) prompt.focus(); // a button that vanishes would take the focus with it
+  if (document.activeElement === stop) prompt.focus(); // the focus would be lost with the button
   [stop.hidden, send.hidden] = [true, false];
 }
 
@@ -273,7 +273,7 @@ function startEditing(exchange) {
   form.classList.add("editing");
   prompt.value = exchange.question;
   prompt.focus();
-  say("To send this message again leaves out what came after it. Escape cancels.");
+  say("Sending this again removes everything after it. Escape cancels.");
 }
 
 function stopEditing() {
@@ -316,7 +316,7 @@ access.onsubmit = (event) => {
 };
 
 prompt.onkeydown = (event) => {
-  // An Enter that ends the input of a Japanese or Chinese word does not send; Safari marks it by 229.
+  // An Enter that ends the input of a Japanese or Chinese word does not send; in Safari its key code is 229.
   const isComposing = event.isComposing || event.keyCode === 229;
   if (event.key !== "Enter" || event.shiftKey || isComposing) return;
   event.preventDefault();

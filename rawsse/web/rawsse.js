@@ -403,7 +403,7 @@ export class ChatStream {
 
   /**
    * Stop the answer: here at once, and on the server, which then generates nothing more. Does nothing after the end.
-   * Resolves, and never rejects: false if the server could not be told. A relay ends a run by itself when it has no reader.
+   * Resolves, and never rejects: false if the server could not be reached. A relay ends a run without readers by itself.
    * @returns {Promise<boolean>}
    */
   stop() {

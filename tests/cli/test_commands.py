@@ -419,7 +419,7 @@ def test_replay_plays_what_the_base_url_names(capsys: pytest.CaptureFixture[str]
         (
             ["replay", str(ROOT / "fixtures"), "--speed", "0", "--pace", "tps=5"],
             2,
-            "--speed 0 waits for nothing, so --pace would change nothing",
+            "--pace has no effect with --speed 0",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_command_that_fails_with_a_whole_answer_is_told(capsys: pytest.Capture
     assert main([*CLIENT, "--", sys.executable, "-S", "-c", "import sys; sys.exit('no such module')"]) == 1
     out, err = capsys.readouterr()
     assert "exit 1: it did not ask ANTHROPIC_BASE_URL\n0 right, 1 wrong" in out
-    assert err == "rawsse: the command fails with a whole answer, so that its other endings say nothing\n"
+    assert err == "rawsse: the command fails even with a complete answer, so the other results would mean nothing\n"
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_an_answer_that_stops_is_waited_for_until_its_time_and_ten_seconds_are_o
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     trace = measured(head, waits=True, plan=Plan(events=2, interval=1.0, silence=60.0))
     assert trace.ended - trace.asked == pytest.approx(0.5 + 1 + 60 + 10)
-    assert "nothing more came" in trace.error
+    assert "nothing more arrived" in trace.error
 
 
 def test_after_the_last_event_nothing_is_waited_for() -> None:
@@ -207,7 +207,7 @@ def test_after_the_last_event_nothing_is_waited_for() -> None:
 
 def test_no_answer_is_waited_for_as_long() -> None:
     trace = measured(b"", waits=True)
-    assert (trace.head, trace.error) == (None, "nothing more came in time")
+    assert (trace.head, trace.error) == (None, "nothing more arrived in time")
 
 
 def test_a_coding_that_was_not_asked_for_ends_it() -> None:

@@ -370,7 +370,7 @@ CLOSED_WITHIN = "the connection was closed in the middle of the answer"
 LOST_EARLY = "the connection was lost before the first content of the answer: Connection reset by peer"
 CLOSED_EARLY = "the connection was closed before the first content of the answer"
 NOT_GZIP = "the body is not gzip as its content-encoding says"
-NOT_ASKED_FOR = "the body has a content-encoding that was not asked for: 'br'"
+NOT_ASKED_FOR = "unsupported Content-Encoding: 'br'"
 
 FAILURES: list[tuple[tuple[bytes | OSError, ...], str, type[APIError], str]] = [
     ((b"",), "head", APIConnectionError, NO_ANSWER),

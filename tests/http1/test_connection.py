@@ -203,7 +203,7 @@ def test_a_field_that_decides_where_a_request_goes_or_ends_is_refused(name: str)
 
 def test_a_second_request_before_the_answer_to_the_first_is_refused() -> None:
     connection = client()
-    with pytest.raises(HTTPUsageError, match=r"^a request cannot be sent before the end of the exchange$"):
+    with pytest.raises(HTTPUsageError, match=r"^a request cannot be sent before the end of the current exchange$"):
         connection.send_request("GET", "/", [])
 
 

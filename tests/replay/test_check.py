@@ -170,7 +170,7 @@ def test_a_comment_is_no_finding_and_no_event() -> None:
         ),
         (START + SEARCH + STOP + END + LAST, "warning", "block-result", "a result for 's1', which was not called"),
         (START + BLOCK + STOP, "error", "stream-end", "the stream ends between content blocks, before message_stop"),
-        (START + BLOCK + STOP + END, "warning", "stream-end", "message_stop is missing; the stop reason has come"),
+        (START + BLOCK + STOP + END, "warning", "stream-end", "message_stop is missing; the stop reason has arrived"),
         (b"", "error", "stream-end", "the stream ends before message_start, before message_stop"),
     ],
 )

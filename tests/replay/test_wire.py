@@ -99,7 +99,7 @@ def test_a_reset_can_end_a_proper_response() -> None:
         await send(body(b"hello", more=True))
         await asyncio.sleep(1)
         await Wire(scope["extensions"]["rawsse.wire"]).reset()
-        with pytest.raises(ClientDisconnectedError, match="the client is gone"):
+        with pytest.raises(ClientDisconnectedError, match="the client has disconnected"):
             await send(body(b"x"))
 
     assert talk(app, until_reset).endswith(b"5\r\nhello\r\n")

@@ -224,7 +224,7 @@ def test_a_broken_chunk_is_answered_400() -> None:
 
 def test_a_websocket_request_is_answered_400() -> None:
     answer = refusal(GET[:-2] + b"connection: Upgrade\r\nupgrade: WebSocket\r\nsec-websocket-version: 13\r\n\r\n")
-    assert (answer.status, answer.body) == (400, b"this server does not speak WebSocket\n")
+    assert (answer.status, answer.body) == (400, b"this server does not support WebSocket\n")
 
 
 def test_another_upgrade_is_ignored() -> None:
@@ -596,7 +596,7 @@ def heard_by(app: Callable[[Receive, Send], Awaitable[Any]], request: bytes, how
 
 
 DISCONNECT: Message = {"type": "http.disconnect"}
-GONE = (ClientDisconnectedError, "the client is gone")
+GONE = (ClientDisconnectedError, "the client has disconnected")
 GONE_WHILE_WAITING = (ClientDisconnectedError, "the client disconnected, or was too slow to read")
 
 

@@ -81,7 +81,7 @@ def test_a_host_that_is_not_ours_is_refused() -> None:
 def test_a_server_starts_once() -> None:
     async def story() -> None:
         async with Server(echo, port=0) as server:
-            with pytest.raises(ConfigurationError, match=r"^this server was started before$"):
+            with pytest.raises(ConfigurationError, match=r"^this server has already been started$"):
                 await server.start()
 
     run(story())

@@ -178,7 +178,7 @@ def test_a_question_is_changed_and_what_came_after_it_is_left_out(chat: Chat) ->
     asked(chat, "Third", "3rd")
     chat.page.get_by_role("button", name="Edit this message").nth(1).click()
     assert (chat.page.locator("#prompt").input_value(), chat.focus) == ("Secnd", "prompt")
-    assert chat.status == "To send this message again leaves out what came after it. Escape cancels."
+    assert chat.status == "Sending this again removes everything after it. Escape cancels."
     chat.page.locator("#prompt").fill("Second")
     chat.page.keyboard.press("Enter")
     assert said(chat.server.begin().body) == ["First", "1st", "Second"]
@@ -257,7 +257,7 @@ def refuse(chat: Chat) -> None:
 def test_a_token_is_asked_for_when_it_is_wanted_and_the_question_is_asked_again(chat: Chat) -> None:
     chat.type_and_send("First")
     refuse(chat)
-    chat.page.get_by_label("This server wants a token.").fill("secret")
+    chat.page.get_by_label("This server requires a token.").fill("secret")
     chat.page.keyboard.press("Enter")
     post = chat.server.begin()
     assert (post.headers["authorization"], said(post.body)) == ("Bearer secret", ["First"])
@@ -272,14 +272,14 @@ def test_a_token_that_is_refused_is_said_to_be(chat: Chat) -> None:
     assert chat.status == ""
     chat.page.keyboard.type("wrong")
     chat.page.keyboard.press("Enter")
-    chat.see("#status:not(.unseen)", "This token was refused.")
+    chat.see("#status:not(.unseen)", "Invalid token.")
     assert chat.focus == "token"
 
 
 def test_a_token_is_kept_for_the_tab(chat: Chat) -> None:
     chat.type_and_send("First")
     refuse(chat)
-    chat.page.get_by_label("This server wants a token.").fill("secret")
+    chat.page.get_by_label("This server requires a token.").fill("secret")
     chat.page.keyboard.press("Enter")
     chat.server.begin().end(b"".join(script(start(), open_block(), delta("1st"), close_block(), *finish())))
     chat.wait_for_end()

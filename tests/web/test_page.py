@@ -336,7 +336,7 @@ def test_a_stop_that_the_server_did_not_take_is_told(chat: Chat) -> None:
     chat.page.keyboard.press("Escape")
     for _ in range(3):
         chat.server.expect_stop(status=500)
-    chat.see("#status", "Stopped here, but the server could not be told. It gives up by itself in a few seconds.")
+    chat.see("#status", "Stopped here, but the server could not be reached. It stops in a few seconds.")
 
 
 # --- Failures --------------------------------------------------------------------------------------------------------

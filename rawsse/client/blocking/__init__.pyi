@@ -39,7 +39,7 @@ class BlockingEventStream:
 
     @property
     def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        """When the connection, the head, the first event, the first content and the last ping arrived, and the longest wait."""
 
     @property
     def response(self) -> OpenResponse:
@@ -81,13 +81,13 @@ class BlockingEventStream:
         """The next event. Raises `APIError` if the stream does not complete."""
 
 class BlockingMessageStream:
-    """The events that the API sent, except pings (see `timing`), with the events derived from them; the text; the message.
+    """The events that the API sent, except pings (see `timing`), plus the events derived from them, the text, and the message.
 
     A stream has one iterator: a second loop continues where the first one stopped. `outputs` parses the text."""
 
     @property
     def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        """When the connection, the head, the first event, the first content and the last ping arrived, and the longest wait."""
 
     @property
     def response(self) -> OpenResponse:
@@ -136,24 +136,24 @@ class BlockingMessageStream:
         """Read the stream to its end. Raises `APIError` if it does not complete."""
 
     def get_final_message(self) -> ParsedMessage[Any]:
-        """Read the stream to its end; the whole message. Raises `APIError` if it does not complete."""
+        """Read the stream to its end and return the whole message. Raises `APIError` if it does not complete."""
 
     def get_final_text(self) -> str:
-        """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
+        """Read the stream to its end and return the text of all text blocks. Raises `RuntimeError` if there is none."""
 
 class BlockingToolRunner(Generic[Item]):
     """The tool loop: an iterator over the answers, as `Message`s or, with `stream`, as open `rawsse.client.blocking.BlockingMessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `rawsse.client.tools.runner.MAX_TURNS` raise
-    `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` that an answer names is that
-    of the next request. `thread` is an argument of the official SDK; only False is supported.
+    `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` of an answer is used for the
+    next request. `thread` is an argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
-    The five clocks (`timeouts`) run for each answer, and none for the tools. Bound the whole loop with `max_turns`, and
-    under asyncio with `asyncio.timeout(seconds)` around it: that ends the current answer, and cancels coroutine tools."""
+    The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
+    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer and cancels coroutine tools."""
 
     stopped_by: str | None
 
@@ -173,14 +173,14 @@ class BlockingToolRunner(Generic[Item]):
     ) -> None: ...
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history. It has only whole turns, so it can be sent with a new question at any time.
+        """The history. It has only complete turns, so it can be sent with a new question at any time.
 
         If a "tool without function" stopped the loop, the last answer is not in it: append the answer and a user's turn
         with all results, and iterate again."""
 
     @property
     def last_message(self) -> Message | None:
-        """The last answer, or the part of it that has arrived; None before the first."""
+        """The last answer, as far as it has arrived; None before the first."""
 
     @property
     def current_stream(self) -> BlockingMessageStream | None:
@@ -190,13 +190,13 @@ class BlockingToolRunner(Generic[Item]):
     def usage(self) -> TotalUsage:
         """The cost of all answers together; `usage.turns` has the cost of each.
 
-        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
-        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing."""
+        An answer is included once its stream has ended, complete or not, so an `except` block around a failed stream
+        sees its cost. A request that the API rejected costs nothing."""
 
     @property
     def partial(self) -> Message | None:
-        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
-        never began, and when the next turn begins."""
+        """The received part of an answer whose turn failed, once its stream has ended; None if the answer never began, and
+        once the next turn begins."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
@@ -207,7 +207,7 @@ class BlockingToolRunner(Generic[Item]):
         """The next answer. Raises `APIError` if the turn failed; the history is then as it was before it."""
 
     def until_done(self) -> Message:
-        """Continue to the end of the loop; the last answer."""
+        """Run the loop to its end and return the last answer."""
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -216,30 +216,29 @@ class BlockingToolRunner(Generic[Item]):
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
     def close(self) -> None:
-        """End the loop, drop the current answer, and stop the tools that run."""
+        """End the loop, drop the current answer, and stop the running tools."""
 
     def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
-        """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
-        one of them is an assistant's turn, the caller has taken over the turn: the runner adds nothing to it and runs
-        no tools.
+        """Add messages to the history. In the loop's body they follow the answer and the results of its tools. But if one
+        of them is an assistant's turn, the caller takes over the turn: the runner adds nothing to it and runs no tools.
 
         After the loop, iterating again continues with these messages."""
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
-        `tools` and `container` stay as they are."""
+        function that takes them and returns new ones. A missing field is no longer sent, except that missing
+        `messages`, `tools` and `container` are kept."""
 
     def generate_tool_call_response(self) -> dict[str, Any] | None:
-        """Run the tools of the last answer now, unless they have run: the user's turn with their results.
+        """Run the tools of the last answer now, unless they have run, and return the user's turn with their results.
 
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
 class BlockingReply:
-    """The answer to one question, as it arrives: a tool loop that yields the events of all its answers.
+    """The streamed answer to one question: a tool loop that yields the events of all its answers.
 
-    Events, `text_stream` and the final message share one iterator. When the block is left, the conversation keeps the part
-    that arrived."""
+    Events, `text_stream` and the final message share one iterator. Leaving the block adds the received part to the
+    conversation."""
 
     stopped_by: str | None
 
@@ -248,14 +247,14 @@ class BlockingReply:
     ) -> None: ...
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history. It has only whole turns, so it can be sent with a new question at any time.
+        """The history. It has only complete turns, so it can be sent with a new question at any time.
 
         If a "tool without function" stopped the loop, the last answer is not in it: append the answer and a user's turn
         with all results, and iterate again."""
 
     @property
     def last_message(self) -> Message | None:
-        """The last answer, or the part of it that has arrived; None before the first."""
+        """The last answer, as far as it has arrived; None before the first."""
 
     @property
     def current_stream(self) -> BlockingMessageStream | None:
@@ -265,13 +264,13 @@ class BlockingReply:
     def usage(self) -> TotalUsage:
         """The cost of all answers together; `usage.turns` has the cost of each.
 
-        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
-        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing."""
+        An answer is included once its stream has ended, complete or not, so an `except` block around a failed stream
+        sees its cost. A request that the API rejected costs nothing."""
 
     @property
     def partial(self) -> Message | None:
-        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
-        never began, and when the next turn begins."""
+        """The received part of an answer whose turn failed, once its stream has ended; None if the answer never began, and
+        once the next turn begins."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
@@ -282,7 +281,7 @@ class BlockingReply:
         """The next event of all answers. Raises `APIError` if an answer does not complete."""
 
     def until_done(self) -> Message:
-        """Continue to the end of the loop; the last answer."""
+        """Run the loop to its end and return the last answer."""
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -291,22 +290,21 @@ class BlockingReply:
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
     def close(self) -> None:
-        """End the loop, drop the current answer, and stop the tools that run."""
+        """End the loop, drop the current answer, and stop the running tools."""
 
     def append_messages(self, *messages: Mapping[str, Any] | Message) -> None:
-        """Add messages to the history. In the loop's body they follow the answer and the results of its tools; but if
-        one of them is an assistant's turn, the caller has taken over the turn: the runner adds nothing to it and runs
-        no tools.
+        """Add messages to the history. In the loop's body they follow the answer and the results of its tools. But if one
+        of them is an assistant's turn, the caller takes over the turn: the runner adds nothing to it and runs no tools.
 
         After the loop, iterating again continues with these messages."""
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Replace the arguments of the following requests (`model`, `messages`, `tools` …), or change them with a
-        function that takes them and returns new ones. A missing field is no longer sent; but missing `messages`,
-        `tools` and `container` stay as they are."""
+        function that takes them and returns new ones. A missing field is no longer sent, except that missing
+        `messages`, `tools` and `container` are kept."""
 
     def generate_tool_call_response(self) -> dict[str, Any] | None:
-        """Run the tools of the last answer now, unless they have run: the user's turn with their results.
+        """Run the tools of the last answer now, unless they have run, and return the user's turn with their results.
 
         None if the answer did not stop for tools, or no call in it has a function here. No call runs twice."""
 
@@ -315,10 +313,10 @@ class BlockingReply:
         """The stream of the current answer, or of the last one: `request_id`, `timing`, `ending` …"""
 
     def get_final_message(self) -> Message:
-        """Read the reply to its end; the last answer. Raises `APIError` if an answer does not complete."""
+        """Read the reply to its end and return the last answer. Raises `APIError` if an answer does not complete."""
 
     def get_final_text(self) -> str:
-        """Read the reply to its end; the text of the last answer."""
+        """Read the reply to its end and return the text of the last answer."""
 
 class BlockingConversation:
     """Questions and answers in turn, one at a time.
@@ -344,34 +342,33 @@ class BlockingConversation:
     ) -> None: ...
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history as JSON values: whole, and valid as the beginning of a request."""
+        """The history as JSON values: valid as the beginning of a request."""
 
     @property
     def usage(self) -> TotalUsage:
-        """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was cut."""
+        """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was truncated."""
 
     def stream(self, question: Question) -> BlockingReply:
-        """Ask, and get the answer as it arrives: `with conversation.stream(…) as reply`. The request is sent by
-        `with`, which raises `APIError` if it is refused.
+        """Ask, and stream the answer: `with conversation.stream(…) as reply`. The request is sent by `async
+        with`, which raises `APIError` if it is rejected.
 
-        Leaving the block before the end of the answer cuts it. Raises `ConfigurationError` for an empty question."""
+        Leaving the block before the end of the answer truncates it. Raises `ConfigurationError` for an empty question."""
 
     def ask(self, question: Question) -> Message:
         """Ask, and get the whole answer; with tools, the last one. Raises `APIError`."""
 
     def retry(self) -> BlockingReply:
-        """Ask the last question again. The new result replaces the turn, unless nothing arrives and an answer was
-        there.
+        """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not.
 
         Raises `RuntimeError` if nothing has been asked."""
 
 class BlockingRawResponse(Generic[T]):
-    """A response and the answer in it. With `stream=True` that is a `rawsse.client.blocking.BlockingEventStream`, which the caller must read to its end or
+    """A response and its answer. With `stream=True` the answer is a `rawsse.client.blocking.BlockingEventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
     @property
     def timing(self) -> Timing:
-        """When the connection, the head, the first event, the first content and the last ping came; the longest wait."""
+        """When the connection, the head, the first event, the first content and the last ping arrived, and the longest wait."""
 
     @property
     def response(self) -> OpenResponse:
@@ -395,7 +392,7 @@ class BlockingRawResponse(Generic[T]):
     parsed: T
 
     def __init__(self, client: Any, ask: Callable[[BlockingRawResponse[T]], Awaitable[T] | T]) -> None:
-        """`ask` makes the call with this object in the place of the client, and gives its result."""
+        """`ask` makes the call with this object in place of the client, and returns its result."""
 
     @property
     def status_code(self) -> int:
@@ -408,7 +405,7 @@ class BlockingRawResponse(Generic[T]):
     def __exit__(self, *exc: object) -> None: ...
 
 class BlockingWithRawResponse:
-    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `rawsse.client.blocking.BlockingRawResponse`."""
+    """The calls of a resource (`client.messages`, `client.models`), each returning a `rawsse.client.blocking.BlockingRawResponse`."""
 
     def __init__(self, resource: Any) -> None: ...
     def __getattr__(self, name: str) -> Any: ...
@@ -420,7 +417,7 @@ class Page:
 
     def __init__(self, raw: dict[str, Any], rest: Page | None) -> None: ...
     def get(self, name: str, default: Any = None) -> Any:
-        """The JSON value itself, or `default`."""
+        """The raw JSON value, or `default`."""
 
     def keys(self) -> list[str]:
         """The names of the fields in the JSON; `dict(lens)` needs this and `__getitem__`."""
@@ -442,19 +439,19 @@ class Page:
     ) -> dict[str, Any]:
         """A deep copy of the JSON in the order of the class, with the missing fields that allow None.
 
-        `include` and `exclude` name fields of this object, not of objects in it: `ConfigurationError`. `exclude_unset` and
+        `include` and `exclude` name fields of this object; nested ones raise `ConfigurationError`. `exclude_unset` and
         `exclude_none` also apply to nested objects of known classes. `mode` has no effect: every value is JSON."""
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
-        """The result of `model_dump` as text: compact, or indented by `indent` spaces. Null stands for numbers that are not
-        finite (RFC 8259, 6)."""
+        """The result of `model_dump` as text: compact, or indented by `indent` spaces. Numbers that are not finite become
+        null (RFC 8259, 6)."""
     data: list[ModelInfo]
     first_id: str | None
     last_id: str | None
     has_more: bool | None
 
     def has_next_page(self) -> bool:
-        """There is a page after this one."""
+        """Whether there is a page after this one."""
 
     def get_next_page(self) -> Page:
         """The page after this one. Raises `APIError`; `RuntimeError` if there is none; `EventDataError` if that page leads back
@@ -468,11 +465,11 @@ class Messages:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each returning a `rawsse.client.blocking.BlockingRawResponse`: the response together with its answer."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each returning a `rawsse.client.blocking.BlockingRawResponse`: the response together with its answer."""
 
     def stream(
         self,
@@ -492,22 +489,22 @@ class Messages:
     def create(self, *, stream: Literal[False] = False, **fields: Unpack[AskFields]) -> Message:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
-        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
+        A whole answer is also streamed, and folded into a message: a long one needs no long timeout, and a truncated one is
+        not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     @overload
     def create(self, *, stream: Literal[True], **fields: Unpack[AskFields]) -> BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
-        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
+        A whole answer is also streamed, and folded into a message: a long one needs no long timeout, and a truncated one is
+        not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     @overload
     def create(self, *, stream: bool, **fields: Unpack[AskFields]) -> Message | BlockingEventStream:
         """The whole answer; with `stream=True`, its events. Arguments and errors as for `stream`.
 
-        A whole answer is streamed as well, and folded into a message: a long one needs no long timeout, and a truncated one
-        is not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
+        A whole answer is also streamed, and folded into a message: a long one needs no long timeout, and a truncated one is
+        not lost. With `stream=True` the caller must read the events to their end, or close the stream."""
 
     def parse(
         self, *, model: str, max_tokens: int, messages: Turns, output_format: type[T], **fields: Unpack[MessageFields]
@@ -551,11 +548,11 @@ class Models:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each returning a `rawsse.client.blocking.BlockingRawResponse`: the response together with its answer."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each returning a `rawsse.client.blocking.BlockingRawResponse`: the response together with its answer."""
 
     def list(
         self,
@@ -573,7 +570,7 @@ class Models:
 
     def retrieve(self, model_id: str, **options: Unpack[CallOptions]) -> ModelInfo:
         """One model. Raises `NotFoundError` for an unknown one, and other `APIError`s; `ConfigurationError` for an id that
-        would lead to another path."""
+        would change the path."""
 
 class Beta:
     """`client.beta`: the same calls, for code written for the official SDK. `betas` turns beta features on."""
@@ -584,25 +581,24 @@ class Beta:
     def __init__(self, messages: Messages, models: Models) -> None: ...
 
 class Client:
-    """A client of the Messages API, or of a server at `base_url` that is compatible with it (a path in it is kept).
+    """A client of the Messages API, or of a compatible server at `base_url` (whose path is kept).
 
     Arguments left out are read from the environment: `ANTHROPIC_API_KEY`, else `ANTHROPIC_AUTH_TOKEN`; `ANTHROPIC_BASE_URL`;
-    `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` win).
+    `ANTHROPIC_CUSTOM_HEADERS` (lines `Name: value`; `default_headers` take precedence).
 
-    Time: `timeouts` are the five clocks; `timeout`, as in the official SDK, is one number of seconds for the silences among
-    them (`Timeouts.of`), and None for no clock at all. `max_retries` is how often a failure that may heal is retried before
-    content has arrived; `retry_policy` has the waits as well.
+    Time: `timeouts` are the five clocks. `timeout`, as in the official SDK, is one number of seconds (`Timeouts.of`), or
+    None for no timeout. `max_retries` is how often a transient failure is retried before content has arrived;
+    `retry_policy` also sets the waits.
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
-    `trust_env=False` reads none of these variables. `connect` makes the links in place of the network (tests:
-    `rawsse.replay.FakeNetwork`).
+    `trust_env=False` ignores these variables. `connect` replaces the network (in tests: `rawsse.replay.FakeNetwork`).
 
-    `recorder` keeps the exchanges, or those that failed: see `rawsse.replay.Recorder`. Its files are complete when the client
-    is closed.
+    `recorder` records the exchanges, or only the failed ones: see `rawsse.replay.Recorder`. Its files are complete when the
+    client is closed.
 
-    `strict=False` reads streams whose events arrive in an order that the API does not allow, as some gateways send them. The
-    `max_…_bytes` limit what a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
+    `strict=False` accepts streams with events in an invalid order, as some gateways send them. The `max_…_bytes` limit what
+    a server may send. `now` (POSIX time) and `chance` (0 to 1) are for tests.
 
     Use it as `with Client() as client`, or call `close()`. One client is enough for a program: its connections are
     pooled.
@@ -636,15 +632,15 @@ class Client:
     ) -> None: ...
     @cached_property
     def messages(self) -> Messages:
-        """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`; and the same
-        with their responses, in `with_raw_response` and `with_streaming_response`.
+        """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`.
+        `with_raw_response` and `with_streaming_response` have the same calls together with their responses.
 
-        `help(client.messages)` has the arguments of each, `pydoc rawsse.client.resources` those that all of them take."""
+        `help(client.messages)` lists the arguments of each, `pydoc rawsse.client.resources` the common ones."""
 
     @cached_property
     def models(self) -> Models:
-        """The models that can be asked: `list` and `retrieve`; and the same with their responses, in `with_raw_response` and
-        `with_streaming_response`. `help(client.models)` has their arguments."""
+        """The available models: `list` and `retrieve`, also in `with_raw_response` and `with_streaming_response`.
+        `help(client.models)` lists their arguments."""
 
     @cached_property
     def beta(self) -> Beta:
@@ -652,14 +648,14 @@ class Client:
 
     @property
     def base_url(self) -> str:
-        """Where requests go."""
+        """The base URL of requests."""
 
     @property
     def has_credential(self) -> bool:
-        """There is a key or a token."""
+        """Whether the client has a key or a token."""
 
     def is_closed(self) -> bool:
-        """`close()` was called."""
+        """Whether `close()` was called."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -679,9 +675,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """A client with some options changed; `default_headers` are added to those it has.
+        """A copy of the client with some options changed; `default_headers` are added.
 
-        It shares the connections of this one: closing one closes the other."""
+        It shares this client's connections: closing one closes the other."""
 
     def copy(
         self,
@@ -696,9 +692,9 @@ class Client:
         default_headers: Mapping[str, str] | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """A client with some options changed; `default_headers` are added to those it has.
+        """A copy of the client with some options changed; `default_headers` are added.
 
-        It shares the connections of this one: closing one closes the other."""
+        It shares this client's connections: closing one closes the other."""
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> BlockingConversation:
-        """A conversation, whose history can be sent at any time. Arguments as for `rawsse.client.blocking.BlockingConversation`."""
+        """A conversation whose history is always valid to send. Arguments as for `rawsse.client.blocking.BlockingConversation`."""

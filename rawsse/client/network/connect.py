@@ -1,4 +1,4 @@
-"""Networks, and how their links are connected: name, addresses, socket, and through TLS and proxies to the origin.
+"""Networks, and how their links connect: DNS, addresses, socket, TLS and proxies.
 
     link = network.link()
     secure = await link.connect(Route(Origin("https", "api.anthropic.com", 443)), TLSContext(), network.now() + 10)
@@ -30,18 +30,18 @@ from rawsse.errors import APIConnectionError, APIError, CertificateError, Config
 from rawsse.http1 import ClientConnection, Response
 
 HAPPY_EYEBALLS_SECONDS = 0.25
-"""How long an address may take before the next is tried beside it (RFC 8305, 5: "recommended value … 250 milliseconds")."""
+"""How long an address may take before the next is tried in parallel (RFC 8305, 5: "recommended value … 250 milliseconds")."""
 
 Address = tuple[socket.AddressFamily, Any]
 
 Wait = Callable[[Collection[socket.socket], float], Awaitable[None]]
-"""`wait(socks, until)` returns when one of the sockets can be written, or at the time `until`, or earlier."""
+"""`wait(socks, until)` returns when one of the sockets is writable, or at the time `until`, or earlier."""
 
 Stop = Callable[[], Awaitable[None]]
-"""Stops functions that run concurrently, and waits for those that can be stopped."""
+"""Stops concurrent functions, and waits for those that can be stopped."""
 
 OnStart = Callable[[Stop], object]
-"""Called with the function that stops them, once the functions have been started."""
+"""Called with a `Stop` once the functions have been started."""
 
 
 # --- The interface of a network --------------------------------------------------------------------------------------
@@ -51,28 +51,28 @@ class Connector(Protocol):
     """A link that is not connected yet. The caller must `abort` it when it no longer needs it."""
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Take the route. The result is what to read and write: this link, or TLS over it; aborting either ends both.
+        """Connect over the route. Returns the link to read and write: this one, or TLS over it; aborting either ends both.
 
         Raises `APIConnectionError` (`ProxyError`, `CertificateError`), `Expired`, `Aborted`.
         """
 
     def abort(self) -> None:
-        """Drop the connection at once: nothing is flushed. At any phase, any number of times. A caller that waits gets
-        `Aborted`. After a fork the child's `abort` leaves the parent's connection as it is."""
+        """Drop the connection at once, without flushing, in any phase, any number of times. A waiting caller gets
+        `Aborted`. After a fork the child's `abort` does not affect the parent's connection."""
 
 
 class Network(Protocol):
-    """Makes links and signals, and has the time."""
+    """Makes links and signals, and provides the time."""
 
     now: Callable[[], float]
     """The time in seconds, on a monotonic clock."""
 
     runs_coroutines: bool
-    """`run` takes coroutine functions too."""
+    """Whether `run` accepts coroutine functions."""
 
     @staticmethod
     def owner() -> Any:
-        """The owner of a network that is made here, and of its links: the running event loop, or the process (its id)."""
+        """The owner of a network made here and of its links: the running event loop, or the process ID."""
 
     def link(self) -> Connector:
         """A link that is not connected yet."""
@@ -81,16 +81,17 @@ class Network(Protocol):
         """A signal that is not set yet."""
 
     def post(self, callback: Callable[[], object]) -> None:
-        """Call `callback` where the network's links may be used: at once if that is here, else soon. From any thread."""
+        """Call `callback` in the thread of the network's links: at once if that is the current one, else soon. From any
+        thread."""
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` at `when`, if the network has an event loop. Returns a function that cancels it."""
 
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        """The results of functions that run at once, each in a thread with a copy of the caller's context.
+        """The results of functions that run concurrently, each in a thread with a copy of the caller's context.
 
-        An error of one of them is raised when all are over. Cancelled, it leaves the threads behind: they are daemons.
-        `on_start` gets a function that stops it, with which another task or thread makes it raise `Aborted`.
+        An error is raised once all have finished. If it is cancelled, the daemon threads keep running. `on_start` gets
+        a function with which another task or thread can stop it, so that it raises `Aborted`.
         """
 
 
@@ -98,27 +99,27 @@ class Network(Protocol):
 
 
 class TCPLink(Link, Protocol):
-    """A network's own link. Each network has its own way to wait for sockets, and to use a connected one."""
+    """A network's link over TCP. Each network has its own way to wait for sockets and to use a connected one."""
 
     _now: Callable[[], float]
     _signal: Signal
-    """Ends the look-up of a name. `abort` sets it."""
+    """Ends the name lookup. `abort` sets it."""
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
-        """Wait until one of the sockets can be written; not longer than `until`. Raises `Aborted`."""
+        """Wait until one of the sockets is writable, but not longer than `until`. Raises `Aborted`."""
 
     async def use(self, sock: socket.socket) -> None:
-        """Read and write a connected socket, and close it in the end, also if this fails. Raises `OSError`, `Aborted`."""
+        """Read and write a connected socket, and close it eventually, even if this fails. Raises `OSError`, `Aborted`."""
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
-        """Take the route to its origin. The caller aborts the link, also if this fails.
+        """Connect to the route's origin. The caller must abort the link, even if this fails.
 
-        Raises `APIConnectionError` naming the origin, with the operating system's error as its cause; it is a `ProxyError` if
-        the proxy is to blame, `CertificateError` if a certificate is. Raises `Expired` and `Aborted`.
+        Raises `APIConnectionError` naming the origin, with the operating system's error as its cause; a `ProxyError` if the
+        proxy caused it, a `CertificateError` if a certificate did. Raises `Expired` and `Aborted`.
         """
         proxy, origin = route.proxy, route.origin
         if "https" in (origin.scheme, proxy and proxy.origin.scheme):
-            tls.get()  # if that fails, it fails before anything is sent
+            tls.get()  # may fail: do it before anything is sent
         first, name = (origin, f"{origin}") if proxy is None else (proxy.origin, f"the proxy {proxy}")
         error = APIConnectionError if proxy is None else ProxyError
         try:
@@ -130,7 +131,7 @@ class TCPLink(Link, Protocol):
                 name, error = f"{origin}{route.through}", APIConnectionError
                 link = await _secure(link, origin, tls, deadline, name)
             return link
-        except ConfigurationError:  # which is a ValueError too
+        except ConfigurationError:  # a subclass of ValueError
             raise
         except (OSError, ValueError) as exc:  # ValueError: a host name that IDNA cannot encode
             words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
@@ -149,7 +150,7 @@ async def _secure(link: Link, origin: Origin, tls: TLSContext, deadline: float, 
 
 
 async def open_tunnel(link: Link, proxy: Proxy, origin: Origin, deadline: float) -> None:
-    """Have the proxy at the other end of `link` open a tunnel (RFC 9110, 9.3.6): from then on the bytes are the origin's.
+    """Make the proxy at the other end of `link` open a tunnel to the origin (RFC 9110, 9.3.6).
 
     Raises `ProxyError`.
     """
@@ -169,7 +170,7 @@ async def open_tunnel(link: Link, proxy: Proxy, origin: Origin, deadline: float)
     if not 200 <= answer.status < 300:
         raise refusal(proxy, origin, answer.status, answer.headers)
     if ahead := http.trailing_data:
-        # With TLS it is the client that speaks first: these bytes are not the origin's.
+        # In TLS the client sends first: these bytes are not the origin's.
         raise ProxyError(f"{asked} sent something into the tunnel before TLS began: {quote(ahead)}", may_heal=False)
 
 
@@ -184,7 +185,7 @@ async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) ->
         found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         found = []
-    if not found:  # a name, not an address: resolvers can hang, and heed neither deadlines nor Ctrl-C
+    if not found:  # a name, not an address: resolvers can hang, and ignore deadlines and Ctrl-C
         (found,) = await in_threads(signal, [partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)], deadline)
     addresses: list[Address] = [(family, address) for family, _, _, _, address in found]
     first = [one for one in addresses if one[0] == addresses[0][0]]
@@ -193,13 +194,13 @@ async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) ->
 
 
 async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], deadline: float) -> socket.socket:
-    """A socket connected to one of the addresses. They are tried side by side ("happy eyeballs", RFC 8305), so that a dead IPv6
-    route costs a quarter of a second. Raises `OSError`, `Expired`, and what `wait` raises.
+    """A socket connected to one of the addresses. They are tried in parallel ("happy eyeballs", RFC 8305), so that a dead IPv6
+    route costs only a quarter of a second. Raises `OSError`, `Expired`, and the errors of `wait`.
     """
     made: list[socket.socket] = []
-    pending: dict[socket.socket, Any] = {}  # those that connect, and their addresses
+    pending: dict[socket.socket, Any] = {}  # connecting sockets -> their addresses
     errors: list[OSError] = []
-    next_at = -math.inf  # when the next address is tried beside those that have not answered
+    next_at = -math.inf  # when to try the next address in parallel
     try:
         while addresses or pending:
             if now() >= deadline:
@@ -209,10 +210,10 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                     next_at = now() + HAPPY_EYEBALLS_SECONDS
                     family, address = addresses.pop(0)
                     made.append(sock := new_socket(family))
-                    with contextlib.suppress(BlockingIOError):  # it takes time
-                        sock.connect(address)  # not `connect_ex`: what forbids tests to connect replaces this one
+                    with contextlib.suppress(BlockingIOError):  # in progress
+                        sock.connect(address)  # not `connect_ex`: network guards in tests patch `connect`
                     pending[sock] = address
-                for sock, _ in ready(pending, 0, to_write=True):  # on this machine a connection takes no time
+                for sock, _ in ready(pending, 0, to_write=True):  # local connections complete at once
                     address = pending.pop(sock)
                     if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(number, os.strerror(number))
@@ -220,23 +221,23 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                     return sock
                 await wait(pending, min(deadline, next_at if addresses else math.inf))
             except OSError as exc:
-                exc.filename = address  # several errors are told apart by it
+                exc.filename = address  # distinguishes several errors
                 errors.append(exc)
                 next_at = -math.inf
         raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
     finally:
         for sock in made:
             sock.close()
-        errors.clear()  # the traceback of an error holds this frame, which would hold the error
+        errors.clear()  # an error's traceback holds this frame: break the cycle
 
 
 # --- Sockets -------------------------------------------------------------------------------------------------------
 
 
 def ready(socks: Collection[socket.socket], seconds: float, *, to_write: bool) -> list[tuple[socket.socket, bool]]:
-    """The sockets that become readable, or writable with `to_write`, within `seconds`; with each, whether it is writable.
-    An error counts as both."""
-    if not hasattr(select, "poll"):  # Windows, where a connection that failed is in the third list
+    """The sockets that become readable (with `to_write`, writable) within `seconds`, each with whether it is writable. An
+    error counts as both."""
+    if not hasattr(select, "poll"):  # Windows, where a failed connection is in the third list
         readable, *others = select.select(socks, socks if to_write else [], socks, seconds)
         writable = [sock for found in others for sock in found]
         return [(sock, to_write and sock in writable) for sock in socks if sock in (*readable, *writable)]
@@ -249,30 +250,30 @@ def ready(socks: Collection[socket.socket], seconds: float, *, to_write: bool) -
 
 
 class Socket(socket.socket):
-    """A socket that is closed without a warning when its client is dropped or never closed, or its call interrupted.
+    """A socket that is closed without a warning if its client is dropped without being closed, or its call is interrupted.
 
-    A `__del__` of the link would not do: the garbage collector may finalize the socket before it.
+    A `__del__` of the link is not enough: the garbage collector may finalize the socket first.
     """
 
     def __del__(self) -> None:
-        if self.fileno() >= 0:  # else it could not even be made
+        if self.fileno() >= 0:  # else its creation failed
             self.close()
 
 
 # NAT gateways and load balancers drop silent connections without notice, after several minutes. So the system probes a peer
-# that was silent for a minute, each minute, and gives up after five probes; the five clocks notice a dead peer in any case.
-# Linux and Windows have TCP_KEEPIDLE, macOS has TCP_KEEPALIVE.
+# after a minute of silence, then every minute, and gives up after five probes; the five clocks detect a dead peer in any
+# case. Linux and Windows have TCP_KEEPIDLE, macOS has TCP_KEEPALIVE.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
 
 def new_socket(family: socket.AddressFamily) -> socket.socket:
-    """A non-blocking TCP socket that sends at once, and probes a silent peer: without traffic, neither end would notice that
-    the connection was cut in between."""
+    """A non-blocking TCP socket without Nagle's algorithm and with keep-alive: without traffic, neither end would notice a
+    broken connection."""
     sock = Socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for name, value in _KEEPALIVE:
-        with contextlib.suppress(AttributeError, OSError):  # a system that lacks an option can do without it
+        with contextlib.suppress(AttributeError, OSError):  # options are optional
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return sock

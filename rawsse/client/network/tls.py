@@ -4,10 +4,10 @@
     secure = await start_tls(link, tls.get(), "api.example", deadline)
     data = await secure.read(deadline)
 
-asyncio's TLS holds 256 KiB per connection and takes more CPU, and blocking sockets have a different one. This one reads
-plaintext in the same way on both, and a deadline covers the whole handshake, however slowly its bytes arrive.
+asyncio's TLS holds 256 KiB per connection and uses more CPU, and blocking sockets have a different one. This one works
+the same on both, and a deadline covers the whole handshake, however slowly its bytes arrive.
 
-`certifi` is loaded when a context is asked for: plain http does not need it.
+`certifi` is loaded when a context is requested: plain http does not need it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class TLSContext:
-    """The `ssl.SSLContext` of one client, created when it is first needed: loading the certificates takes 15 ms and more.
+    """The `ssl.SSLContext` of one client, created on first use: loading the certificates takes at least 15 ms.
 
     A `context` from the caller is used unchanged. Otherwise certificates come from the file in `SSL_CERT_FILE` and the
     directories in `SSL_CERT_DIR` (in OpenSSL's layout: names are hashes), or from certifi if neither is set or `trust_env` is
@@ -43,14 +43,14 @@ class TLSContext:
     def get(self) -> ssl.SSLContext:
         """The context. Raises `ConfigurationError` if the certificates cannot be read."""
         if self._context is None:
-            # Not the whole environment: a traceback may show it, and with it the key.
+            # Not the whole environment: a traceback might show it, including the key.
             self._context = _make(*(os.environ.get(name) or None if self._trust_env else None for name in _VARIABLES))
         return self._context
 
 
 def _make(file: str | None, folders: str | None) -> ssl.SSLContext:
     if folders and not any(map(os.path.isdir, folders.split(os.pathsep))):
-        # OpenSSL would accept that, and trust no certificate.
+        # OpenSSL would accept this and trust no certificate.
         raise ConfigurationError(f"SSL_CERT_DIR names no directory: {quote(folders)}")
     source = "in SSL_CERT_FILE" if file else "of certifi"
     if not file and not folders:
@@ -63,17 +63,17 @@ def _make(file: str | None, folders: str | None) -> ssl.SSLContext:
         raise ConfigurationError(f"cannot read the certificates {source}, {quote(file or '')}: {exc}") from exc
 
 
-# Loading takes longer than a whole request: once for all clients with these certificates, which do not change the context.
+# Loading takes longer than a whole request: cached for all clients with these certificates, which do not change the context.
 @functools.lru_cache(maxsize=8)
 def _load(file: str | None, folders: str | None, changed: int) -> ssl.SSLContext:
-    """`changed` is when the file was: a new one is read again."""
+    """`changed` is the file's modification time: a changed file is read again."""
     context = ssl.create_default_context(cafile=file, capath=folders)
     context.set_alpn_protocols([ALPN_PROTOCOL])
     return context
 
 
 def explain(error: BaseException) -> str | None:
-    """The reason why a handshake failed, and the remedy; None for other errors."""
+    """The reason for a failed handshake, and the remedy; None for other errors."""
     if isinstance(error, ssl.SSLCertVerificationError):
         match error.verify_code:  # X509_V_ERR_…, https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
             case 9 | 10:  # not yet valid, expired
@@ -94,7 +94,7 @@ def explain(error: BaseException) -> str | None:
 async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: float) -> TLSLink:
     """TLS to `host` over a connected link. The caller aborts the link if this fails.
 
-    Raises `OSError` (`ssl.SSLError` is one), `ValueError` for a host name that cannot be one, `Expired`, `Aborted`.
+    Raises `OSError` (including `ssl.SSLError`), `ValueError` for an invalid host name, `Expired`, `Aborted`.
     """
     secure = TLSLink(link, context, host)
     while True:
@@ -105,7 +105,7 @@ async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: flo
             await secure.flush(deadline)
             secure.take(await link.read(deadline))
         except OSError:
-            # RFC 8446, 6.2: the alert that says what was wrong with the peer's handshake. It helps the peer's log, not us.
+            # RFC 8446, 6.2: the alert about the error in the peer's handshake. It is useful only for the peer's log.
             with contextlib.suppress(OSError):
                 await secure.flush(deadline)
             raise
@@ -124,8 +124,8 @@ class TLSLink(PushSource):
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     async def read(self, deadline: float) -> bytes:
-        """The next bytes of plaintext; `b""` when the peer has closed its side, with or without `close_notify`: it is for the
-        caller to decide whether the answer is complete."""
+        """The next bytes of plaintext; `b""` when the peer has closed its side, with or without `close_notify`: the caller
+        decides whether the answer is complete."""
         while (data := self._decrypt()) is None:
             self.take(await self._link.read(deadline))
         return data
@@ -164,7 +164,7 @@ class TLSLink(PushSource):
             self._incoming.write_eof()
 
     async def flush(self, deadline: float) -> None:
-        """Send what TLS has to send. Only handshakes and writes do: what TLS answers to what was read (RFC 8446, 4.6.3: a
+        """Send pending TLS records. Only handshakes and writes call it: a reply to received records (RFC 8446, 4.6.3: a
         KeyUpdate) must be sent "prior to sending its next Application Data record", and may wait for that."""
         if data := self._outgoing.read():
             await self._link.write(data, deadline)
@@ -172,7 +172,7 @@ class TLSLink(PushSource):
     def _decrypt(self) -> bytes | None:
         """All plaintext that has arrived; `b""` at the end, None if more is needed."""
         pieces: list[bytes] = []
-        # Asking when there is nothing would only raise SSLWantReadError, at the price of a read.
+        # Without this check an empty read would raise SSLWantReadError, which costs as much as a read.
         while self._plain_end is None and (self._incoming.pending or self._incoming.eof or self.tls.pending()):
             try:
                 piece = self.tls.read(READ_BYTES)
