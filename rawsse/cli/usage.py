@@ -61,7 +61,7 @@ def add_usage(commands: Any) -> None:
     option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
     option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, such as 2026-11-30 (UTC)")
     option("--until", type=_day, default=date.max, metavar="DAY", help="until the end of this day (UTC)")
-    prices = 'prices per million tokens: TOML with currency = "USD" and a table for each model, such as'
+    prices = 'prices per million tokens: TOML with currency = "USD" and a table for each model that answered, such as'
     example = '["claude-sonnet-4-5"] input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3'
     option("--prices", **FILE, help=f"{prices} {example}")
     option("--json", action="store_true", help="print a JSON list instead of a table")

@@ -44,8 +44,8 @@ class Feed:
     prefixes, and may be reused when their run is forgotten. A reader of one run must never get the rest of another.
     """
 
-    # Slots for the attributes that each event needs: a class shares the keys of at most 30 attributes, which saves 1
-    # KiB per run.
+    # Slots for the attributes that each event needs: instances share the keys of at most 30 others, which saves
+    # 1 KiB per run.
     __slots__ = ("__dict__", "__weakref__", "_ends", "_forgotten_bytes", "_log", "_spoke_at", "last", "live")
 
     def __init__(self, start: RunStart, dialect: Dialect, turns: Turns, heartbeat_seconds: float) -> None:

@@ -375,7 +375,7 @@ def test_the_help_of_replay_names_every_rewrite(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main(["replay", "--help"])
     said = "".join(capsys.readouterr().out.split())  # a line may end inside a name
-    assert f"commas:{','.join(REWRITES)}--fault" in said
+    assert f"(comma-separated):{','.join(REWRITES)}--fault" in said
 
 
 def test_replay_plays_what_the_base_url_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -462,7 +462,7 @@ def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:
         main(["replay", "--list-faults"])
     out = capsys.readouterr().out
     assert out.startswith("@PLACE\n    byte=N, or event=N: before event N, or that event; ")
-    assert "stall[=SECONDS]@PLACE\n    silence, at any speed; without SECONDS for ever\n" in out
+    assert "stall[=SECONDS]@PLACE\n    silence, at any speed; without SECONDS, forever\n" in out
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:
             "explain",
             "follow event N, counted from 1 as by `rawsse check`: read, HTTP chunk (rebuilt, one for each read",
         ),
-        ("replay", "a PLACE is head, head=N, byte=N or event=N, from 0 on, or from the end if negative"),
+        ("replay", "PLACE is head, head=N, byte=N or event=N, from 0, or from the end if negative"),
     ],
 )
 def test_help_says_where_events_are_counted_from(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
