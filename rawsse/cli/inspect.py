@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rawsse.cli.options import DEFAULT_MODEL, REPEATED, SECONDS, ListTable, add_command, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
-from rawsse.errors import APIError, RawsseError
+from rawsse.errors import APIError, ConfigurationError, RawsseError
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -208,6 +208,8 @@ def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int |
             continue
         name = Path(recording.name).name.removesuffix(".jsonl").removesuffix(".sse")
         page = out / f"{name}.html" if is_folder else out
+        if page.is_file() and not page.read_bytes()[:9].lower() == b"<!doctype":
+            raise ConfigurationError(f"--html: {page} is not a page, and would be overwritten")
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, text)
         show(f"{page}")

@@ -187,18 +187,18 @@ def test_the_page_of_an_event_has_its_layers_from_the_read_to_the_message() -> N
     at = body.index(b"event: content_block_delta")
     page = Parsed(explain_html(Recording(reads=(Read(0.5, body[:at]), Read(0.75, body[at:]))), event=3))
     assert page.all("h2") == ['event 3: content_block_delta [0] text_delta "a <b> & ␊"']
-    layers = dict(zip(page.all("dt")[-5:], page.all("dd", "prose"), strict=True))
-    assert list(layers) == ["read", "chunk, rebuilt", "lines", "JSON", "message"]
+    layers = dict(zip(page.all("dt")[-6:], page.all("dd", "prose"), strict=True))
+    assert list(layers) == ["read", "chunk, rebuilt", "lines", "JSON", "message", "note"]
     event = wire(text_delta(0, "a <b> & ␊"))
     size = len(body) - at
-    words = f"2 at 0.750 s: {size} bytes, {len(event)} of them the event's, from byte {at} of the body on"
+    words = f"2 at 0.750 s, {size} bytes; the event's: {len(event)}, from byte {at} of the body"
     assert layers["read"] == words
     # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
     own, rest = (data.decode().replace("\n", "LF") for data in (event, body[at + len(event) :]))
     assert layers["chunk, rebuilt"] == f"{size:x}CR LF\n{own}\n{rest}\nCR LF"
     assert layers["lines"] == event.decode().replace("\n", "LF\n").removesuffix("\n")
     assert json.loads(layers["JSON"]) == text_delta(0, "a <b> & ␊")
-    assert layers["message"].split("\n")[1:] == ['[0] text  (not complete): {"text": "a <b> & ␊"}']
+    assert layers["message"].split("\n")[1:] == ['[0] text (not complete): {"text": "a <b> & ␊"}']
 
 
 def test_the_bytes_of_the_event_are_marked_in_a_chunk_with_those_of_others() -> None:
@@ -227,8 +227,8 @@ def test_the_page_of_an_event_has_the_style_and_the_policy_of_the_other() -> Non
 
 def test_the_page_of_an_event_says_what_is_wrong_with_it_and_is_bounded() -> None:
     page = Parsed(explain_html(Recording.from_sse(b"data: {\n\n"), event=1))
-    assert page.all("dt")[-2:] == ["problem", "message"]
-    assert page.all("dd", "prose")[-2].startswith("the data of event 'message' are not JSON")
+    assert page.all("dt")[-3:] == ["problem", "message", "note"]
+    assert page.all("dd", "prose")[-3].startswith("the data of event 'message' are not JSON")
     single = Recording(reads=tuple(Read(0.0, bytes([byte])) for byte in b": x\n" * 1000 + b"data: 1\n\n"))
     assert len(explain_html(single, event=1)) < 50_000
 
