@@ -127,7 +127,11 @@ class Relay(Observer):
     `static` is a folder that replaces the built-in page. The built-in page shows `notice` below its greeting, and offers
     `examples` as prompts. `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that
     of the browsers' routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock`
-    returns Unix seconds. Raises `ConfigurationError`.
+    returns Unix seconds.
+
+    `shutdown_seconds` is how long running answers may go on at a shutdown. Meanwhile no run begins (503), and `/readyz` says 503.
+
+    Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -153,6 +157,7 @@ class Relay(Observer):
         examples: Iterable[str] = (),
         limits: RunLimits | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        shutdown_seconds: float = 0.0,
         write_seconds: float = WRITE_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -161,6 +166,8 @@ class Relay(Observer):
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
+        if not shutdown_seconds >= 0:
+            raise ConfigurationError(f"shutdown_seconds must be 0 or more, not {shutdown_seconds}")
         for function in (on_end, *chain.from_iterable((observer.begun, observer.ended) for observer in observers)):
             if _is_async(function):
                 raise ConfigurationError(f"{function!r} must be a plain function: it is called and not awaited")
@@ -188,6 +195,7 @@ class Relay(Observer):
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
         self.home = Home(self._runs, self.quotas) if store is None else Node(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
+        self._shutdown_seconds = shutdown_seconds
         self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
@@ -213,6 +221,11 @@ class Relay(Observer):
             if self.quotas.must_end(run.start.user, now):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
+    async def drain(self) -> None:
+        """Begin no more runs, and wait until those that have begun have ended: for `shutdown_seconds` at most, or until
+        `aclose` is called. Call it while clients can still connect, and then `aclose`."""
+        await self.home.drain(self._shutdown_seconds)
+
     async def aclose(self) -> None:
         """End every run with a last frame that says so, and wait until all have ended."""
         text = "the relay is shutting down"
@@ -220,23 +233,28 @@ class Relay(Observer):
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end at the
-        first SIGTERM or SIGINT, and the ledger is closed after them."""
+        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end within
+        `shutdown_seconds` of the first SIGTERM or SIGINT, or at the second one, and the ledger is closed after them."""
         del app
-        stop = asyncio.Event()
+        stop, end = asyncio.Event(), asyncio.Event()
+
+        async def drain() -> None:
+            await stop.wait()
+            await self.drain()
+            end.set()
 
         async def close() -> None:
-            await stop.wait()
+            await end.wait()
             await self.aclose()
 
         await self.home.start()
-        closing = asyncio.create_task(close())
+        tasks = [asyncio.create_task(each) for each in (drain(), close())]
         try:
-            with signals_call(stop.set, passes_on=True):
+            with signals_call(lambda: (end if stop.is_set() else stop).set(), passes_on=True):
                 yield
         finally:
             stop.set()
-            await closing
+            await asyncio.gather(*tasks)
         if self.ledger is not None:
             await asyncio.to_thread(self.ledger.close)
 
@@ -248,7 +266,11 @@ class Relay(Observer):
         elif scope["type"] == "lifespan":
             for step in ("startup", "shutdown"):
                 await receive()
-                await (self.home.start() if step == "startup" else self.aclose())
+                if step == "startup":
+                    await self.home.start()
+                else:
+                    await self.drain()
+                    await self.aclose()
                 await send({"type": f"lifespan.{step}.complete"})
         else:
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
@@ -540,7 +562,8 @@ class _Call(Exchange):
 
     async def _health(self) -> None:
         is_well = self.path == "/healthz" or await self._relay.home.is_ready()
-        await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"not ready\n")
+        retry = [] if is_well else [("retry-after", "2")]
+        await self.send_whole(200 if is_well else 503, [TEXT, *retry], b"ok\n" if is_well else b"not ready\n")
 
 
 _Handlers = Mapping[str, Callable[[_Call], Awaitable[None]]]

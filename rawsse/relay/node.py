@@ -84,7 +84,6 @@ class Node(Home):
         self._has_work = asyncio.Event()
         self._remote: dict[tuple[str, str], set[RemoteRun]] = {}  # those that are read here
         self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
-        self._has_left = asyncio.Event()
         self._dead: list[str] = []  # nodes whose runs are to be taken over
         self._may_help = asyncio.Event()
 
@@ -112,6 +111,10 @@ class Node(Home):
         await self.start()
         return await super().is_ready() and self.has_lease
 
+    async def drain(self, seconds: float) -> None:
+        """See `Home.drain`."""
+        await self.runs.drain(seconds, self._beginning)
+
     async def aclose(self, failure: Failure) -> None:
         """See `Home.aclose`. It waits no longer than the lease."""
         await self.runs.aclose(failure, self._leave)
@@ -122,8 +125,8 @@ class Node(Home):
         for remote in self._all_remote():
             remote.cut()
         while (self._owned or self._beginning) and self._tasks:
-            self._has_left.clear()
-            await self._has_left.wait()
+            self.runs.has_left.clear()
+            await self.runs.has_left.wait()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -148,8 +151,8 @@ class Node(Home):
         self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
     ) -> tuple[Feed, dict[str, str]]:
         """See `Home.begin`. The run that has the id may be one of another node."""
-        self.runs.check_room()
         await self._ask(self._join)
+        self.runs.check_room()  # nothing waits from here on until the run is among those that `drain` waits for
         if not self.has_lease:  # the store would refuse it
             raise unavailable("the relay cannot reach its store")
         names |= {"id": names.get("id") or new_run_id(), "time": self.runs.clock()}
@@ -179,7 +182,7 @@ class Node(Home):
             raise
         finally:
             self._beginning.discard(stored.tag)
-            self._has_left.set()
+            self.runs.has_left.set()
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """See `Home.admit`."""
@@ -200,7 +203,7 @@ class Node(Home):
         """The run has ended, or is lost."""
         self._waiting.pop(run, None)
         self._owned.discard(run)
-        self._has_left.set()
+        self.runs.has_left.set()
 
     async def _write(self) -> None:
         while True:
