@@ -14,8 +14,8 @@ than their lease (SIGSTOP); Redis is killed and frozen; connections to it are cu
   what happened in between;
 - each run has one row in the ledgers, and no run is open in the store. A `kill -9` may lose the rows of a batch.
 
-In a rolling restart (SIGTERM to one node after the other, under load) no reader loses text, and each run that a node ended says
-`shutdown`.
+In a rolling restart (SIGTERM to one node after the other, under load) the nodes drain: every reader gets its whole answer, and
+no run says `shutdown`.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ LEASE = 0.3
 BLOCK = 0.5
 MARGIN = 2.0
 """Seconds that the machine may need on top of what is promised."""
+
+DRAIN = 15.0
+"""Seconds that running answers get at SIGTERM: each takes 2 at most, and more where the machine has no time."""
 
 BATCH = 0.05
 """Seconds for which the ledgers gather rows."""
@@ -137,7 +140,7 @@ class World:
                     "redis": f"redis://127.0.0.1:{redis}/0",
                     "batch": BATCH,
                 }
-                options |= {"lease": self.lease, "block": self.block, "heartbeat": HEARTBEAT}
+                options |= {"lease": self.lease, "block": self.block, "heartbeat": HEARTBEAT, "drain": DRAIN}
                 self.proxies.append(proxy)
                 self.nodes.append(node(self.folder, f"node-{number}", **options))
             await asyncio.gather(*(self._run(stack, each) for each in self.nodes))
@@ -413,7 +416,6 @@ async def rolling_restart(world: World, seed: int, margin: float = MARGIN) -> No
     """SIGTERM to one node after the other, each of which is started again, while runs are begun and read."""
     chance = world.chance = random.Random(seed)
     world.lag = 0.0
-    shut_down: set[str] = set()
     is_over = asyncio.Event()
 
     async def ask_all() -> None:
@@ -427,7 +429,7 @@ async def rolling_restart(world: World, seed: int, margin: float = MARGIN) -> No
     world.spawn(ask_all())
     for number, each in enumerate(world.nodes):
         await asyncio.sleep(1)
-        shut_down |= {run for node, run in world.upstream.open if node == number}
+        world.figures["runs of a node at its restart"] += sum(node == number for node, _ in world.upstream.open)
         status = await each.end(signal.SIGTERM)
         if status != 0:
             world.complain(f"node {number} left with {status} at SIGTERM")
@@ -437,11 +439,8 @@ async def rolling_restart(world: World, seed: int, margin: float = MARGIN) -> No
     is_over.set()
     await world.settle()
     for reading in world.readings:
-        says = reading.tail[0][1]
-        is_cut = reading.text != reading.plan.text(reading.plan.pieces)
-        if reading.was_told_alone or (is_cut and '"shutdown"' not in says):
+        if reading.was_told_alone or reading.text != reading.plan.text(reading.plan.pieces):
             world.complain(f"{reading.plan.id}: a reader was told {reading.tail} in a rolling restart")
-        world.figures["readers told of a shutdown"] += is_cut
     await world.check(margin)
 
 
