@@ -129,7 +129,7 @@ class Relay(Observer):
     of the browsers' routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock`
     returns Unix seconds.
 
-    `shutdown_seconds` is how long running answers may go on at a shutdown. Meanwhile no run begins (503), and `/readyz` says 503.
+    `shutdown_seconds` is how long running answers may go on at a shutdown. Meanwhile no run begins, and `/readyz` says 503.
 
     Raises `ConfigurationError`.
     """
@@ -247,10 +247,13 @@ class Relay(Observer):
             await end.wait()
             await self.aclose()
 
+        def on_signal() -> None:
+            (end if stop.is_set() else stop).set()
+
         await self.home.start()
         tasks = [asyncio.create_task(each) for each in (drain(), close())]
         try:
-            with signals_call(lambda: (end if stop.is_set() else stop).set(), passes_on=True):
+            with signals_call(on_signal, passes_on=True):
                 yield
         finally:
             stop.set()

@@ -19,6 +19,9 @@ from rawsse.relay.dialects import Failure, one_line
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """Run ids that clients may choose: safe in header fields and paths, and long enough to be hard to guess."""
 
+LEASE_LOST = "lease_lost"
+"""The `error` in the record of a run that its node has lost to another one, which tells its end, too. It is counted there."""
+
 log = logging.getLogger("rawsse.relay")
 
 

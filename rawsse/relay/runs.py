@@ -351,9 +351,10 @@ class Runs:
             except Exception:
                 log.exception("an observer of runs failed")
 
-    def ended(self, run: Run, record: RunRecord) -> None:
-        """A run has ended: its frames are kept for a while."""
-        self.tell(record)
+    def ended(self, run: Run, record: RunRecord | None) -> None:
+        """A run has ended: its frames are kept for a while. Without a record, the observers are told of its end later."""
+        if record is not None:
+            self.tell(record)
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.is_resumable else 0
         self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)

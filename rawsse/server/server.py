@@ -232,8 +232,8 @@ async def serve(
 
     Outside of the main thread, which alone can have signal handlers, it serves until it is cancelled. `ready` is called with
     the base URL when the server listens. `drain` is awaited at the first signal, while the server still accepts connections;
-    the second signal then ends it and shuts the server down, and the third one ends at once. `limits` are the further arguments of `Server`. Raises `ConfigurationError` if the
-    server cannot start.
+    then the second signal ends it and shuts the server down, and the third one ends at once. `limits` are the further arguments
+    of `Server`. Raises `ConfigurationError` if the server cannot start.
     """
     task, stop = asyncio.current_task(), asyncio.Event()
     is_urgent = False
