@@ -48,7 +48,7 @@ from rawsse.relay.dialects import (
     read_messages,
     snapshot,
 )
-from rawsse.relay.doctor import send_beats
+from rawsse.relay.doctor import HEARTBEAT_FIELD, send_beats
 from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
@@ -441,20 +441,22 @@ class _Call(Exchange):
 
     # Routes that read or stop one ------------------------------------------------------------------------------------
 
-    async def _find_run(self) -> Feed:
-        run = await self._relay.home.find(self._user_id, self.path.removeprefix("/runs/"), self._seen)
+    async def _find_run(self, user: str) -> Feed:
+        run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
 
     async def _stop_run(self) -> None:
-        await self._relay.home.stop(await self._find_run())
+        if (user := self._asked_user()) is None:
+            raise InvalidRequest("user", "must name the user of the run")
+        await self._relay.home.stop(await self._find_run(user))
         await self.send_whole(204)
 
     async def _read_run(self) -> None:
         count = self._relay.metrics.count_resume
         try:
-            run = await self._find_run()
+            run = await self._find_run(self._user_id)
             after, first = await self._place(run)
             count("nothing_left" if run.is_finished and after >= run.last and not first else "resumed")
             await follow(self, run, after, first=first)
@@ -501,7 +503,7 @@ class _Call(Exchange):
     # Routes about runs -----------------------------------------------------------------------------------------------
 
     def _asked_user(self) -> str | None:
-        """The user whose open runs are asked for; None: those of all. Raises `Answer`: 403."""
+        """The user whose runs are asked for, `?user=`; None: those of all, `?user=*`. Raises `Answer`: 403."""
         asked = self.query.get("user", [""])[0]
         if not asked:
             return self._user_id
@@ -521,7 +523,8 @@ class _Call(Exchange):
         await self.send_json(await self._relay.home.me(self._user))
 
     async def _doctor(self) -> None:
-        await send_beats(self, SSE_HEADERS)
+        heartbeat = (HEARTBEAT_FIELD, f"{self._relay._runs.heartbeat_seconds:g}")
+        await send_beats(self, (*SSE_HEADERS, heartbeat))
 
     async def _metrics(self) -> None:
         if self._user is None:  # where there are no users, the token for the metrics is needed all the same

@@ -60,7 +60,7 @@ class Home:
         return self.runs.by_alias(user, chat)
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
-        """The runs of a user, or of all, that have not ended, each with the number of its readers, as far as it is known."""
+        """The runs of a user, or of all, that have not ended, each with the number of its readers here, at this node."""
         return {run.start: run.readers for run in self.runs.open(user)}
 
     async def stop(self, run: Feed) -> None:

@@ -372,9 +372,10 @@ class Node(Home):
         return run
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
-        """See `Home.open_runs`. How many read a run on another node is not known: 0."""
+        """See `Home.open_runs`. Those who read a run at another node are not counted."""
         stored = await self._ask(self._store.open_runs, user)
-        return {start_of(run): 0 for run in stored} | await super().open_runs(user)
+        readers = {run.key: sum(each.readers for each in self._remote.get(run.key, ())) for run in stored}
+        return {start_of(run): readers[run.key] for run in stored} | await super().open_runs(user)
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
