@@ -35,6 +35,28 @@ FULL = 4 * 1024 * 1024
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be handled")
 
 
+UVICORN = """
+import socket, sys, uvicorn
+from rawsse import AsyncClient
+from rawsse.relay import Relay
+
+relay = Relay(AsyncClient(base_url=sys.argv[1]), shutdown_seconds=float(sys.argv[2]))
+
+async def app(scope, receive, send):
+    if scope["type"] != "lifespan":
+        return await relay(scope, receive, send)
+    await receive()
+    async with relay.lifespan():
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_config=None)).run(sockets=[listener])
+"""
+
+
 class Api:
     """The API. The prompt says how it answers: `idle` after the beginning (until `may_end`), `busy`, or in a `flood`."""
 
@@ -134,12 +156,13 @@ class House:
 
 
 @asynccontextmanager
-async def house(grace: float, drain: float) -> AsyncIterator[House]:
+async def house(grace: float, drain: float, program: str = "") -> AsyncIterator[House]:
     api = Api()
     async with Server(api, port=0, grace_seconds=0) as upstream:
-        arguments = ("serve", "--port", "0", "--base-url", upstream.base_url)
-        arguments += ("--grace", str(grace), "--drain", str(drain))
-        with Command(*arguments, env={"ANTHROPIC_API_KEY": KEY}) as command:
+        serve = ("serve", "--port", "0", "--base-url", upstream.base_url, "--grace", f"{grace}", "--drain", f"{drain}")
+        arguments = (upstream.base_url, f"{drain}") if program else serve
+        options: dict[str, Any] = {"program": ("-c", program)} if program else {}
+        with Command(*arguments, env={"ANTHROPIC_API_KEY": KEY}, **options) as command:
             opened = House(api, command)
             try:
                 yield opened
@@ -148,9 +171,11 @@ async def house(grace: float, drain: float) -> AsyncIterator[House]:
                     stream.writer.transport.abort()
 
 
-def play(story: Callable[[House], Coroutine[Any, Any, None]], *, grace: float, drain: float = 0) -> None:
+def play(
+    story: Callable[[House], Coroutine[Any, Any, None]], *, grace: float, drain: float = 0, program: str = ""
+) -> None:
     async def inner() -> None:
-        async with house(grace, drain) as opened:
+        async with house(grace, drain, program) as opened:
             await story(opened)
 
     asyncio.run(inner())
@@ -250,6 +275,30 @@ def test_a_second_signal_ends_the_drain_with_a_last_frame_and_the_third_one_ends
         assert await opened.exit_code() == 0
 
     play(story, grace=60, drain=600)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("signals", [1, 2])
+def test_in_an_application_under_uvicorn_the_answers_end_too_or_at_the_second_signal_with_a_last_frame(
+    signals: int,
+) -> None:
+    pytest.importorskip("uvicorn", reason="a server that is not ours: the interop extra")
+
+    async def story(opened: House) -> None:
+        streams = await opened.open(idle=5)
+        opened.signal()
+        with contextlib.suppress(OSError):  # uvicorn accepts no more connections
+            await drained(opened)
+        if signals == 2:
+            opened.signal()
+        else:
+            opened.api.may_end.set()
+        for stream in streams["idle"]:
+            rest = await stream.rest()
+            assert (b"event: message_stop" in rest, is_farewell(rest)) == (signals == 1, signals == 2)
+        assert await opened.exit_code() == -signal.SIGTERM  # uvicorn raises it again
+
+    play(story, grace=60, drain=600, program=UVICORN)
 
 
 def test_its_log_says_how_each_run_ended_and_no_secret() -> None:

@@ -390,7 +390,7 @@ def test_a_stream_without_any_event_is_found() -> None:
     ("heartbeat", "is_found"), [("15", False), ("29.5", False), ("30", True), ("60", True), ("?", True)]
 )
 def test_a_cut_is_a_fault_only_if_it_comes_before_the_heartbeat_of_a_stream(heartbeat: str, is_found: bool) -> None:
-    head = head_of(**{"x-heartbeat-seconds": heartbeat})
+    head = head_of(x_heartbeat_seconds=heartbeat)
     findings = found(traced(head=head, count=10, ended=1002.34 + 30), PLAN._replace(silence=35))
     assert list(findings) == ["idle"] * is_found
 
