@@ -12,7 +12,8 @@ than their lease (SIGSTOP); Redis is killed and frozen; connections to it are cu
 - the API was called once at most for each run;
 - every reader of a dead node's run was told within the lease, one block and a margin for the machine, counted from the end of
   what happened in between;
-- each run has one row in the ledgers, and no run is open in the store. A `kill -9` may lose the rows of a batch.
+- each run has one row in the ledgers, and no run is open in the store. A `kill -9` may lose the rows of a batch;
+- the log says the end of a run once. A node that has lost it to another adds that the other has ended it.
 
 In a rolling restart (SIGTERM to one node after the other, under load) the nodes drain: every reader gets its whole answer, and
 no run says `shutdown`.
@@ -71,6 +72,7 @@ BATCH = 0.05
 """Seconds for which the ledgers gather rows."""
 
 _LAG = re.compile(r" lag ([0-9.]+)")
+_ENDED = re.compile(r" run (\S+) \(\w+\) ended: (?!.*another node has ended it)")
 _COMPLAINTS = re.compile(
     r".*(?:Traceback|failed at its work|a run failed|a reader of a run failed|never retrieved|never awaited).*"
 )
@@ -117,6 +119,7 @@ class World:
         """Seconds that the nodes and this process had to wait for the CPU in this story."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost = 0
+        self._counted: Counter[str] = Counter()  # lines in the log
         self._told: set[str] = set()  # complaints that are not repeated
 
     def complain(self, what: str) -> None:
@@ -315,6 +318,8 @@ class World:
         await self._eventually(self._open_runs, margin)
         await self._eventually(lambda: asyncio.to_thread(self._rows_missing, list(wholes)), margin)
         self._look_at_nodes()
+        self.complaints += [f"{id} ended {count} times" for id, count in self._counted.items() if count > 1]
+        self._counted.clear()
         self.figures["rows lost by kills"] += self._lost
         self.figures["runs"] += len(wholes)
         self.figures["readers"] += len(self.readings)
@@ -383,6 +388,7 @@ class World:
                 self.complain(f"{each.log.name}: the node has ended by itself")
             output = each.new_output()
             self.lag += sum(map(float, _LAG.findall(output)))
+            self._counted.update(_ENDED.findall(output))
             self.complaints += [f"{each.log.name}: {line}" for line in _COMPLAINTS.findall(output)]
 
 
