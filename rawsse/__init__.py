@@ -17,12 +17,20 @@ Read in this order; a module imports only what stands before it (a test keeps it
 
 How it works, in an evening: six stops, and the question that each answers.
 
-    1. rawsse explain --event 4 fixtures/plain.sse.jsonl    How does one piece of text get from the read to the message?
+    1. rawsse explain --event 5 fixtures/unicode.sse.jsonl  How does text get to the message, if a read cuts a character?
     2. tests/examples/socket_stream.py      How is an answer streamed with a socket and nothing else, in a hundred lines?
     3. rawsse/sse.py                        Which bytes are an event, wherever the reads cut them?
     4. rawsse/http1/                        Where does an answer begin and end in a connection that is used again?
     5. rawsse/messages/message.py           Which event may follow which (`TRANSITIONS`), and what do they add up to?
     6. rawsse/client/answer.py              How does an answer end, if the peer, the network or a clock ends it?
+
+Where a change goes:
+
+    a retry      errors.py: `HEALING_STATUSES`, `may_heal`; client/retry.py: `decide` has how often and when
+    a clock      client/retry.py: `Timeouts` says where its other parts are
+    a dialect    relay/dialects.py: a subclass of `Dialect`; relay/ui.py: its row in `DIALECTS`
+    a route      relay/app.py: a method of `_Call`, and its row in `_ROUTES`
+    a fault      replay/faults.py: a function, and its row in `_ROWS`
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.
@@ -98,3 +106,4 @@ __all__ += ["TotalTimeoutError"]
 __all__ += ["APIResponseValidationError", "EventDataError", "EventOrderError", "HTTPProtocolError"]
 __all__ += ["OutputFormatError", "ProtocolError"]
 __all__ += ["BodyTooLargeError", "EventTooLargeError", "LimitExceededError", "MessageTooLargeError", "TurnLimitError"]
+__all__ += ["HeadTooLargeError"]

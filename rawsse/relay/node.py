@@ -33,7 +33,7 @@ from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart, log, record_of
 from rawsse.relay.runs import OpenSource, Runs, new_run_id
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
-from rawsse.relay.stored_runs import DIALECTS, OwnedRun, RemoteRun, start_of
+from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
 
 T = TypeVar("T")
@@ -313,7 +313,7 @@ class Node(Home):
             failure = STOPPED if orphan.run.is_stopped else orphan.failure
             record = orphan.record or _record_of(orphan.run, failure, self.runs.clock())
             try:
-                is_mine, is_known = await self._end_orphan(orphan, failure, record.total_tokens)
+                is_mine, is_known = await self._end_orphan(orphan, failure, record.quota_tokens)
             except StoreUnavailableError:
                 return  # they stay orphans
             if is_mine or now >= orphan.until:
@@ -338,7 +338,7 @@ class Node(Home):
             entries = await self._store.entries(run)
             before, kept = entries[-1].number if entries else 0, max([each.number for each in entries], default=0)
             last, lost = max(last, kept), last - kept
-        kind = DIALECTS.get(run.dialect)
+        kind = RESUMABLE.get(run.dialect)
         frames = kind().fail(failure) if kind is not None else []
         wire = "".join([_FILLER] * lost + frames).encode()
         keep_seconds = self.runs.limits.keep_seconds
@@ -364,7 +364,7 @@ class Node(Home):
         return run or await self._open(await self._ask(self._store.find_alias, user, chat))
 
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
-        if stored is None or stored.dialect not in DIALECTS:
+        if stored is None or stored.dialect not in RESUMABLE:
             return None
         known = self._remote.get(stored.key, ())
         run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self.runs, self)
