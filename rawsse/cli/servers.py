@@ -68,9 +68,9 @@ def add_serve(commands: Any) -> None:
     option("--allow-origin", **REPEATED, metavar="ORIGIN", help="a page's origin, as https://example.org (repeatable)")
     option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model that may be chosen (repeatable)")
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
-    drain = "how long running answers may go on after SIGTERM, while no new ones begin (default 0; a second SIGTERM ends it)"
-    option("--drain", **SECONDS, default=0.0, help=drain)
-    grace = "how long the last frames of all streams may then take to reach their clients (default 10)"
+    shutdown = "how long running answers may go on after SIGTERM, until a second one; none begins (default 0)"
+    option("--drain", **SECONDS, default=0.0, help=shutdown)
+    grace = "how long the last frames may then take to reach the clients of all streams (default 10)"
     option("--grace", **SECONDS, default=10.0, help=grace)
     option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for its reader (default 10)")
     drain = f"an answer without a reader: cancel it (default), or let it go on for {DRAIN_SECONDS:.0f} s"

@@ -132,8 +132,10 @@ class Relay(Observer):
 
     `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
     routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock` returns Unix
-    seconds. `shutdown_seconds` is how long running answers may go on at a shutdown: meanwhile no run begins, and `/readyz` says
-    503. Raises `ConfigurationError`.
+    seconds. Raises `ConfigurationError`.
+
+    `shutdown_seconds` is how long running answers may go on at a shutdown: meanwhile no run begins, and `/readyz` says 503. A
+    host's own limit must be longer, as uvicorn's `timeout_graceful_shutdown`.
     """
 
     def __init__(

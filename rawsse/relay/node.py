@@ -282,9 +282,8 @@ class Node(Home):
                     # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
                     while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
                         for run, last in taken:
-                            mine = self._orphans.get(run.tag)  # taken from this node itself, after its lease
-                            orphan = _Orphan(run, last if mine is None else max(last, mine.last))
-                            self._orphans[run.tag] = orphan._replace(record=mine and mine.record)
+                            known = self._orphans.get(run.tag, _Orphan(run, last))  # one that this node had itself
+                            self._orphans[run.tag] = _Orphan(run, max(last, known.last), record=known.record)
                         await self._end_orphans()
             except StoreUnavailableError as exc:
                 self._complain(exc)
