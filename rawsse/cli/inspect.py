@@ -208,7 +208,7 @@ def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int |
             continue
         name = Path(recording.name).name.removesuffix(".jsonl").removesuffix(".sse")
         page = out / f"{name}.html" if is_folder else out
-        if page.is_file() and page.read_bytes()[:9].lower() != b"<!doctype":
+        if page.is_file() and page.suffix not in (".html", ".htm"):
             raise ConfigurationError(f"--html: {page} is not a page, and would be overwritten")
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, text)

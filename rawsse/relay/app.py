@@ -4,7 +4,7 @@ This file has the routes. `runs.py` has the life of a run, `follow.py` sends it,
 `guard.py` and `users.py` decide who may use the relay.
 
     async with AsyncClient() as client:
-        await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
+        await serve(Relay(client, model="claude-sonnet-5"), "127.0.0.1", 8000)
 
 or mounted in an application: `app = FastAPI(lifespan=relay.lifespan)`, `app.mount("/claude", relay)`. At shutdown every open
 stream gets its last frame. uvicorn and hypercorn notify an application of the shutdown only when no stream is open any more, or
@@ -142,7 +142,7 @@ class Relay(Observer):
         self,
         client: AsyncClient,
         *,
-        model: str = "claude-sonnet-4-5",
+        model: str = "claude-sonnet-5",
         models: Sequence[str] = (),
         max_tokens: int | None = None,
         system: str | None = None,

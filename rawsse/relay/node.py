@@ -1,7 +1,7 @@
 """One node of several, which share a store: it owns runs, reads those of others, and ends those of nodes that died.
 
     node = Node(runs, quotas, RedisStore("redis://127.0.0.1"))
-    run, fields = await node.begin(dialect, open_source, user, user="ada", model="claude-sonnet-4-5")
+    run, fields = await node.begin(dialect, open_source, user, user="ada", model="claude-sonnet-5")
     feed = await node.find("ada", "a-run-of-another-node")
     await node.aclose(failure)
 

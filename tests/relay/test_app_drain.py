@@ -22,7 +22,7 @@ BEGINNING = 1000.0
 """Of virtual time."""
 
 HELLO = ['{"text":"Hel"}', '{"text":"lo"}', "[DONE]"]
-MESSAGES = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+MESSAGES = {"model": "claude-sonnet-5", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def say(api: Api) -> None:

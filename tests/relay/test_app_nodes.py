@@ -335,7 +335,7 @@ def test_api_clients_are_answered_as_without_a_store() -> None:
     async def story() -> None:
         async with relays(WHOLE) as (a, b):
             asked = {
-                "model": "claude-sonnet-4-5",
+                "model": "claude-sonnet-5",
                 "max_tokens": 10,
                 "stream": True,
                 "messages": [{"role": "user", "content": "Hi"}],

@@ -11,9 +11,9 @@ from rawsse.relay import metrics
 from rawsse.relay.metrics import MAX_MODELS_COUNTED, MAX_TYPES_COUNTED, Metrics
 from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart
 
-MODEL, DATED = "claude-sonnet-4-5", "claude-sonnet-4-5-20250929"
-CHAT = 'gen_ai_operation_name="chat",gen_ai_provider_name="anthropic",gen_ai_request_model="claude-sonnet-4-5"'
-ANSWERED = f'{CHAT},gen_ai_response_model="claude-sonnet-4-5-20250929"'
+MODEL, DATED = "claude-sonnet-5", "claude-sonnet-5-20250929"
+CHAT = 'gen_ai_operation_name="chat",gen_ai_provider_name="anthropic",gen_ai_request_model="claude-sonnet-5"'
+ANSWERED = f'{CHAT},gen_ai_response_model="claude-sonnet-5-20250929"'
 
 RUN: dict[str, Any] = {
     "time": 1_764_500_000.0,
