@@ -4,7 +4,7 @@ This file has the routes. `runs.py` has the life of a run, `follow.py` sends it,
 `guard.py` and `users.py` decide who may use the relay.
 
     async with AsyncClient() as client:
-        await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
+        await serve(Relay(client, model="claude-sonnet-5"), "127.0.0.1", 8000)
 
 or mounted in an application: `app = FastAPI(lifespan=relay.lifespan)`, `app.mount("/claude", relay)`. At shutdown every open
 stream gets its last frame. uvicorn and hypercorn notify an application of the shutdown only when no stream is open any more, or
@@ -45,7 +45,7 @@ from rawsse.relay.dialects import (
     read_messages,
     snapshot,
 )
-from rawsse.relay.doctor import send_beats
+from rawsse.relay.doctor import HEARTBEAT_FIELD, send_beats
 from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
@@ -133,13 +133,16 @@ class Relay(Observer):
     `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
     routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock` returns Unix
     seconds. Raises `ConfigurationError`.
+
+    `shutdown_seconds` is how long running answers may go on at a shutdown: meanwhile no run begins, and `/readyz` says 503. A
+    host's own limit must be longer, as uvicorn's `timeout_graceful_shutdown`.
     """
 
     def __init__(
         self,
         client: AsyncClient,
         *,
-        model: str = "claude-sonnet-4-5",
+        model: str = "claude-sonnet-5",
         models: Sequence[str] = (),
         max_tokens: int | None = None,
         system: str | None = None,
@@ -158,6 +161,7 @@ class Relay(Observer):
         examples: Iterable[str] = (),
         limits: RunLimits | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        shutdown_seconds: float = 0.0,
         write_seconds: float = WRITE_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -166,6 +170,8 @@ class Relay(Observer):
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
+        if not shutdown_seconds >= 0:
+            raise ConfigurationError(f"shutdown_seconds must be 0 or more, not {shutdown_seconds}")
         for function in (on_end, *chain.from_iterable((observer.begun, observer.ended) for observer in observers)):
             if _is_async(function):
                 raise ConfigurationError(f"{function!r} must be a plain function: it is called and not awaited")
@@ -193,6 +199,7 @@ class Relay(Observer):
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
         self.home = Home(self._runs, self.quotas) if store is None else Node(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
+        self._shutdown_seconds = shutdown_seconds
         self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
@@ -218,6 +225,11 @@ class Relay(Observer):
             if self.quotas.must_end(run.start.user, now):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
+    async def drain(self) -> None:
+        """Begin no more runs, and wait until those that have begun have ended: for `shutdown_seconds` at most, or until
+        `aclose` is called. Call it while clients can still connect, and then `aclose`."""
+        await self.home.drain(self._shutdown_seconds)
+
     async def aclose(self) -> None:
         """End every run with a last frame that says so, and wait until all have ended."""
         text = "the relay is shutting down"
@@ -225,23 +237,31 @@ class Relay(Observer):
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end at the
-        first SIGTERM or SIGINT, and the ledger is closed after them."""
+        """The lifespan of an application that mounts the relay, as `FastAPI(lifespan=relay.lifespan)`: the streams end within
+        `shutdown_seconds` of the first SIGTERM or SIGINT, or at the second one, and the ledger is closed after them."""
         del app
-        stop = asyncio.Event()
+        stop, end = asyncio.Event(), asyncio.Event()
+
+        async def drain() -> None:
+            await stop.wait()
+            await self.drain()
+            end.set()
 
         async def close() -> None:
-            await stop.wait()
+            await end.wait()
             await self.aclose()
 
+        def on_signal() -> None:
+            (end if stop.is_set() else stop).set()
+
         await self.home.start()
-        closing = asyncio.create_task(close())
+        tasks = [asyncio.create_task(each) for each in (drain(), close())]
         try:
-            with signals_call(stop.set, passes_on=True):
+            with signals_call(on_signal, passes_on=True):
                 yield
         finally:
             stop.set()
-            await closing
+            await asyncio.gather(*tasks)
         if self.ledger is not None:
             await asyncio.to_thread(self.ledger.close)
 
@@ -253,7 +273,11 @@ class Relay(Observer):
         elif scope["type"] == "lifespan":
             for step in ("startup", "shutdown"):
                 await receive()
-                await (self.home.start() if step == "startup" else self.aclose())
+                if step == "startup":
+                    await self.home.start()
+                else:
+                    await self.drain()
+                    await self.aclose()
                 await send({"type": f"lifespan.{step}.complete"})
         else:
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
@@ -404,20 +428,22 @@ class _Call(Exchange):
 
     # Routes that read or stop one ------------------------------------------------------------------------------------
 
-    async def _find_run(self) -> Feed:
-        run = await self._relay.home.find(self._user_id, self.path.removeprefix("/runs/"), self._seen)
+    async def _find_run(self, user: str) -> Feed:
+        run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
 
     async def _stop_run(self) -> None:
-        await self._relay.home.stop(await self._find_run())
+        if (user := self._asked_user()) is None:
+            raise InvalidRequest("user", "must name the user of the run")
+        await self._relay.home.stop(await self._find_run(user))
         await self.send_whole(204)
 
     async def _read_run(self) -> None:
         count = self._relay.metrics.count_resume
         try:
-            run = await self._find_run()
+            run = await self._find_run(self._user_id)
             after, first = await self._place(run)
             count("nothing_left" if run.is_finished and after >= run.last and not first else "resumed")
             await follow(self, run, after, first=first)
@@ -464,7 +490,7 @@ class _Call(Exchange):
     # Routes about runs -----------------------------------------------------------------------------------------------
 
     def _asked_user(self) -> str | None:
-        """The user whose open runs are asked for; None: those of all. Raises `Answer`: 403."""
+        """The user whose runs are asked for, `?user=`; None: those of all, `?user=*`. Raises `Answer`: 403."""
         asked = self.query.get("user", [""])[0]
         if not asked:
             return self._user_id
@@ -484,7 +510,8 @@ class _Call(Exchange):
         await self.send_json(await self._relay.home.me(self._user))
 
     async def _doctor(self) -> None:
-        await send_beats(self, SSE_HEADERS)
+        heartbeat = (HEARTBEAT_FIELD, f"{self._relay._runs.heartbeat_seconds:g}")
+        await send_beats(self, (*SSE_HEADERS, heartbeat))
 
     async def _metrics(self) -> None:
         if self._user is None:  # where there are no users, the token for the metrics is needed all the same
@@ -530,7 +557,8 @@ class _Call(Exchange):
 
     async def _health(self) -> None:
         is_well = self.path == "/healthz" or await self._relay.home.is_ready()
-        await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"not ready\n")
+        retry = [] if is_well else [("retry-after", "2")]
+        await self.send_whole(200 if is_well else 503, [TEXT, *retry], b"ok\n" if is_well else b"not ready\n")
 
 
 _Handlers = Mapping[str, Callable[[_Call], Awaitable[None]]]

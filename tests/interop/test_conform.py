@@ -51,7 +51,7 @@ def port() -> int:
 def try_gateway(base_url: str, port: int | None, key: str = "any") -> list[Row]:
     async def story() -> list[Row]:
         async with AsyncClient(base_url=base_url, api_key=key, trust_env=False) as client:
-            return await try_server(client, model="claude-sonnet-4-5", upstream_port=port)
+            return await try_server(client, model="claude-sonnet-5", upstream_port=port)
 
     return asyncio.run(story())
 
@@ -75,8 +75,8 @@ def test_our_demo_is_right_without_an_upstream() -> None:
 
 LITELLM_CONFIGURATION = """
 model_list:
-  - model_name: claude-sonnet-4-5
-    litellm_params: {{model: anthropic/claude-sonnet-4-5, api_base: "http://127.0.0.1:{port}", api_key: any}}
+  - model_name: claude-sonnet-5
+    litellm_params: {{model: anthropic/claude-sonnet-5, api_base: "http://127.0.0.1:{port}", api_key: any}}
 litellm_settings: {{num_retries: 0, telemetry: false}}
 general_settings: {{master_key: sk-master-of-litellm}}
 router_settings: {{disable_cooldowns: true, num_retries: 0}}
@@ -168,7 +168,7 @@ PYDANTIC_AI = """
 import asyncio, os
 from pydantic_ai import Agent
 async def main():
-    async with Agent("anthropic:claude-sonnet-4-5").run_stream("Hello") as answer:
+    async with Agent("anthropic:claude-sonnet-5").run_stream("Hello") as answer:
         async for text in answer.stream_text(delta=True):
             print(text, end="", flush=True)
 asyncio.run(main())

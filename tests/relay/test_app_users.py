@@ -646,6 +646,27 @@ def test_an_operator_lists_and_ends_the_open_runs_of_a_user() -> None:
     run(story())
 
 
+def test_an_operator_ends_one_run_of_a_user_and_does_not_read_it() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine = await begun(stage, "ada")
+            path = f"/runs/{mine.headers['x-run-id']}"
+
+            async def ask(method: str, asker: str, query: str) -> int:
+                return (await stage.ask(method, path, headers=as_user(asker), query=query).done()).status
+
+            assert await ask("DELETE", "bob", "user=ada") == 403
+            assert await ask("DELETE", "eve", "") == 404
+            assert await ask("DELETE", "eve", "user=bob") == 404
+            assert await ask("DELETE", "eve", "user=*") == 400
+            assert await ask("GET", "eve", "user=ada") == 404
+            assert not mine.is_ended
+            assert await ask("DELETE", "eve", "user=ada") == 204
+            assert '"cancelled"' in (await mine.done()).body.decode()
+
+    run(story())
+
+
 def test_a_user_whose_name_is_the_operator_s_word_for_all_is_like_any_other() -> None:
     async def star(scope: Scope) -> User | None:
         return User("*") if dict(scope["headers"]).get(b"x-user") == b"*" else await by_name(scope)

@@ -37,7 +37,7 @@ def record_of(user: str, time: float = NOON, *, tokens: int = 0) -> RunRecord:
         "run",
         user,
         "text",
-        "claude-sonnet-4-5",
+        "claude-sonnet-5",
         ending="complete",
         stop_reason="end_turn",
         error=None,
