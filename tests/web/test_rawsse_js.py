@@ -510,6 +510,14 @@ def test_a_refusal_tells_status_type_field_and_words(node: Node, kind: str) -> N
     assert error["advice"] == "Change the question, or begin a new conversation."
 
 
+@pytest.mark.parametrize("said", ["the relay needs a login", "the relay needs a valid token: Authorization: Bearer …"])
+def test_who_is_not_known_is_told_what_the_server_needs_and_not_that_a_token_was_refused(node: Node, said: str) -> None:
+    body = json.dumps({"type": "error", "error": {"type": "authentication_error", "message": said}})
+    error = node("run", responses=[play(body, status=401)])["error"]
+    assert error["message"] == f"A valid login, key or token is needed. The server said: {said}"
+    assert error["advice"] == "Log in, or check the token."
+
+
 @pytest.mark.parametrize(
     ("seconds", "advice"),
     [
