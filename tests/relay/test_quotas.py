@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
+from support.sampling import one_in
 
 from rawsse.client.retry import RateLimit, RateLimits
 from rawsse.relay.dialects import Answer
@@ -607,7 +607,7 @@ class Model:
         return (content + 60_000_000) // 60_000_000
 
 
-SEEDS = 600 if os.environ.get("RAWSSE_EVERY_CUT") else 200
+SEEDS = 600 // one_in(10)
 
 SCHEDULES = [
     (UserLimits(), UserLimits(requests_per_minute=5, open_runs=2, tokens_per_day=900)),

@@ -16,6 +16,7 @@ import fcntl
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -61,7 +62,7 @@ def _interpreter() -> socket.socket:
 
 class Forked:
     """A command that runs. Streams are `subprocess.PIPE`, `DEVNULL`, a file, or a descriptor; `has_terminal`: its standard
-    input is the terminal that it belongs to."""
+    input is the terminal that it belongs to; `open_files`: its soft and hard limit of open files (None: as here)."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class Forked:
         env: Mapping[str, str],
         cwd: str | Path,
         has_terminal: bool = False,
+        open_files: tuple[int, int] | None = None,
         **streams: int | IO[Any],
     ) -> None:
         self.stdout: IO[bytes] | None = None
@@ -80,7 +82,8 @@ class Forked:
             stack.enter_context(its)
             given = [self._open(stack, name, streams[name]) for name in ("stdin", "stdout", "stderr")]
             socket.send_fds(_interpreter(), [b"x"], [its.fileno(), *given])
-        request = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "has_terminal": has_terminal}
+        request = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
+        request |= {"has_terminal": has_terminal, "open_files": open_files}
         self._channel.sendall(json.dumps(request).encode() + b"\n")
         self._told = self._channel.makefile("rb")
         self.pid = int(self._told.readline())
@@ -170,6 +173,8 @@ def run(channel: int, streams: Sequence[int]) -> NoReturn:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    if request["open_files"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, request["open_files"])
     if request["has_terminal"]:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
