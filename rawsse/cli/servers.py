@@ -108,7 +108,7 @@ def add_replay(commands: Any) -> None:
     option("--split", metavar="HOW", help="cut into HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
     option("--segments", metavar="HOW", help="cut into TCP writes: as --split")
     option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between two segments (5 will do)")
-    option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS,jitter=SHARE,seed=N")
+    option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS")
     option("--rewrite", metavar="NAMES", help="write as gateways do: crlf, cr, comments, bom, done …, with commas")
     fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
     more = "head, head=N, byte=N or event=N, from the end if N is negative (repeatable; see --list-faults)"
@@ -313,6 +313,8 @@ def _record(arguments: argparse.Namespace) -> bool:
 def _replay(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import Player
 
+    if arguments.pace and not arguments.speed:
+        raise ConfigurationError("--speed 0 waits for nothing, so --pace would change nothing: leave one of them out")
     names = ("speed", "split", "segments", "pace", "rewrite", "match")
     options = {name: getattr(arguments, name) for name in names} | {"segment_seconds": arguments.segment_pause / 1000}
     player = Player(arguments.paths, faults=arguments.fault, **options)

@@ -80,10 +80,10 @@ class EventPush:
         self._give(events + self._answer.take_events(), self._now())
         if not self._is_over:
             self._link = call._link
-            self._link.push_to(self._received, self._lost)
             if self._is_paused:
                 self._link.pause()
-            else:
+            self._link.push_to(self._received, self._lost)  # at once, what has arrived: it may be the end
+            if not (self._is_paused or self._is_over):
                 self._wait(self._now())
 
     def pause(self) -> None:

@@ -1,4 +1,4 @@
-"""Answer requests as a Messages API made of recordings would: one request in, one `Answer` out, without any I/O.
+"""Answer requests as a Messages API made of recordings would: one request in, one recording out, without any network.
 
     api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")], match="request")
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
@@ -10,15 +10,15 @@ With `stream` the recording itself is the answer; without it, the message that i
 without `stream` becomes a stream for a client that asks for one. An error has `x-should-retry: false`, unless it was recorded
 with another value: a client's retries would shift the turns.
 
-`…/count_tokens` is answered by a recording of the same request; else by the usage of a recorded answer to it; else by the
-length of the request. `…/models` is answered by a recording of that request, or else lists the models that answered. Message
-threads are refused, and the official SDK then sends the whole history each time.
+`…/count_tokens` and `…/models` are answered by a recording of the same request if there is one. Otherwise tokens are counted
+by the usage of a recorded answer to the same question, or by the length of the request, and the models are those of the
+recorded messages. Message threads are refused, and the official SDK then sends the whole history each time.
 
 `match` chooses among several recordings. A request that no recording answers is a miss: 404, with an error that names the
 nearest recording and where it differs.
 
-    turns       they take turns, for ever, whatever the request
-    sequence    each once, in their order, whatever the request; then a miss
+    turns       in turn, over and over, whatever the request
+    sequence    each once, in order, whatever the request; then a miss
     request     the one that was recorded for an equal request; else a miss
     name        the one that the base URL names at its end (`http://HOST/plain`): a file's name without its suffix; else a miss
     a function  of the body: the one for whose request it returns the same; else a miss
@@ -26,7 +26,7 @@ nearest recording and where it differs.
 Where several recordings fit, they are played in their order, and the last of them from then on: a recorded refusal, for
 example, and then the answer. Streams go to requests that ask for a stream, the others to the others.
 
-Two requests are equal if their canonical forms are. Made equal:
+Two requests are equal if their canonical forms are. Treated as equal:
 
     content, system     a string is one `text` block
     turns               consecutive turns of the same role are one, as the API merges them
@@ -45,13 +45,15 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os.path
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
+from functools import cached_property
 from itertools import zip_longest
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
 from rawsse.errors import ConfigurationError, quote, stream_error
@@ -64,7 +66,7 @@ BYTES_PER_TOKEN = 4
 """For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
 
 MAX_KEPT_MISSES = 100
-"""How many of the last misses a `RecordedAPI` remembers: the first one tells most, and a test ends there."""
+"""How many of the last misses a `RecordedAPI` remembers: the first one says the most, and a test ends there."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -82,9 +84,9 @@ HOP_BY_HOP = frozenset(
 """Header fields that concern one connection (RFC 9110, 7.6.1)."""
 
 _NOT_PLAYED = HOP_BY_HOP | {"content-encoding", "content-length", "date", "set-cookie"}
+_COUNT = "messages/count_tokens"
 # The fields that count as input. The limit of the answer does not.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking", "messages")
-_COUNT = "messages/count_tokens"
 _NOT_FOUND = "there is nothing here: the paths are …/v1/messages, …/v1/messages/count_tokens and …/v1/models"
 # Some clients add the path to a base URL that ends in /v1, as the AI SDK does; others bring the /v1 themselves.
 _NO_VERSION = f"{_NOT_FOUND}. This client needs a base URL that ends in /v1"
@@ -104,7 +106,7 @@ IGNORED_FIELDS = (
 """Fields of a request's body that do not change what is asked."""
 
 MAX_SHOWN_DIFFERENCES = 5
-"""How many differences the message of a `Miss` has. With more, it is another request altogether."""
+"""How many differences the message of a `Miss` has. With more than that, it is simply another request."""
 
 MAX_SHOWN_CHARS = 80
 """How much of each of two values a `Difference` shows: a line of a terminal."""
@@ -127,10 +129,11 @@ _BEFORE = 20  # how many characters are shown before the first that differs
 _NOTHING = object()
 _NO_RECORDING = "there is no recording of an answer to this kind of request"
 
+log = logging.getLogger("rawsse.replay")
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One place. `recorded` and `asked` are JSON, cut around the first character that differs; None if nothing stands there."""
+
+class Difference(NamedTuple):
+    """One place. `recorded` and `asked` are JSON, cut around the first character that differs; None if there is nothing."""
 
     path: str
     recorded: str | None
@@ -142,8 +145,7 @@ class Difference:
         return f"{self.path or 'the whole'}: {recorded}, {asked}"
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(NamedTuple):
     """A request that no recording answers. `str` of each of the `differences` says where the nearest one differs."""
 
     request: RecordedRequest
@@ -161,58 +163,34 @@ class Miss:
         return f"{self.reason}. It differs at {shown}{f'; and {rest} more' if rest > 0 else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response to be sent. `reads` are the pieces of the body and their times; the body ends `duration` seconds after the
-    request, or with the last read if that is later. If `is_cut`, the connection breaks there."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    reads: tuple[Read, ...] = ()
-    is_cut: bool = False
-    duration: float = 0.0
-
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-        return b"".join(read.data for read in self.reads)
-
-
 class RecordedAPI:
-    """Chooses among recordings (`match`) and answers. `on_miss` is called with each request that none answers.
+    """Chooses among recordings (`match`) and answers. A request that none answers is logged: a client may not show the error.
 
     Raises `ConfigurationError`.
     """
 
     def __init__(
-        self,
-        recordings: Sequence[Recording],
-        *,
-        match: Match = "turns",
-        on_miss: Callable[[Miss], object] = lambda _: None,
-        max_kept_misses: int = MAX_KEPT_MISSES,
+        self, recordings: Sequence[Recording], *, match: Match = "turns", max_kept_misses: int = MAX_KEPT_MISSES
     ) -> None:
         self.recordings = tuple(recordings)
         self.misses: list[Miss] = []
         """The last requests that no recording answered."""
-        counts, self._listings, self._answers = list[Recording](), list[Recording](), list[Recording]()
+        self._answers: list[Recording] = []
+        self._others: dict[Hashable, Recording] = {}
         for recording in recordings:
-            # A recording without a request, or of an unknown path, answers a request for a message.
-            resource = _resource(recording.request.path) if recording.request else ""
-            kind = counts if resource == _COUNT else self._listings if _is_models(resource) else self._answers
-            kind.append(recording)
+            if (request := recording.request) is not None and _is_other(_resource(request.path)):
+                self._others[_other_key(request)] = recording
+            else:  # also a recording without a request, or of an unknown path
+                self._answers.append(recording)
         self.find = finder(self._answers, match)
         """Chooses the recording that answers a request. May be replaced by another function."""
-        self._find_count = finder(counts, "request")
         self.unplayed = self._answers.copy()
         """The recordings of answers to `…/v1/messages` that have not been played yet, as often as they were given."""
         self.repeats: list[Recording] = []
         """The recordings of answers to `…/v1/messages` that have been played more often than they were given."""
-        self._charged: dict[str, int] | None = None
-        self._on_miss = on_miss
         self._max_kept_misses = max_kept_misses
 
-    def answer(self, request: RecordedRequest) -> Answer:
+    def answer(self, request: RecordedRequest) -> Recording:
         """The answer to one request. Paths may have any prefix, as base URLs do."""
         if request.method == "OPTIONS":
             return _preflight(request.headers)
@@ -220,16 +198,14 @@ class RecordedAPI:
         try:
             if resource == "messages":
                 return self._messages(request)
-            if resource == _COUNT:
-                return _what_is_wrong(request, {"model": str, "messages": list}) or self._count(request)
+            if _is_other(resource):
+                return self._other(request, resource)
         except RecursionError:
             return error_answer(400, "invalid_request_error", "the request's body is nested too deeply")
-        if _is_models(resource):
-            return self._models(request)
         is_unversioned = resource.endswith(("/messages", "/messages/count_tokens", "/models"))
         return error_answer(404, "not_found_error", _NO_VERSION if is_unversioned else _NOT_FOUND)
 
-    def _messages(self, request: RecordedRequest) -> Answer:
+    def _messages(self, request: RecordedRequest) -> Recording:
         wrong = _what_is_wrong(request, {"model": str, "messages": list, "max_tokens": int})
         if wrong is not None:
             return wrong
@@ -239,54 +215,50 @@ class RecordedAPI:
             return error_answer(400, "invalid_request_error", "message threads are not supported here", details)
         found = self.find(request)
         if isinstance(found, Miss):
-            self._on_miss(found)
+            log.warning("%s", found.message)
             self.misses.append(found)
             del self.misses[: -self._max_kept_misses]
-            return _missed(found)
-        self._note(found)
+            # Many clients retry after a 5xx, and not after this.
+            return error_answer(404, "not_found_error", found.message, {"error_code": "no_recording_matches"})
+        if found in self.unplayed:
+            self.unplayed.remove(found)
+        elif found not in self.repeats:
+            self.repeats.append(found)
         return _streamed(found) if request.body.get("stream") is True else _folded(found)
 
-    def _note(self, played: Recording) -> None:
-        """Update `unplayed` and `repeats`. Two equal recordings are two."""
-        for index, recording in enumerate(self.unplayed):
-            if recording is played:
-                del self.unplayed[index]
-                return
-        if all(recording is not played for recording in self.repeats):
-            self.repeats.append(played)
-
-    def _count(self, request: RecordedRequest) -> Answer:
-        found = self._find_count(request)
-        if isinstance(found, Recording):
-            return _recorded(found)
-        if self._charged is None:  # computed for the first client that counts: few do
-            self._charged = {}
-            for recording in self._answers:
-                body, message = recording.request and recording.request.body, recording.message()
-                if isinstance(body, dict) and message is not None and isinstance(message.get("usage"), dict):
-                    self._charged[_count_key(body)] = Usage(message["usage"]).total_input_tokens
-        tokens = self._charged.get(_count_key(request.body))
-        return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
-
-    def _models(self, request: RecordedRequest) -> Answer:
+    def _other(self, request: RecordedRequest, resource: str) -> Recording:
+        if (recorded := self._others.get(_other_key(request))) is not None:
+            return _recorded(recorded)
+        if resource == _COUNT:
+            if (wrong := _what_is_wrong(request, {"model": str, "messages": list})) is not None:
+                return wrong
+            tokens = self._charged.get(_count_key(request.body))
+            return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
         if request.method != "GET":
             return _wrong_method(request, "GET")
-        for listing in self._listings:
-            if listing.request and _asked_models(listing.request.path) == _asked_models(request.path):
-                return _recorded(listing)
-        answered = [message.raw.get("model") for one in self._answers if (message := one.fold()[0].message) is not None]
-        models = list(dict.fromkeys(model for model in answered if isinstance(model, str)))  # in order of appearance
-        model = _resource(request.path).removeprefix("models").strip("/")
+        messages = [recording.message() or {} for recording in self._answers]
+        named = [message["model"] for message in messages if isinstance(message.get("model"), str)]
+        models = {model: _model_info(model) for model in named}  # each once, in order of appearance
+        model = resource.removeprefix("models").strip("/")
         if not model:
-            first, last = (models[0], models[-1]) if models else (None, None)
-            listed = [_model_info(model) for model in models]
-            return _json_answer(200, {"data": listed, "first_id": first, "last_id": last, "has_more": False})
+            first, last = next(iter(models), None), next(reversed(models), None)
+            listed = {"data": list(models.values()), "first_id": first, "last_id": last, "has_more": False}
+            return _json_answer(200, listed)
         if model not in models:
             return error_answer(404, "not_found_error", f"no recording has the model {quote(model)}")
-        return _json_answer(200, _model_info(model))
+        return _json_answer(200, models[model])
+
+    @cached_property
+    def _charged(self) -> dict[str, int]:
+        """Question -> the input tokens of the recorded answer. Made for the first client that counts: few do."""
+        return {
+            _count_key(request.body): Usage(message["usage"]).total_input_tokens
+            for request, message in ((answer.request, answer.message()) for answer in self._answers)
+            if request and isinstance(request.body, dict) and message and isinstance(message.get("usage"), dict)
+        }
 
 
-def answer_of(recording: Recording, *, is_stream: bool = True) -> Answer:
+def answer_of(recording: Recording, *, is_stream: bool = True) -> Recording:
     """The answer of a recording to a minimal request."""
     body = {"model": "any", "max_tokens": 1, "messages": [], "stream": is_stream}
     return RecordedAPI([recording]).answer(RecordedRequest("POST", "/v1/messages", {}, body))
@@ -297,35 +269,28 @@ def _resource(path: str) -> str:
     return path.partition("?")[0].rstrip("/").rpartition("/v1/")[2]
 
 
-def _is_models(resource: str) -> bool:
-    return resource == "models" or resource.startswith("models/")
+def _is_other(resource: str) -> bool:
+    """A request for a count of tokens or for models, not for a message."""
+    return resource in (_COUNT, "models") or resource.startswith("models/")
 
 
-def _asked_models(path: str) -> tuple[str, list[tuple[str, str]]]:
-    """The list of models or the model that is asked for, and the parameters of the query in any order."""
-    return _resource(path), sorted(parse_qsl(path.partition("?")[2]))
+def _other_key(request: RecordedRequest) -> Hashable:
+    """Equal for equal requests. The parameters of the query may be in any order."""
+    query = sorted(parse_qsl(request.path.partition("?")[2]))
+    return request.method, _resource(request.path), tuple(query), asked_key(request.body)
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
 
 
 def error_answer(
-    status: int, kind: str, message: str, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
-) -> Answer:
+    status: int, kind: str, message: str | None, details: Mapping[str, Any] | None = None, *, may_retry: bool = False
+) -> Recording:
     """An error in the API's form."""
     return _json_answer(status, error_body(kind, message, details), {} if may_retry else {"x-should-retry": "false"})
 
 
-def _missed(miss: Miss) -> Answer:
-    """A 404: many clients retry after a 5xx, and not after this."""
-    details: dict[str, Any] = {"error_code": "no_recording_matches"}
-    if miss.nearest is not None:
-        shown = [asdict(difference) for difference in miss.differences[:MAX_SHOWN_DIFFERENCES]]
-        details |= {"nearest": miss.nearest.name, "differences": shown}
-    return error_answer(404, "not_found_error", miss.message, details)
-
-
-def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> Answer | None:
+def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> Recording | None:
     if request.method != "POST":
         return _wrong_method(request, "POST")
     if not isinstance(request.body, dict):
@@ -339,32 +304,34 @@ def _what_is_wrong(request: RecordedRequest, required: Mapping[str, type]) -> An
     return None
 
 
-def _wrong_method(request: RecordedRequest, allowed: str) -> Answer:
+def _wrong_method(request: RecordedRequest, allowed: str) -> Recording:
     return error_answer(405, "invalid_request_error", f"{request.method} is not allowed here; {allowed} is")
 
 
 # --- Recordings as answers -------------------------------------------------------------------------------------------
 
 
-def _streamed(recording: Recording) -> Answer:
+def _streamed(recording: Recording) -> Recording:
     """The recording as it is; a message that was recorded without `stream` as the stream that the API would have sent."""
     message = None if recording.is_stream else recording.message()
     if message is None:
         return _recorded(recording)
     stream = recording_of(message)
-    reads = tuple(Read(recording.duration, read.data) for read in stream.reads)
-    return Answer(200, _played_headers(recording) | {"content-type": stream.content_type}, reads)
+    headers = _played_headers(recording) | {"content-type": stream.content_type}
+    return replace(
+        recording, headers=headers, reads=tuple(Read(recording.duration, read.data) for read in stream.reads)
+    )
 
 
-def _recorded(recording: Recording) -> Answer:
+def _recorded(recording: Recording) -> Recording:
     """The recording as it is. A client that left did not see the end: `client_closed` is played as a cut."""
     headers = _played_headers(recording)
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
-    return Answer(recording.status, headers, recording.reads, recording.end != "clean", recording.duration)
+    return replace(recording, headers=headers)
 
 
-def _folded(recording: Recording) -> Answer:
+def _folded(recording: Recording) -> Recording:
     """The answer of the API without `stream`: the message that the events add up to, or their error."""
     headers = _played_headers(recording)
     if recording.status != 200 or not recording.is_stream:
@@ -376,7 +343,7 @@ def _folded(recording: Recording) -> Answer:
         status = stream_error(builder.error.raw, headers).status_code
         return _json_answer(status, builder.error.raw, headers | {"x-should-retry": "false"}, recording.duration)
     if builder.message is None or not builder.is_complete:
-        return Answer(200, headers, is_cut=True)
+        return Recording(headers=headers, end="cut")
     return _json_answer(200, builder.message.raw, headers, recording.duration)
 
 
@@ -403,17 +370,17 @@ def _model_info(model: str) -> dict[str, Any]:
     return {"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"}
 
 
-def _preflight(headers: Mapping[str, str]) -> Answer:
+def _preflight(headers: Mapping[str, str]) -> Recording:
     """The answer to a browser's CORS preflight (https://fetch.spec.whatwg.org/#cors-preflight-fetch)."""
     wanted = headers.get("access-control-request-headers", "*")
     allowed = {"access-control-allow-methods": "GET, POST", "access-control-allow-headers": wanted}
-    return Answer(204, allowed | {"access-control-max-age": "600"})
+    return Recording(status=204, headers=allowed | {"access-control-max-age": "600"})
 
 
-def _json_answer(status: int, value: Any, headers: Mapping[str, str] | None = None, t: float = 0.0) -> Answer:
+def _json_answer(status: int, value: Any, headers: Mapping[str, str] | None = None, t: float = 0.0) -> Recording:
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     framing = {"content-type": "application/json", "content-length": str(len(body))}
-    return Answer(status, {**(headers or {}), **framing}, (Read(t, body),))
+    return Recording(None, status, {**(headers or {}), **framing}, (Read(t, body),))
 
 
 # --- Which recording answers a request -------------------------------------------------------------------------------
@@ -594,14 +561,14 @@ def _plain(value: Any) -> Any:
 def nearest(candidates: Sequence[Any], asked: Any) -> tuple[int, tuple[Difference, ...]]:
     """The index of the candidate with the fewest differences, and those; of several, the one whose values are most alike."""
     found = [tuple(differences(candidate, asked)) for candidate in candidates]
-    best = min(range(len(found)), key=lambda index: (len(found[index]), -_likeness(found[index])))
+
+    def distance(index: int) -> tuple[int, float]:
+        shown = found[index][:MAX_SHOWN_DIFFERENCES]
+        texts = ("".join(each.recorded or "" for each in shown), "".join(each.asked or "" for each in shown))
+        return len(found[index]), -difflib.SequenceMatcher(None, *texts, autojunk=False).ratio()
+
+    best = min(range(len(found)), key=distance)
     return best, found[best]
-
-
-def _likeness(different: Sequence[Difference]) -> float:
-    shown = different[:MAX_SHOWN_DIFFERENCES]
-    one, other = "".join(each.recorded or "" for each in shown), "".join(each.asked or "" for each in shown)
-    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 def differences(recorded: Any, asked: Any, path: str = "") -> Iterator[Difference]:

@@ -1,7 +1,7 @@
 """Compose answers that were not recorded: a message, written by hand, becomes the stream of the Messages API.
 
     recording_of(answer(text("Let me see."), tool_use("get_weather", {"place": "Bergen"})))
-    recording_of(message, fragments=1, pings=(), pace="ttft=0.5,tps=40")        # any message, as JSON or as `Message`
+    recording_of(message, fragments=1, pings=())                                # any message, as JSON or as `Message`
     recording_of(message, fragments=["Hel", "lo"], ending=cut(after=4, at_byte=10))
     recording_of(message, ending=error("overloaded_error"))                     # instead of the first event
     error_recording(429, headers={"retry-after": "3"})
@@ -9,13 +9,13 @@
     answer(thinking("Hm."), text("Yes.", citations=[citation("Yes, it is.")]), usage={"output_tokens": 7})
     answer(server_tool_use("web_search", {"query": "x"}), server_tool_result("web_search_tool_result", []))
 
-Every part of an answer is a content block as plain JSON, and any other dict that is a block may be used, too. Fields that a
-test does not set are filled in: ids, usage, stop reason. Ids are made from the content and from `seed`: the same answer has the
-same ids in every run. A client that must tell apart two answers with the same content needs two seeds.
+Every part of an answer is a content block as plain JSON, and any other block may be given as a dict. Fields that a
+test does not set are filled in: ids, usage, stop reason. Ids are made from the content: the same answer has the same ids in
+every run. A client that must tell apart two answers with the same content needs an `id` in one of them.
 
 The events add up to the message again. A `Message` that was streamed keeps the JSON text of its tools' inputs, and a last block
 that was cut stays open. A message without a stop reason did not end: its stream breaks off after its content. Each event is one
-read. `pace` sets their times; by default all come at once.
+read, and all come at once: `pace_by` gives them other times.
 
     ReplayServer(
         turns(
@@ -35,15 +35,14 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, error_type, quote
 from rawsse.messages import Block, Message
 from rawsse.messages.content import BlockBuilder
 from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.replay.variants import Pace, pace_by
 from rawsse.sse import encode
 
 MODEL = "claude-sonnet-5"
@@ -55,38 +54,13 @@ must add up to the block's text), or a function."""
 
 Raw = dict[str, Any]
 
-_CHARACTERS_PER_TOKEN = 4  # for the usage of an answer that names none: a rule of thumb
-_INPUT_TOKENS = 25
 _ID_CHARACTERS = 22
 _OPAQUE_BYTES = 64
 _HALF = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"\W{0,8}\w{1,16}|\W{1,8}")
 _SSE: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 _ID_PREFIXES: Mapping[str, str] = {"tool_use": "toolu", "server_tool_use": "srvtoolu", "mcp_tool_use": "mcptoolu"}
-_DOCUMENT: Mapping[str, Any] = {"document_index": 0, "document_title": None, "file_id": None}
-_PLACE: Mapping[str, Any] = {"start_block_index": 0, "end_block_index": 1}
-_PAGE: Mapping[str, Any] = {"source": "https://example.com/", "title": None, "search_result_index": 0}
-_LOCATIONS: Mapping[str, Mapping[str, Any]] = {
-    "char_location": {**_DOCUMENT, "start_char_index": 0},
-    "page_location": {**_DOCUMENT, "start_page_number": 1, "end_page_number": 2},
-    "content_block_location": {**_DOCUMENT, **_PLACE},
-    "web_search_result_location": {"url": "https://example.com/", "title": None, "encrypted_index": "RXhhbXBsZQ=="},
-    "search_result_location": {**_PAGE, **_PLACE},
-}
-_MESSAGES: Mapping[str, str] = {
-    "invalid_request_error": "messages: Field required",
-    "authentication_error": "invalid x-api-key",
-    "billing_error": "Your credit balance is too low to access the API",
-    "permission_error": "Your API key does not have permission to use the specified resource",
-    "not_found_error": "model: not found",
-    "conflict_error": "Conflict",
-    "request_too_large": "Request exceeds the maximum size",
-    "rate_limit_error": "This request would exceed the rate limit for your organization",
-    "api_error": "Internal server error",
-    "timeout_error": "Request timed out",
-    "overloaded_error": "Overloaded",
-}
-"""The message of an error without one, by its type."""
+_MESSAGES: Mapping[str, str] = {"api_error": "Internal server error", "overloaded_error": "Overloaded"}
 
 _LATE = ("context_management", "input_transformations")
 """Fields of the message that come at its end, beside `delta`."""
@@ -99,18 +73,19 @@ _ONLY_AT_THE_END = ("output_tokens_details", "iterations", "fallback_credit")
 # --- Blocks ----------------------------------------------------------------------------------------------------------
 
 
-def text(text: str, *, citations: Iterable[Mapping[str, Any]] | None = None, **fields: Any) -> Raw:
-    """Text. `citations` are made by `citation`; the API sends them one by one, before the text."""
-    cited = {} if citations is None else {"citations": [dict(each) for each in citations]}
-    return {**cited, "type": "text", "text": text, **fields}
+def text(text: str, **fields: Any) -> Raw:
+    """Text. Its `citations` are made by `citation`; the API sends them one by one, before the text."""
+    return {"type": "text", "text": text, **fields}
 
 
 def citation(cited_text: str, *, type: str = "char_location", **fields: Any) -> Raw:
-    """The source of a piece of text. Required fields of a location of this type that `fields` lacks are filled in."""
-    if type not in _LOCATIONS:
-        raise ConfigurationError(f"a citation's type is one of {', '.join(_LOCATIONS)}, not {quote(type)}")
-    end = {"end_char_index": fields.get("start_char_index", 0) + len(cited_text)} if type == "char_location" else {}
-    return {"type": type, "cited_text": cited_text, **_LOCATIONS[type], **end, **fields}
+    """The source of a piece of text: by default a document, whose fields are filled in. Other types need all their `fields`."""
+    place: Raw = {}
+    if type == "char_location":
+        start = fields.get("start_char_index", 0)
+        place = {"document_index": 0, "document_title": None, "file_id": None, "start_char_index": start}
+        place["end_char_index"] = start + len(cited_text)
+    return {"type": type, "cited_text": cited_text, **place, **fields}
 
 
 def thinking(thinking: str, *, signature: str | None = None, **fields: Any) -> Raw:
@@ -151,10 +126,10 @@ def server_tool_result(type: str, content: Any, **fields: Any) -> Raw:
     return {"type": type, "content": content, **fields}
 
 
-def web_search_result(title: str, url: str, *, page_age: str | None = None, **fields: Any) -> Raw:
+def web_search_result(title: str, url: str, **fields: Any) -> Raw:
     """One page that a search found, for the content of a `web_search_tool_result`."""
     found = {"type": "web_search_result", "title": title, "url": url, "encrypted_content": _opaque(url)}
-    return {**found, "page_age": page_age, **fields}
+    return {**found, "page_age": None, **fields}
 
 
 def _call(type: str, name: str, tool_input: object, cut: bool, fields: Mapping[str, Any]) -> Raw:
@@ -173,29 +148,23 @@ def _call(type: str, name: str, tool_input: object, cut: bool, fields: Mapping[s
 # --- The message -----------------------------------------------------------------------------------------------------
 
 
-def answer(
-    *parts: Mapping[str, Any] | str,
-    stop_reason: str | None = None,
-    usage: Mapping[str, Any] | None = None,
-    model: str = MODEL,
-    seed: int = 0,
-    **fields: Any,
-) -> Message:
+def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = None, **fields: Any) -> Message:
     """The parts as a message, as the API returns it without `stream`. A string stands for `text`.
 
-    `stop_reason` is `tool_use` if a tool of the client is called, else `end_turn`; `usage` is added to made-up counts;
-    `fields` are further fields of the message (`id`, `stop_sequence`, `stop_details`, `container` …).
+    `usage` is added to made-up counts. `fields` are the other fields of the message: `stop_reason` (`tool_use` if a tool of the
+    client is called, else `end_turn`), `stop_sequence`, `stop_details`, `model`, `id`, `container` …
     """
     given = [_block(part) for part in parts]
-    identity = to_json([seed, model, given])
+    model = fields.pop("model", MODEL)
+    identity = to_json([model, given])
     blocks = [_built(block) for block in _with_ids(given, identity)]
     content = [block.raw for block in blocks]
     calls = any(block.get("type") == "tool_use" for block in content)
     counts = {
-        "input_tokens": _INPUT_TOKENS,
+        "input_tokens": 25,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
-        "output_tokens": max(1, len(identity) // _CHARACTERS_PER_TOKEN),
+        "output_tokens": max(1, len(identity) // 4),  # a rule of thumb: four characters to a token
         "service_tier": "standard",
     }
     raw = {
@@ -204,7 +173,7 @@ def answer(
         "type": "message",
         "role": "assistant",
         "content": content,
-        "stop_reason": stop_reason or ("tool_use" if calls else "end_turn"),
+        "stop_reason": "tool_use" if calls else "end_turn",
         "stop_sequence": None,
         **fields,
         "usage": {**counts, **(usage or {})},
@@ -246,18 +215,17 @@ def _with_ids(blocks: list[Raw], identity: str) -> list[Raw]:
     """The blocks, each call with an id, and each result with that of its call."""
     named: list[Raw] = []
     last_call: str | None = None
-    for place, block in enumerate(blocks):
-        kind = str(block.get("type"))
-        made: Raw = {}
-        if kind in _ID_PREFIXES:
-            made = {"id": _made_id(_ID_PREFIXES[kind], f"{place} {identity}")}
-        elif kind.endswith("_tool_result") and "tool_use_id" not in block:
+    for place, given in enumerate(blocks):
+        kind, block = str(given.get("type")), given
+        if kind in _ID_PREFIXES:  # an id that was given counts
+            block = {"type": kind, "id": _made_id(_ID_PREFIXES[kind], f"{place} {identity}"), **given}
+        elif kind.endswith("_tool_result") and "tool_use_id" not in given:
             if last_call is None:
                 raise ConfigurationError(f"a {kind} stands before any call that it could be the result of")
-            made = {"tool_use_id": last_call}
-        named.append({"type": kind, **made, **block} if made else block)  # an id that was given counts
+            block = {"type": kind, "tool_use_id": last_call, **given}
         if kind in ("server_tool_use", "mcp_tool_use"):
-            last_call = named[-1]["id"]
+            last_call = block["id"]
+        named.append(block)
     return named
 
 
@@ -281,8 +249,7 @@ def _opaque(of: str) -> str:
 # --- Errors, and streams that break off ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Break:
+class Break(NamedTuple):
     """The early end of a stream: after `after` events (pings count; below 0: from the end) comes the event `error`, or, without
     one, `at_byte` bytes of the next event and the end of the connection."""
 
@@ -292,22 +259,20 @@ class Break:
 
 
 def cut(after: int, at_byte: int = 0) -> Break:
-    """The connection breaks after so many events, and so many bytes of the next one."""
+    """The connection breaks after `after` events and `at_byte` bytes of the next one."""
     return Break(after, at_byte)
 
 
 def error(type: str, message: str | None = None, *, after: int = 0, details: Mapping[str, Any] | None = None) -> Break:
-    """An `error` event comes after so many events: instead of the first one by default. It ends the stream."""
+    """An `error` event after `after` events, by default in place of the first one. It ends the stream."""
     return Break(after, error=error_body(type, message, details))
 
 
 def error_body(type: str, message: str | None = None, details: Mapping[str, Any] | None = None) -> Raw:
-    """An error in the API's form."""
-    text = _MESSAGES.get(type, "Error") if message is None else message
-    return {
-        "type": "error",
-        "error": {"type": type, "message": text, **({"details": dict(details)} if details else {})},
-    }
+    """An error in the API's form. Without a message it has the API's, or its type in words."""
+    said = _MESSAGES.get(type, type.replace("_", " ").capitalize()) if message is None else message
+    error = {"type": type, "message": said, **({"details": dict(details)} if details else {})}
+    return {"type": "error", "error": error}
 
 
 def error_recording(
@@ -317,8 +282,6 @@ def error_recording(
     *,
     headers: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
-    request: RecordedRequest | None = None,
-    name: str = "built",
 ) -> Recording:
     """An HTTP error in the API's form. The type defaults to that of the status."""
     if not 400 <= status <= 599:
@@ -327,7 +290,7 @@ def error_recording(
     request_id = _made_id("req", f"{status} {kind} {message}")
     body = _compact({**error_body(kind, message, details), "request_id": request_id}).encode()
     sent = {"content-type": "application/json", "request-id": request_id, **(headers or {})}
-    return Recording(request=request, status=status, headers=sent, reads=(Read(0.0, body),), name=name)
+    return Recording(status=status, headers=sent, reads=(Read(0.0, body),), name="built")
 
 
 # --- The stream of a message -----------------------------------------------------------------------------------------
@@ -338,16 +301,13 @@ def recording_of(
     *,
     fragments: Fragments = "words",
     pings: Collection[int] | None = None,
-    pace: Pace = "none",
     ending: Break | None = None,
-    request: RecordedRequest | None = None,
     headers: Mapping[str, str] | None = None,
-    name: str = "built",
 ) -> Recording:
     """The stream of a message: a `Message`, or the JSON that the API returns without `stream`.
 
-    `pings` come after so many other events: by default after the first `content_block_start`. `headers` are added to those of
-    the answer. Raises `ConfigurationError` for a message that cannot be streamed.
+    `pings` says after how many other events each ping comes: by default after the first `content_block_start`. `headers` are
+    added to those of the answer. Raises `ConfigurationError` for a message that cannot be streamed.
     """
     whole = _message(message)
     events = list(_events(whole, fragments))
@@ -360,14 +320,12 @@ def recording_of(
     if ending is not None:
         frames = _broken(frames, ending)
     is_cut = ending.error is None if ending else whole.raw.get("stop_reason") is None
-    recording = Recording(
-        request=request,
+    return Recording(
         headers={**_SSE, "request-id": _made_id("req", to_json(events)), **(headers or {})},
         reads=tuple(Read(0.0, frame) for frame in frames),
         end="cut" if is_cut else "clean",
-        name=name,
+        name="built",
     )
-    return pace_by(pace)(recording)
 
 
 def _message(given: object) -> Message:
@@ -423,8 +381,7 @@ def _at_the_start(empty: Raw) -> Raw:
 
 def _at_the_end(raw: Raw) -> Raw:
     delta = {"stop_reason": raw["stop_reason"], "stop_sequence": raw.get("stop_sequence")}
-    delta |= {name: raw[name] for name in ("stop_details",) if name in raw}
-    delta |= {name: raw[name] for name in ("container",) if raw.get(name) is not None}
+    delta |= {name: raw[name] for name in ("stop_details", "container") if raw.get(name) is not None}
     late = (*_TOTALS, *_ONLY_AT_THE_END)
     usage = {n: v for n, v in object_at(raw, "usage").items() if v is not None and n in late}
     beside = {name: raw[name] for name in _LATE if raw.get(name) is not None}
@@ -479,14 +436,11 @@ def _fragments(text: str | None, how: Fragments, index: int) -> list[str]:
 # --- The turns of a conversation -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, init=False)
 class ToolResults:
     """The results of the tools that the last answer called, in the order of the calls: texts, or lists of content blocks."""
 
-    contents: tuple[Any, ...]
-
     def __init__(self, *contents: Any) -> None:
-        object.__setattr__(self, "contents", contents)
+        self.contents = contents
 
 
 Turn: TypeAlias = Recording | Message | Mapping[str, Any] | ToolResults | str | Sequence[Mapping[str, Any]]
@@ -509,7 +463,8 @@ def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
     for turn in conversation:
         if isinstance(turn, Recording | Message | Mapping):
             body = {**request, "messages": list(messages)}
-            answer = turn if isinstance(turn, Recording) else recording_of(turn, name=f"answer {len(recordings) + 1}")
+            name = f"answer {len(recordings) + 1}"
+            answer = turn if isinstance(turn, Recording) else replace(recording_of(turn), name=name)
             recordings.append(replace(answer, request=RecordedRequest("POST", "/v1/messages", {}, body)))
             continue
         if not recordings:
@@ -517,18 +472,15 @@ def turns(request: Mapping[str, Any], *conversation: Turn) -> list[Recording]:
         message = recordings[-1].message()
         if message is None:
             raise ConfigurationError(f"{recordings[-1].name} has no whole message: nothing can come after it")
-        content = message.get("content")
+        content = message["content"]
         said = _results(content, turn) if isinstance(turn, ToolResults) else turn
         messages += [{"role": "assistant", "content": content}, {"role": "user", "content": said}]
     return recordings
 
 
-def _results(content: Any, results: ToolResults) -> list[Any]:
-    blocks = content if isinstance(content, list) else []
-    calls = [block["id"] for block in blocks if block.get("type") == "tool_use"]
+def _results(content: list[Raw], results: ToolResults) -> list[Any]:
+    calls = [block["id"] for block in content if block.get("type") == "tool_use"]
     if len(calls) != len(results.contents):
         raise ConfigurationError(f"the answer calls {len(calls)} tools, and there are {len(results.contents)} results")
-    return [
-        {"type": "tool_result", "tool_use_id": call, "content": given}
-        for call, given in zip(calls, results.contents, strict=True)
-    ]
+    pairs = zip(calls, results.contents, strict=True)
+    return [{"type": "tool_result", "tool_use_id": call, "content": given} for call, given in pairs]

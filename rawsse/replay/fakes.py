@@ -23,20 +23,21 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypedDict, Unpack
 
 from rawsse.client.network.connect import Network
-from rawsse.client.network.link import Aborted, Expired, Link, Signal
+from rawsse.client.network.link import Aborted, Expired, Link, PushSource, Signal
 from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
 from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import Recording
-from rawsse.replay.variants import Split, split_by
-from rawsse.replay.wire import Schedule, recut, script
+from rawsse.replay.variants import Split, recut, split_by
+from rawsse.replay.wire import Schedule, script
 
 
-class FakeStream:
+class FakeStream(PushSource):
     """A connected link made of byte chunks: each read returns the next one, whole. `written` holds the bytes sent.
 
     Among the chunks, a number is so many seconds of silence, and None waits for a request: the next chunk comes when bytes have
@@ -49,17 +50,18 @@ class FakeStream:
 
     def __init__(self, chunks: Iterable[bytes | float | None] = (), *, end: bytes | BaseException | None = b"") -> None:
         self._chunks = deque(chunks)
-        self._end = end
-        self._network: Network | None = None
+        self._last = end
         self._changed: Signal | None = None
-        self._silent_until: float | None = None  # in the network's time
-        self._due: float | None = None  # when the last silence was over, or a request came
+        self._watcher: Callable[[], None] | None = None
+        self._begun: float | None = None  # when the last silence was over, or a request came, in the network's time
+        self._until = math.inf  # the end of the silence
         self._answered = 0  # bytes that had been written when the last chunk was given
-        self._receive: Callable[[bytes], None] | None = None
-        self._closed: Callable[[Exception | None], None] | None = None
-        self._is_paused = False
         self.written = bytearray()
-        self.is_aborted = False
+
+    @property
+    def is_aborted(self) -> bool:
+        """This side has dropped the connection."""
+        return self._is_aborted
 
     def enter(self, network: Network) -> None:
         """Take the time and the signals from `network`."""
@@ -67,112 +69,70 @@ class FakeStream:
 
     async def read(self, deadline: float) -> bytes:
         """The next chunk."""
-        assert self._network is not None  # noqa: S101 - `FakeLink.connect` calls `enter`
-        while (data := self.read_ready()) is None:
-            if self._changed is None:
-                self._changed = self._network.signal()
-            until = math.inf if self._silent_until is None else self._silent_until
-            if await self._changed.wait(min(deadline, until)):
-                self._changed = None
-            elif self._network.now() >= deadline:
+        while True:
+            changed = self._changed = self._network.signal()
+            if (data := self.read_ready()) is not None:
+                return data
+            if not await changed.wait(min(deadline, self._until)) and self._network.now() >= deadline:
                 raise Expired
-        return data
 
     def read_ready(self) -> bytes | None:
         """The next chunk if it is there already, else None."""
-        if self.is_aborted:
+        if self._is_aborted:
             raise Aborted
-        while self._chunks and not isinstance(self._chunks[0], bytes) and self._has_passed(self._chunks[0]):
+        self._until = math.inf
+        while self._chunks:
+            chunk = self._chunks[0]
+            if not isinstance(chunk, bytes) and not self._is_over(chunk):
+                return None
             self._chunks.popleft()
-        if not self._chunks:
-            if isinstance(self._end, BaseException):
-                raise self._end
-            return self._end
-        chunk = self._chunks[0]
-        if not isinstance(chunk, bytes):
-            return None
-        self._chunks.popleft()
-        self._answered = len(self.written)
-        return chunk
+            if isinstance(chunk, bytes):
+                self._answered = len(self.written)
+                return chunk
+        if isinstance(self._last, BaseException):
+            raise self._last
+        return self._last
 
-    def push_to(self, receive: Callable[[bytes], None], closed: Callable[[Exception | None], None]) -> None:
-        """Call `receive` with each chunk from now on, as `AsyncioLink.push_to`: each in a step of the event loop."""
-        self._receive, self._closed = receive, closed
-        self._push_soon()
-
-    def pull(self) -> None:
-        """Stop pushing. A pause ends."""
-        self._receive = self._closed = None
-        self._is_paused = False
-
-    def pause(self) -> None:
-        """Push no chunk until `resume`."""
-        self._is_paused = True
-
-    def resume(self) -> None:
-        """Continue pushing."""
-        self._is_paused = False
-        self._push_soon()
-
-    def _push_soon(self) -> None:
-        if self._receive is not None and self._network is not None:
-            self._network.call_at(self._network.now(), self._push)
-
-    def _push(self) -> None:
-        if self._receive is None or self._is_paused:
-            return
-        error: Exception | None = None
-        try:
-            data = self.read_ready()
-            if data is None and self._silent_until is not None and self._network is not None:
-                self._network.call_at(self._silent_until, self._push)
-            if data is not None:
-                self._receive(data)
-        except Aborted:
-            data = b""
-        except Exception as exc:
-            data, error = b"", exc
-            self.is_aborted = True
-        if data:
-            self._push_soon()
-        elif data is not None and self._closed is not None:
-            closed = self._closed
-            self.pull()
-            closed(error)
-
-    def _has_passed(self, pause: float | None) -> bool:
-        """Whether the silence is over, or a request has come."""
-        assert self._network is not None  # noqa: S101 - as above
+    def _is_over(self, wait: float | None) -> bool:
+        """The silence is over, or a request has come."""
         now = self._network.now()
-        if pause is None:
-            has_passed = len(self.written) > self._answered
-            self._answered = len(self.written)
-            self._due = now
-            return has_passed
-        if self._silent_until is None:
-            self._silent_until = (now if self._due is None else self._due) + pause
-        if now < self._silent_until:
+        if wait is None:
+            has_come = len(self.written) > self._answered
+            self._answered, self._begun = len(self.written), now
+            return has_come
+        self._until = wait + (now if self._begun is None else self._begun)
+        if now < self._until:
+            self._begun = self._until - wait
+            if self._watcher is not None:
+                self._network.call_at(self._until, self._watcher)
             return False
-        self._due, self._silent_until = self._silent_until, None
+        self._begun, self._until = self._until, math.inf
         return True
+
+    def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
+        """Call `callback` in the event loop as soon as there may be more for `read_ready`, as `AsyncioLink.watch`."""
+        self._watcher = callback
+        if soon:
+            self._network.call_at(self._network.now(), callback)
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Take `data`."""
         del deadline
-        if self.is_aborted:
+        if self._is_aborted:
             raise Aborted
         self.written += data
         self._change()
 
     def abort(self) -> None:
         """Drop the connection."""
-        self.is_aborted = True
+        self._is_aborted = True
         self._change()
 
     def _change(self) -> None:
         if self._changed is not None:
             self._changed.set()
-        self._push_soon()
+        if self._watcher is not None:
+            self.watch(self._watcher, soon=True)
 
 
 Connect = Callable[[Route, TLSContext], Awaitable[FakeStream]]
@@ -216,7 +176,7 @@ class FakeLink:
             raise
 
     def abort(self) -> None:
-        """Drop the connection, also during `connect`."""
+        """Drop the connection, even during `connect`."""
         self._is_aborted = True
         if self._stream is not None:
             self._stream.abort()
@@ -235,31 +195,33 @@ def _discard(task: asyncio.Future[FakeStream]) -> None:
         task.result().abort()
 
 
-def stream_of(
-    recording: Recording,
-    *,
-    faults: Faults = (),
-    split: Split | None = None,
-    segments: Split | None = None,
-    speed: float = 0.0,
-) -> FakeStream:
+class StreamOptions(TypedDict, total=False):
+    """How an answer is sent, as for `Player`."""
+
+    split: Split | None
+    segments: Split | None
+    speed: float
+
+
+def stream_of(recording: Recording, *, faults: Faults = (), **options: Unpack[StreamOptions]) -> FakeStream:
     """A stream with the answer of a `ReplayServer` to its first request. The arguments are those of `Player`.
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
-    return _stream(recording, Schedule(faults).next(), split, segments, speed)
+    return _stream(recording, Schedule(faults).next(), options)
 
 
-def _stream(
-    recording: Recording, due: Sequence[Fault], split: Split | None, segments: Split | None, speed: float
-) -> FakeStream:
+def _stream(recording: Recording, due: Sequence[Fault], options: StreamOptions) -> FakeStream:
+    split, segments = (
+        None if how is None else split_by(how) for how in (options.get("split"), options.get("segments"))
+    )
     answer = edited(replacement(due) or answer_of(recording), due)
     if split is not None:
-        answer = replace(answer, reads=recut(answer.reads, split_by(split)))
+        answer = replace(answer, reads=recut(answer.reads, split))
     # None: a server sends nothing before the request.
     chunks: list[bytes | float | None] = [None]
     end: bytes | BaseException | None = b""
-    for step in script(answer, due, segments=None if segments is None else split_by(segments), speed=speed):
+    for step in script(answer, due, segments=segments, speed=options.get("speed", 0.0)):
         if step is End.RESET:
             end = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
         elif step is End.HOLD:
@@ -277,21 +239,14 @@ class FakeNetwork:
     Routes and certificates are ignored. Raises `ConfigurationError`.
     """
 
-    def __init__(
-        self,
-        *recordings: Recording,
-        faults: Faults = (),
-        split: Split | None = None,
-        segments: Split | None = None,
-        speed: float = 0.0,
-    ) -> None:
+    def __init__(self, *recordings: Recording, faults: Faults = (), **options: Unpack[StreamOptions]) -> None:
         if not recordings:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
         self._recordings = recordings
         self._schedule = Schedule(faults, recordings)
         self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
-        self._split, self._segments, self._speed = split, segments, speed
+        self._options = options
         self._turn = 0
 
     def __call__(self, network: Network) -> FakeLink:
@@ -304,7 +259,7 @@ class FakeNetwork:
         due = self._schedule.next()
         recording = self._recordings[self._turn % len(self._recordings)]
         try:
-            self.streams.append(_stream(recording, due, self._split, self._segments, self._speed))
+            self.streams.append(_stream(recording, due, self._options))
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise

@@ -8,11 +8,11 @@
     spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]
     PLACE = "head" / "head=" N / "byte=" N / "event=" N
 
-A value with a blank, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
-all), and `after=N` requests go well before.
+A value with a space, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
+all), after the first `after=N`, which go well.
 
 Places are counted from 0, or from the end if negative. `event=N` is before event N, or that event: an event is what
-`split="event"` cuts off, up to and with the next blank line; comments are events, too. `byte=N` is after N bytes of the body,
+`split="event"` cuts off, up to and with the next blank line; comments count as events. `byte=N` is after N bytes of the body,
 before it is compressed and cut into HTTP chunks. `head=N` is after N bytes of the response's head. A place that an answer does
 not have is an error.
 
@@ -30,13 +30,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, error_type, quote, stream_error
-from rawsse.replay.answers import Answer, error_answer
+from rawsse.replay.answers import error_answer
 from rawsse.replay.compose import error_body
-from rawsse.replay.recording import Read
+from rawsse.replay.recording import Read, Recording
 from rawsse.replay.variants import by_event
 
 Unit: TypeAlias = Literal["head", "byte", "event"]
@@ -85,8 +85,8 @@ class Kind:
     """A row: `form` is how the fault is written (brackets: optional), `doc` what it does; `default` is its value and `place`
     its place where they are left out.
 
-    One of these does it: `answer` replaces the recorded one, `edit` changes its body, `end` ends the bytes on the wire; faults
-    of framing and pace (`on_wire`) are done by `wire.script`. `cuts`: it leaves the client without a whole answer.
+    One of these does it: `answer` replaces the recorded one, `edit` changes its body, `end` ends the bytes on the wire. Faults
+    of framing and pace have none of them: `wire.script` does those. `cuts`: it leaves the client without a whole answer.
     """
 
     form: str
@@ -94,10 +94,9 @@ class Kind:
     value: Value | None = None
     default: float | str | None = None
     place: Place | None = None
-    answer: Callable[[Fault], Answer] | None = None
+    answer: Callable[[Fault], Recording] | None = None
     edit: Callable[[Fault, bytes], Splice] | None = None
     end: End | None = None
-    on_wire: bool = False
     cuts: bool = False
 
     @property
@@ -154,7 +153,7 @@ class Fault:
     @property
     def needs_wire(self) -> bool:
         """It is one of framing or of the network: it needs the ASGI extension of `rawsse.server`."""
-        return self.row.on_wire or self.row.end is not None
+        return self.row.answer is None and self.row.edit is None
 
     @property
     def cuts(self) -> bool:
@@ -222,54 +221,54 @@ def _unquoted(text: str) -> str:
 # --- Faults that replace the answer ----------------------------------------------------------------------------------
 
 
-def replacement(faults: Iterable[Fault]) -> Answer | None:
+def replacement(faults: Iterable[Fault]) -> Recording | None:
     """The answer of the first fault that replaces it; None if none does."""
     return next((fault.row.answer(fault) for fault in faults if fault.row.answer is not None), None)
 
 
-def _status(fault: Fault) -> Answer:
+def _status(fault: Fault) -> Recording:
     code, fields = int(fault.number), dict(fault.fields)
-    error = error_body(fields.pop("type", error_type(code)), fields.pop("message", None))["error"]
-    answer = error_answer(code, error["type"], error["message"], may_retry=True)
+    answer = error_answer(code, fields.pop("type", error_type(code)), fields.pop("message", None), may_retry=True)
     return replace(answer, headers={**answer.headers, **fields})
 
 
-def _html(fault: Fault) -> Answer:
+def _html(fault: Fault) -> Recording:
     code = int(fault.number)
     phrase = next((status.phrase for status in HTTPStatus if status.value == code), "")
     title = f"{code} {phrase}".strip()
     page = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<h1>{title}</h1>\r\n</body>\r\n</html>\r\n".encode()
     headers = {"server": "nginx", "content-type": "text/html", "content-length": str(len(page))}
-    return Answer(code, headers, (Read(0.0, page),))
+    return Recording(None, code, headers, (Read(0.0, page),))
 
 
-def _redirect(fault: Fault) -> Answer:
-    return Answer(int(fault.number), {"location": "/elsewhere", **dict(fault.fields), "content-length": "0"})
+def _redirect(fault: Fault) -> Recording:
+    headers = {"location": "/elsewhere", **dict(fault.fields), "content-length": "0"}
+    return Recording(status=int(fault.number), headers=headers)
 
 
 # --- Faults that edit the body ---------------------------------------------------------------------------------------
 
 
-def edited(answer: Answer, faults: Iterable[Fault]) -> Answer:
+def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
     """The answer with its body as these faults leave it, one after the other. What is inserted goes out with the bytes that it
     stands before; all others keep their reads and times.
 
     Raises `ConfigurationError` for a fault whose place the answer does not have.
     """
     for fault in faults:
-        if fault.kind == "error" and not answer.headers.get("content-type", "").startswith("text/event-stream"):
+        if fault.kind == "error" and not answer.is_stream:
             # Without `stream`, the API answers with a status where a stream would have an `error` event.
             status = stream_error(_error_body(fault), {}).status_code
             answer = _status(replace(fault, value=status, fields=(("type", str(fault.value)), *fault.fields)))
         elif fault.row.edit is not None:
             answer = _spliced(answer, fault.row.edit(fault, answer.body))
-            if fault.kind in ("error", "end"):  # the body then ends, also if the recording was cut, or went on
-                answer = replace(answer, is_cut=False, duration=0.0)
+            if fault.cuts:  # the body then ends, even if the recording was cut, or went on
+                answer = replace(answer, end="clean", duration=0.0)
     return answer
 
 
 def offset_of(fault: Fault, body: bytes) -> int:
-    """The number of bytes (of a body or a head) before the place of a fault; its end is a place, too.
+    """The number of bytes (of a body or a head) before the place of a fault. The end is a place as well.
 
     Raises `ConfigurationError` if there is no such place.
     """
@@ -345,22 +344,18 @@ def _end(fault: Fault, body: bytes) -> Splice:
     return offset_of(fault, body), len(body), b""
 
 
-def _spliced(answer: Answer, splice: Splice) -> Answer:
+def _spliced(answer: Recording, splice: Splice) -> Recording:
     """The answer with some bytes of its body replaced. New bytes go out with those that stood there."""
     start, end, new = splice
-    reads: list[Read] = []
-    at, is_due = 0, bool(new)
-    for read in answer.reads:
-        kept = read.data[: max(0, start - at)]
-        if is_due and start < at + len(read.data):
-            kept, is_due = kept + new, False
-        reads.append(Read(read.t, kept + read.data[max(0, end - at) :]))
-        at += len(read.data)
-    if is_due:
-        reads.append(Read(reads[-1].t if reads else 0.0, new))
-    size = sum(len(read.data) for read in reads)
-    headers = {**answer.headers, "content-length": str(size)} if "content-length" in answer.headers else answer.headers
-    return replace(answer, headers=headers, reads=tuple(read for read in reads if read.data))
+    body = answer.body[:start] + new + answer.body[end:]
+    times = [read.t for read in answer.reads]
+    times += times[-1:] or [0.0]  # of what is new behind all reads
+    ends = accumulate(len(read.data) for read in answer.reads)
+    moved = (at if at <= start else start + len(new) + max(0, at - end) for at in ends)
+    pieces = (body[left:right] for left, right in pairwise((0, *moved, len(body))))
+    reads = tuple(Read(t, piece) for t, piece in zip(times, pieces, strict=True) if piece)
+    length = {"content-length": str(len(body))} if "content-length" in answer.headers else {}
+    return replace(answer, headers={**answer.headers, **length}, reads=reads)
 
 
 # --- The table -------------------------------------------------------------------------------------------------------
@@ -382,8 +377,8 @@ _ROWS = (
     Kind("close@PLACE", "the connection is closed (FIN)", end=End.CLOSE),
     Kind("half-close@PLACE", "the server closes its side only, and goes on listening", end=End.HALF_CLOSE),
     Kind("stall[=SECONDS]@PLACE", "silence, at any speed; without SECONDS for ever", _ABOVE_0, end=End.HOLD),
-    Kind("drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _ABOVE_0, place=_BODY, on_wire=True),
-    Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _ABOVE_0, on_wire=True),
+    Kind("drip=BYTES_PER_SECOND[@PLACE]", "byte by byte, from there on", _ABOVE_0, place=_BODY),
+    Kind("slow-head=BYTES_PER_SECOND", "the head byte by byte", _ABOVE_0),
     Kind("drop@event=N", "the event is missing", edit=_drop),
     Kind("duplicate@event=N", "the event comes twice", edit=_duplicate),
     Kind("swap@event=N", "the event comes after the next one", edit=_swap),
@@ -407,23 +402,11 @@ _ROWS = (
     ),
     Kind("end@PLACE", "the answer ends there, and its framing is whole", edit=_end, cuts=True),
     Kind(
-        "bad-chunk-size[=TEXT][@PLACE]",
-        "the next chunk's size is TEXT (default: zz)",
-        _ASCII,
-        "zz",
-        place=_BODY,
-        on_wire=True,
-        cuts=True,
+        "bad-chunk-size[=TEXT][@PLACE]", "the next chunk's size is TEXT (default: zz)", _ASCII, "zz", _BODY, cuts=True
     ),
-    Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", on_wire=True, cuts=True),
-    Kind(
-        "wrong-content-length=N",
-        "Content-Length is N more (+N) or less (-N) than the body",
-        _NOT_0,
-        on_wire=True,
-        cuts=True,
-    ),
-    Kind("gzip", "the body is compressed, whether the client asked for it or not", on_wire=True),
+    Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", cuts=True),
+    Kind("wrong-content-length=N", "Content-Length is N more (+N) or less (-N) than the body", _NOT_0, cuts=True),
+    Kind("gzip", "the body is compressed, whether the client asked for it or not"),
     Kind(
         "status=CODE[,type=TYPE][,message=TEXT][,HEADER=VALUE …]",
         "an error in the API's form instead of the answer",

@@ -25,7 +25,6 @@ them: `segment_seconds`, of which some milliseconds will do.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack
@@ -36,7 +35,7 @@ from typing import Any, Self, TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.replay.answers import Answer, Match, RecordedAPI, error_answer
+from rawsse.replay.answers import Match, RecordedAPI, error_answer
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import (
     Read,
@@ -48,8 +47,8 @@ from rawsse.replay.recording import (
     shipped_fixtures,
 )
 from rawsse.replay.scrub import ScrubPolicy, is_credential, scrub
-from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, rewrite_by, split_by
-from rawsse.replay.wire import Schedule, Script, Stall, Wire, recut, script, timed
+from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, recut, rewrite_by, split_by
+from rawsse.replay.wire import Schedule, Script, Stall, Wire, script, timed
 from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
 
@@ -79,8 +78,6 @@ Sources: TypeAlias = Source | Iterable[Source]
 """Recordings, files and folders, or one of them."""
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
-
-log = logging.getLogger("rawsse.replay")
 
 # A test may need any header field, except those that carry secrets. Secrets in other fields are hidden.
 _EVERY_HEADER = ScrubPolicy(allowed_request_headers=("*",))
@@ -150,8 +147,7 @@ class Player:
         played = _loaded(recordings)
         played = played if rewrite is None else list(map(rewrite_by(rewrite), played))
         played = played if pace is None else list(map(pace_by(pace), played))
-        # Logged, too: the client may not show the error's message.
-        self.api = RecordedAPI(played, match=match, on_miss=lambda miss: log.warning("%s", miss.message))
+        self.api = RecordedAPI(played, match=match)
         self._speed = speed
         self._split = None if split is None else split_by(split)
         self._segments = None if segments is None else split_by(segments)
@@ -163,7 +159,7 @@ class Player:
         self._max_body_bytes = max_body_bytes
         self._max_kept_requests = max_kept_requests
         self._count = 0
-        self._owed: dict[tuple[str, bytes], Answer] = {}  # by the request that got only a part of it
+        self._owed: dict[tuple[str, bytes], Recording] = {}  # by the request that got only a part of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3)."""
@@ -178,7 +174,7 @@ class Player:
         del self.requests[: -self._max_kept_requests]
         await unless_gone(self._play(self._answer(request, body), faults, scope, send), receive)
 
-    def _answer(self, request: PlayedRequest, body: bytes) -> Answer:
+    def _answer(self, request: PlayedRequest, body: bytes) -> Recording:
         """The recordings' answer; the same one again if a fault cut it short."""
         if (other := replacement(request.faults)) is not None:
             return other
@@ -192,7 +188,7 @@ class Player:
 
     # --- Sending
 
-    async def _play(self, answer: Answer, faults: tuple[Fault, ...], scope: Scope, send: Send) -> None:
+    async def _play(self, answer: Recording, faults: tuple[Fault, ...], scope: Scope, send: Send) -> None:
         connection: Any = (scope.get("extensions") or {}).get("rawsse.wire")
         wanting = ["segments need"] if self._segments is not None else []
         wanting += [f"the fault {fault} needs" for fault in faults if fault.needs_wire]
@@ -204,7 +200,7 @@ class Player:
             answer = edited(replace(answer, headers=headers), faults)
             answer = answer if self._split is None else replace(answer, reads=recut(answer.reads, self._split))
             steps: Script | None = None
-            if wanting or (answer.is_cut and connection is not None):
+            if wanting or (answer.end != "clean" and connection is not None):
                 request = {"method": scope["method"], "http_version": scope.get("http_version", "1.1")}
                 steps = script(answer, faults, **request, segments=self._segments, speed=self._speed)
             self._schedule.applied(faults)
@@ -235,7 +231,7 @@ class Player:
             is_after_data = isinstance(step, bytes)
         wire.end()
 
-    async def _play_chunks(self, answer: Answer, send: Send) -> None:
+    async def _play_chunks(self, answer: Recording, send: Send) -> None:
         clock = _Clock(self._sleep)
         is_begun = False
         # The head goes out with the first bytes, as the API's does.
@@ -248,7 +244,7 @@ class Player:
                 await _let_read()
             elif isinstance(step, float):
                 await clock.wait(step)
-        if answer.is_cut:
+        if answer.end != "clean":
             # ASGI has no other way: the server finds the response unfinished and closes the connection.
             raise ConnectionAbortedError("the recording was cut here, and so is the connection")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -373,7 +369,7 @@ async def send_head(send: Send, status: int, fields: Iterable[tuple[str, str]]) 
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def send_answer(send: Send, answer: Answer) -> None:
+async def send_answer(send: Send, answer: Recording) -> None:
     """Send a whole answer at once."""
     await send_head(send, answer.status, answer.headers.items())
     await send({"type": "http.response.body", "body": answer.body})

@@ -41,12 +41,13 @@ from rawsse.replay.texts import (
     Characters,
     Escapes,
     Joined,
+    Part,
     Text,
-    Unescaped,
     event_starts,
     joined_texts,
     layers,
     literals,
+    unescaped,
 )
 
 # --- Known shapes ----------------------------------------------------------------------------------------------------
@@ -269,12 +270,12 @@ def named_values(text: Text) -> Iterator[Text]:
     """The values in a text whose names say that they are secrets. Escapes in a JSON string are read."""
     for found in _MEMBER.finditer(text.text):
         if is_secret_name(found["name"]):
-            value = Unescaped(Joined([(text, *found.span("value"))]), JSON_ESCAPES)
+            value = Joined(unescaped(text, JSON_ESCAPES, *found.span("value")))
             if not _is_no_secret(value.text):
                 yield value
     for found in _ASSIGNED.finditer(text.text):
         if is_secret_name(found["name"]) and _is_assigned(found) and not _is_no_secret(found["value"]):
-            yield Joined([(text, *found.span("value"))])
+            yield Joined([Part(text, *found.span("value"))])
 
 
 def _is_assigned(found: re.Match[str]) -> bool:

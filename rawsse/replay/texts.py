@@ -8,7 +8,7 @@ A text stands in bytes as UTF-8, with JSON's escapes, and in pieces: as deltas.
             at = text.text.find("sk-ant")           # as its reader sees it, over any number of deltas
             text.bytes_of(at + 2)                   # the six bytes of the escape
 
-Each view of a text stands on another one: decoded bytes at the bottom, pieces of them joined, escapes read. Writing over the
+Each view of a text stands on another one: decoded bytes at the bottom, parts of them joined, escapes read. Writing over the
 bytes of a character moves nothing else, so every event, every cut between two deltas and every boundary between two reads
 stays where it was.
 """
@@ -32,7 +32,7 @@ MAX_PATH = 8
 _WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
 
 
-# --- Three views -----------------------------------------------------------------------------------------------------
+# --- Two views -----------------------------------------------------------------------------------------------------
 
 
 class Characters:
@@ -53,26 +53,35 @@ class Characters:
         return range(self.byte(at), self.byte(at + 1))
 
 
-Text: TypeAlias = "Characters | Joined | Unescaped"
+Text: TypeAlias = "Characters | Joined"
 """A view: `text` are its characters, and `bytes_of` says which bytes one of them is written in."""
 
-Part: TypeAlias = tuple[Text, int, int]
-"""The characters of a text from the first number to the second, which is not included."""
+
+class Part(NamedTuple):
+    """The characters of a text from `start` to `end`; all of them are one escape if `stands_for` is its character."""
+
+    text: Text
+    start: int
+    end: int
+    stands_for: str | None = None
 
 
 class Joined:
     """Parts of texts, one after the other, as one text."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        self.text: str = "".join(text.text[start:end] for text, start, end in parts)
+        pieces = [part.stands_for or part.text.text[part.start : part.end] for part in parts]
+        self.text: str = "".join(pieces)
         self._parts = parts
-        self._ends = list(accumulate(end - start for _, start, end in parts))
+        self._ends = list(accumulate(map(len, pieces)))
 
     def bytes_of(self, at: int) -> Iterable[int]:
-        """The bytes of the character `at`, in the part where it stands."""
+        """The bytes of the character `at`, or of all its escape, in the part where it stands."""
         number = bisect_right(self._ends, at)
-        text, _, end = self._parts[number]
-        return text.bytes_of(end - (self._ends[number] - at))
+        part = self._parts[number]
+        if part.stands_for is None:
+            return part.text.bytes_of(part.end - (self._ends[number] - at))
+        return chain.from_iterable(part.text.bytes_of(below) for below in range(part.start, part.end))
 
 
 class Escapes(NamedTuple):
@@ -80,30 +89,6 @@ class Escapes(NamedTuple):
 
     pattern: re.Pattern[str]
     read: Callable[[str], str]
-
-
-class Unescaped:
-    """A text with its escapes read."""
-
-    def __init__(self, below: Text, escapes: Escapes) -> None:
-        self._below = below
-        pieces: list[str] = []
-        # Where the escapes stand in this text, and by how much the text below is ahead of it before each of them.
-        self._at: list[int] = []
-        self._ahead = [0]
-        start = 0
-        for found in escapes.pattern.finditer(below.text):
-            pieces += (below.text[start : found.start()], escapes.read(found[0]))
-            self._at.append(found.start() - self._ahead[-1])
-            self._ahead.append(self._ahead[-1] + len(found[0]) - 1)
-            start = found.end()
-        self.text: str = "".join((*pieces, below.text[start:]))
-
-    def bytes_of(self, at: int) -> Iterable[int]:
-        """The bytes of the character `at`, or of all its escape."""
-        start = at + self._ahead[bisect_left(self._at, at)]
-        end = at + 1 + self._ahead[bisect_right(self._at, at)]
-        return chain.from_iterable(self._below.bytes_of(below) for below in range(start, end))
 
 
 # RFC 8259, 7. Two of the escapes may be the halves of one character.
@@ -116,11 +101,20 @@ JSON_ESCAPES = Escapes(
 PERCENT_ESCAPES = Escapes(re.compile(r"%[0-9a-fA-F]{2}"), lambda escape: chr(int(escape[1:], 16)))
 
 
+def unescaped(text: Text, escapes: Escapes, start: int = 0, end: int | None = None) -> list[Part]:
+    """A text, from `start` to `end`, with its escapes read: the parts of it."""
+    parts, end = list[Part](), len(text.text) if end is None else end
+    for found in escapes.pattern.finditer(text.text, start, end):
+        parts += (Part(text, start, found.start()), Part(text, *found.span(), escapes.read(found[0])))
+        start = found.end()
+    return [*parts, Part(text, start, end)]
+
+
 def layers(text: Text, escapes: Escapes) -> Iterator[Text]:
     """The text, the text with its escapes read, the same again while there are any: `MAX_LAYERS` at most."""
     for _ in range(MAX_LAYERS):
         yield text
-        text, before = Unescaped(text, escapes), text.text
+        text, before = Joined(unescaped(text, escapes)), text.text
         if text.text == before:
             return
 
@@ -177,14 +171,14 @@ _CONTENT = ("thinking", "text", "partial_json")
 
 def joined_texts(body: Text) -> Iterator[tuple[str, Joined]]:
     """The texts that the events of a stream add up to, and their names: every string in their JSON, joined with those in the
-    same place of other events. So the deltas of each block are joined, also those of unknown types. Then come the text of all
-    blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
+    same place of other events. So the deltas of each block are joined, those of unknown types included. Then come the text of
+    all blocks of a message and all its content: a thought may end in the middle of a key, and the text go on with it.
 
     A delta continues what its block began with: `content_block.text` and `delta.text` are one. Strings called `type` are
     left out.
     """
     found: dict[tuple[object, ...], tuple[str, list[Part]]] = {}
-    over_blocks: dict[tuple[int, str], list[tuple[str, Part]]] = {}
+    over_blocks: dict[tuple[int, str], list[tuple[str, list[Part]]]] = {}
     message = 0
     for _, data in _events(body):
         event = list(literals(data.text))
@@ -194,33 +188,25 @@ def joined_texts(body: Text) -> Iterator[tuple[str, Joined]]:
         for item in event:
             if data.text[item.start - 1 : item.start] != '"' or item.path[-1:] == ("type",):
                 continue
-            part = _decoded(data, item)
+            parts = unescaped(data, JSON_ESCAPES, item.start, item.end)
             is_of_block = item.path[:1] in (("delta",), ("content_block",))
             path = item.path[1:] if is_of_block else item.path
             name = ".".join(map(str, path))
             label = f"{'input' if name == 'partial_json' else name} of block {block or '?'}" if is_of_block else name
-            found.setdefault((message, block, is_of_block, path), (label or "data", []))[1].append(part)
+            found.setdefault((message, block, is_of_block, path), (label or "data", []))[1].extend(parts)
             if is_of_block and name in _CONTENT:
                 for kind in ("content", "text") if name == "text" else ("content",):
-                    over_blocks.setdefault((message, kind), []).append((block, part))
+                    over_blocks.setdefault((message, kind), []).append((block, parts))
     yield from ((label, Joined(parts)) for label, parts in found.values())
     for (number, kind), pieces in over_blocks.items():
         is_shown_as_text = kind == "content" and pieces == over_blocks.get((number, "text"))
         if len({block for block, _ in pieces}) > 1 and not is_shown_as_text:
-            yield f"{kind} of the message", Joined([part for _, part in pieces])
+            yield f"{kind} of the message", Joined([part for _, parts in pieces for part in parts])
 
 
 def event_starts(body: Characters) -> list[int]:
     """The byte at which each event of a stream begins."""
     return [body.byte(start) for start, _ in _events(body)]
-
-
-def _decoded(data: Text, item: Literal) -> Part:
-    text = Joined([(data, item.start, item.end)])
-    if "\\" not in text.text:
-        return (data, item.start, item.end)
-    unescaped = Unescaped(text, JSON_ESCAPES)
-    return (unescaped, 0, len(unescaped.text))
 
 
 def _events(body: Text) -> Iterator[tuple[int, Text]]:
@@ -232,8 +218,8 @@ def _events(body: Text) -> Iterator[tuple[int, Text]]:
             start = line.start()
         if found := _DATA.match(line[1]):
             # Two lines of data have a line feed between them: the last character of the first one's end.
-            parts += [(body, parts[-1][2], parts[-1][2] + 1)] if parts else []
-            parts.append((body, line.start() + found.end(), line.end(1)))
+            parts += [Part(body, parts[-1].end, parts[-1].end + 1)] if parts else []
+            parts.append(Part(body, line.start() + found.end(), line.end(1)))
         if not line[1] or not line[2]:
             if parts:
                 yield start, Joined(parts)

@@ -19,9 +19,9 @@ functions here try every place. They work with any parser. Chunks are not empty 
 delivers b"", which is how a read reports the end. Layers between a network and a parser may: decompression, decoding, a
 gateway's buffer.
 
-Rewrites. A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Times stay the same.
-A read that ended with an event still does; one that ended inside an event ends at the same fraction of it. An event that the
-end of the stream cut off, and an answer that is not an event stream, are left unchanged. Three rewrites change what a reader
+Rewrites. A rewrite varies only what WHATWG HTML, 9.2, leaves open: a correct reader gets the same events. Each event is one
+read, at the time of its last byte, since a gateway reads an event before it rewrites it. An event that the end of the stream
+cut off, and an answer that is not an event stream, are left unchanged. Three rewrites change what a reader
 sees, on purpose: without `event:` lines (`no-event-lines`) every event is called `message`, and the type in the data tells
 them apart; `ids` adds ids; `done` adds an event with the data `[DONE]`.
 
@@ -39,12 +39,12 @@ import math
 import random
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, combinations
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
 from rawsse.replay.recording import Read, Recording
@@ -53,7 +53,7 @@ from rawsse.sse import Decoder
 Chunks: TypeAlias = tuple[bytes, ...]
 Split: TypeAlias = str | int | Iterable[int] | Callable[[bytes], Chunks]
 """How to cut: `"whole"`, `"event"`, `"bytes"`, `"line-ends"`, `"random:SEED"`, a chunk size in bytes, a list of sizes, or a
-function. A size, or sizes with commas between them, may be a string, too, as on a command line."""
+function. Sizes may also be a string, separated by commas, as on a command line."""
 
 CONTEXT_BYTES = 24
 """How much a `FailingCut` shows on each side of a cut: about one line."""
@@ -86,7 +86,7 @@ Rewrite: TypeAlias = str | Change
 """The names of rewrites, with commas between them, or a function."""
 
 Pace: TypeAlias = str | Change
-"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER,jitter=SHARE,seed=NUMBER"`, or a function."""
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER"`, or a function."""
 
 _BOM = b"\xef\xbb\xbf"
 _COMMENT = b": keep-alive"
@@ -183,6 +183,14 @@ def _require_sizes(*sizes: int) -> None:
             raise ConfigurationError(f"the size of a chunk must be at least 1, not {size}")
 
 
+def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
+    """The same bytes in other pieces. Each goes out when its last byte did."""
+    ends = list(accumulate(len(read.data) for read in reads))
+    pieces = [piece for piece in cut(b"".join(read.data for read in reads)) if piece]
+    last_bytes = accumulate(len(piece) for piece in pieces)
+    return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
+
+
 # --- Many chunkings --------------------------------------------------------------------------------------------------
 
 
@@ -220,8 +228,7 @@ def _cut(data: bytes, *cuts: int) -> Chunks:
 # --- The cut that breaks a parser ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FailingCut:
+class FailingCut(NamedTuple):
     """Cutting `data` at `cuts` gave `got` (an exception counts as a result) instead of `expected`."""
 
     data: bytes
@@ -255,8 +262,8 @@ def smallest_failing_cut(
     that waits for a last line end (`rest = lines.pop()`) loses the end of data that lack one, cut or not.
 
     The uncut data come first (that finds results that do not equal themselves), then each single cut from the left, then all
-    cuts at once, from which cuts are left out until it fails with each of them and with none left out. `empty` cuts at both
-    ends, too. Raises `ConfigurationError` if `parse` fails on the uncut data and there is no `expected`, or if it is async and
+    cuts at once, from which cuts are left out until it fails with each of them and with none left out. `empty` also cuts at
+    both ends. Raises `ConfigurationError` if `parse` fails on the uncut data and there is no `expected`, or if it is async and
     an event loop runs here.
     """
     with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something
@@ -322,11 +329,9 @@ def assert_every_split(
     The arguments are those of `smallest_failing_cut`; `name` says in the message which stream it is.
     """
     __tracebackhide__ = True  # pytest shows the line that called this one
-    failing = smallest_failing_cut(data, parse, expected)
-    if failing is None:
-        return
-    cause = failing.got if isinstance(failing.got, Exception) else None
-    raise AssertionError(f"{name or 'the stream'}, {failing!r}") from cause
+    if (failing := smallest_failing_cut(data, parse, expected)) is not None:
+        cause = failing.got if isinstance(failing.got, Exception) else None
+        raise AssertionError(f"{name or 'the stream'}, {failing!r}") from cause
 
 
 # --- Rewrites --------------------------------------------------------------------------------------------------------
@@ -382,32 +387,18 @@ _OF_EVENTS: Mapping[str, Callable[[int, bytes], bytes]] = {
 def _rewritten(name: str, recording: Recording) -> Recording:
     if recording.status != 200 or not recording.is_stream:
         return recording
-    frames, changed, number = by_event(recording.body), list[bytes](), 0
-    for frame in frames:
-        mark = _BOM if not changed and frame.startswith(_BOM) else b""
-        rest = frame.removeprefix(mark)
-        is_event = _DATA.search(rest) is not None  # else comments only
-        if _WHOLE.match(rest) and (is_event or name in ("crlf", "cr")):
-            rest = _OF_EVENTS[name](number, rest)
-            number += is_event
-        changed.append((_BOM if name == "bom" and not changed else mark) + rest)
-    if name == "done" and changed and _WHOLE.match(changed[-1]):
-        changed[-1] += b"data: [DONE]" + 2 * _line_end(changed[-1])
-    # The end of a frame becomes the end of its other bytes, a place inside it the same fraction of them.
-    before, after = ([0, *accumulate(map(len, pieces))] for pieces in (frames, changed))
-
-    def moved(at: int) -> int:
-        frame = bisect_left(before, at)
-        if before[frame] == at:
-            return after[frame]
-        into, size = at - before[frame - 1], before[frame] - before[frame - 1]
-        return after[frame - 1] + into * (after[frame] - after[frame - 1]) // size
-
-    ends = [moved(end) for end in accumulate(len(read.data) for read in recording.reads)]
-    body = b"".join(changed)
-    pieces = (body[start:end] for start, end in zip([0, *ends], ends, strict=False))
-    reads = tuple(Read(read.t, piece) for read, piece in zip(recording.reads, pieces, strict=True) if piece)
-    return replace(recording, reads=reads)
+    reads, number = list[Read](), 0
+    for read in recut(recording.reads, by_event):
+        mark = _BOM if not reads and read.data.startswith(_BOM) else b""
+        event = read.data.removeprefix(mark)
+        has_data = _DATA.search(event) is not None  # else comments only
+        if _WHOLE.match(event) and (has_data or name in ("crlf", "cr")):
+            event = _OF_EVENTS[name](number, event)
+            number += has_data
+        reads.append(Read(read.t, (_BOM if name == "bom" and not reads else mark) + event))
+    if name == "done" and reads and _WHOLE.match(reads[-1].data):
+        reads.append(Read(reads[-1].t, b"data: [DONE]" + 2 * _line_end(reads[-1].data)))
+    return replace(recording, reads=tuple(reads))
 
 
 REWRITES: Mapping[str, Change] = {name: partial(_rewritten, name) for name in _OF_EVENTS}
@@ -457,47 +448,31 @@ def slower(factor: float) -> Change:
 
 
 def profile(
-    *,
-    time_to_first_token: float = TIME_TO_FIRST_TOKEN,
-    tokens_per_second: float = TOKENS_PER_SECOND,
-    jitter: float = 0.0,
-    seed: float = 0,
+    *, time_to_first_token: float = TIME_TO_FIRST_TOKEN, tokens_per_second: float = TOKENS_PER_SECOND
 ) -> Change:
     """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`.
 
-    `jitter` varies each gap between two tokens at random: with 0.2 it is 80 % to 120 % of its length. The same `seed` gives the
-    same times. Raises `ConfigurationError`.
+    Raises `ConfigurationError`.
     """
     if not 0 <= time_to_first_token < math.inf:
         raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
     if not 0 < tokens_per_second < math.inf:
         raise ConfigurationError(f"tokens_per_second must be a number above 0, not {tokens_per_second}")
-    if not 0 <= jitter <= 1:
-        raise ConfigurationError(f"jitter must be between 0 and 1, not {jitter}")
 
     def pace(recording: Recording) -> Recording:
-        chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
         decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
-        t, is_first, reads = time_to_first_token, True, []
+        tokens, reads = 0, list[Read]()
         for read in recording.reads:
-            for event in decoder.feed(read.data):
-                if _DELTA.search(event.data):
-                    t += 0.0 if is_first else (1 + jitter * chance.uniform(-1, 1)) / tokens_per_second
-                    is_first = False
+            tokens += sum(_DELTA.search(event.data) is not None for event in decoder.feed(read.data))
+            t = time_to_first_token + max(0, tokens - 1) / tokens_per_second
             reads.append(Read(round(t, _DIGITS), read.data))
-        return replace(recording, reads=tuple(reads), duration=round(t, _DIGITS))
+        return replace(recording, reads=tuple(reads), duration=time_to_first_token)
 
     return pace
 
 
 _PACES: Mapping[str, Change] = {"recorded": recorded, "none": immediate}
-_ARGUMENTS: Mapping[str, str] = {
-    "slower": "factor",
-    "ttft": "time_to_first_token",
-    "tps": "tokens_per_second",
-    "jitter": "jitter",
-    "seed": "seed",
-}
+_ARGUMENTS: Mapping[str, str] = {"slower": "factor", "ttft": "time_to_first_token", "tps": "tokens_per_second"}
 """How a text writes the arguments of `slower` and `profile`."""
 
 

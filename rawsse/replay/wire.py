@@ -23,19 +23,18 @@ import socket
 import struct
 import sys
 import zlib
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, groupby, product
+from itertools import groupby, product
 from typing import TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import ServerConnection
-from rawsse.replay.answers import Answer, answer_of
+from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.variants import Chunks
+from rawsse.replay.variants import Chunks, recut
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
@@ -58,7 +57,7 @@ _Item: TypeAlias = Read | float | Fault
 
 
 def script(
-    answer: Answer,
+    answer: Recording,
     faults: Sequence[Fault] = (),
     *,
     method: str = "POST",
@@ -71,32 +70,25 @@ def script(
     Faults that edit the body or replace the answer have been applied before. Raises `ConfigurationError` for a fault whose
     place the answer does not have.
     """
+    is_cut = answer.end != "clean"
     placed = [fault for fault in faults if fault.needs_wire and fault.place is not None]
-    body = _placed(answer.reads, (fault for fault in placed if fault.place and fault.place.unit != "head"))
-    body = _gzipped(body, is_cut=answer.is_cut) if _has(faults, "gzip") else body
+    body = list(_placed(answer.reads, [fault for fault in placed if fault.place and fault.place.unit != "head"]))
+    body = list(_gzipped(body, is_cut=is_cut)) if _has(faults, "gzip") else body
     # A peer that fails does not announce it. Node's fetch takes a cut body for a whole one if the head announced a close.
-    is_announced = not answer.is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
+    is_announced = not is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
     head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
     if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
-        body = _chunked(body, answer.duration, has_last=not (answer.is_cut or _has(faults, "no-last-chunk")))
+        body = list(_chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk"))))
     elif _has(faults, "bad-chunk-size", "no-last-chunk"):
         raise ConfigurationError("a chunk cannot be wrong in this answer, which has none")
     before = Read(answer.reads[0].t if answer.reads else 0.0, head)
-    in_head = _placed([before], (fault for fault in placed if fault.place and fault.place.unit == "head"))
+    in_head = list(_placed([before], [fault for fault in placed if fault.place and fault.place.unit == "head"]))
     rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
     dripped = list(_dripped(body))
     items = _joined(in_head, dripped) if rate is None else [*_dripped(in_head, rate), *dripped]
     return tuple(timed(items if segments is None else _resegmented(items, segments), speed, answer.duration))
-
-
-def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
-    """The same bytes in other pieces. Each goes out when its last byte did."""
-    ends = list(accumulate(len(read.data) for read in reads))
-    pieces = [piece for piece in cut(b"".join(read.data for read in reads)) if piece]
-    last_bytes = accumulate(len(piece) for piece in pieces)
-    return tuple(Read(reads[bisect_left(ends, end)].t, piece) for end, piece in zip(last_bytes, pieces, strict=True))
 
 
 def timed(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
@@ -124,38 +116,40 @@ def _has(faults: Iterable[Fault], *kinds: str) -> bool:
     return any(fault.kind in kinds for fault in faults)
 
 
-def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> list[_Item]:
+def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> Iterator[_Item]:
     """The reads with the faults between them, cut where a fault stands within one."""
     body = b"".join(read.data for read in reads)
     marks = deque(sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0]))
-    items: list[_Item] = []
     at = 0
     for read in reads:
         data = read.data
         while marks and marks[0][0] < at + len(data):
             offset, fault = marks.popleft()
-            items += [Read(read.t, data[: offset - at]), fault]
+            if offset > at:
+                yield Read(read.t, data[: offset - at])
+            yield fault
             data, at = data[offset - at :], offset
-        items.append(Read(read.t, data))
+        if data:
+            yield Read(read.t, data)
         at += len(data)
-    items += [fault for _, fault in marks]
-    return [item for item in items if not isinstance(item, Read) or item.data]
+    yield from (fault for _, fault in marks)
 
 
-def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> list[_Item]:
+def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> Iterator[_Item]:
     """RFC 1952, each read flushed so that all of it can be decompressed as soon as it has come."""
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    compressed: list[_Item] = []
     last = 0.0
     for item in items:
         if isinstance(item, Read):
             last = item.t
-            item = Read(last, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))  # noqa: PLW2901
-        compressed.append(item)
-    return compressed if is_cut else [*compressed, Read(last, compressor.flush())]
+            yield Read(last, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
+        else:
+            yield item
+    if not is_cut:
+        yield Read(last, compressor.flush())
 
 
-def _headers(answer: Answer, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
+def _headers(answer: Recording, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
     """The header fields with the length and the coding of the body, true or false as the faults say."""
     headers = dict(answer.headers)
     size = sum(len(item.data) for item in body if isinstance(item, Read))
@@ -174,7 +168,7 @@ def _headers(answer: Answer, faults: Sequence[Fault], body: Iterable[_Item]) -> 
     return headers
 
 
-def _head(answer: Answer, method: str, http_version: str, *, close: bool) -> bytes:
+def _head(answer: Recording, method: str, http_version: str, *, close: bool) -> bytes:
     http = ServerConnection()
     # Whether a body may be chunked depends on the request.
     http.receive_data(f"{method} / HTTP/{http_version}\r\nhost: replay\r\n\r\n".encode())
@@ -182,23 +176,21 @@ def _head(answer: Answer, method: str, http_version: str, *, close: bool) -> byt
     return http.send_response(answer.status, list(answer.headers.items()), close=close)
 
 
-def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> list[_Item]:
+def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> Iterator[_Item]:
     """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data."""
-    framed: list[_Item] = []
     wrong_size, last = None, 0.0
     for item in items:
         if isinstance(item, Read):
             size = f"{len(item.data):x}" if wrong_size is None else wrong_size
             wrong_size, last = None, item.t
-            framed.append(Read(last, b"%b\r\n%b\r\n" % (size.encode(), item.data)))
+            yield Read(last, b"%b\r\n%b\r\n" % (size.encode(), item.data))
         elif isinstance(item, Fault) and item.kind == "bad-chunk-size":
             wrong_size = str(item.value)
         else:
-            framed.append(item)
+            yield item
     if has_last:
         size = "0" if wrong_size is None else wrong_size
-        framed.append(Read(max(last, duration), b"%b\r\n\r\n" % size.encode()))
-    return framed
+        yield Read(max(last, duration), b"%b\r\n\r\n" % size.encode())
 
 
 def _dripped(items: Iterable[_Item], rate: float | None = None) -> Iterator[_Item]:
@@ -221,12 +213,10 @@ def _joined(head: list[_Item], body: list[_Item]) -> list[_Item]:
     return head + body
 
 
-def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> list[_Item]:
-    found: list[_Item] = []
+def _resegmented(items: Iterable[_Item], cut: Callable[[bytes], Chunks]) -> Iterator[_Item]:
     for is_data, group in groupby(items, lambda item: isinstance(item, Read)):
         run = list(group)
-        found += recut([item for item in run if isinstance(item, Read)], cut) if is_data else run
-    return found
+        yield from recut([item for item in run if isinstance(item, Read)], cut) if is_data else run
 
 
 # --- Which faults a request has --------------------------------------------------------------------------------------
@@ -276,7 +266,7 @@ class Schedule:
 
 def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) -> None:
     streams, others = ([answer_of(recording, is_stream=each) for recording in recordings] for each in (True, False))
-    others += filter(None, [replacement(faults)])  # a fault of the head has a place there, too
+    others += filter(None, [replacement(faults)])  # it has a head, where a fault may be
     for fault in faults:
         of_events = fault.place is not None and fault.place.unit == "event"
         # Alone, or after the others: they may insert the event that it is about.
@@ -286,7 +276,7 @@ def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) ->
             raise ConfigurationError(f"{error}: it can never happen")
 
 
-def _misplaced(faults: Sequence[Fault], answer: Answer) -> str:
+def _misplaced(faults: Sequence[Fault], answer: Recording) -> str:
     """The error of these faults in that answer; "" if they have a place."""
     try:
         script(edited(answer, faults), faults)
@@ -330,8 +320,9 @@ class Wire:
 
     async def reset(self) -> None:
         """Send RST. It discards what the system has not sent yet, so that is waited for, for `linger_seconds` at most."""
-        seconds, deadline = _UNSENT_SECONDS, self._now() + self._connection.limits.linger_seconds
-        while not self._connection.is_gone and self._unsent_bytes() and (left := deadline - self._now()) > 0:
+        now = asyncio.get_running_loop().time
+        seconds, deadline = _UNSENT_SECONDS, now() + self._connection.limits.linger_seconds
+        while not self._connection.is_gone and self._unsent_bytes() and (left := deadline - now()) > 0:
             await asyncio.sleep(min(seconds, left))
             seconds *= 2
         if not self._connection.is_gone:
@@ -339,9 +330,6 @@ class Wire:
             linger = struct.pack("ii", 1, 0)
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self._connection.abort()
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     def _unsent_bytes(self) -> int:
         """Bytes that the system has not sent: the client's window is full, or it gathers small pieces. Known on Linux only."""

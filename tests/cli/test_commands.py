@@ -396,6 +396,11 @@ def test_replay_plays_what_the_base_url_names(capsys: pytest.CaptureFixture[str]
             2,
             "unknown fault 'rest'; there are reset,",
         ),
+        (
+            ["replay", str(ROOT / "fixtures"), "--speed", "0", "--pace", "tps=5"],
+            2,
+            "--speed 0 waits for nothing, so --pace would change nothing",
+        ),
     ],
 )
 def test_demo_and_replay_refuse_what_cannot_work(

@@ -202,7 +202,7 @@ class Stepping(FakeStream):
     def reset(self) -> None:
         """The peer resets the connection."""
         self._chunks.clear()
-        self._end = ConnectionResetError("reset by peer")
+        self._last = ConnectionResetError("reset by peer")
         self._change()
 
 

@@ -90,7 +90,7 @@ class _Stream(FakeStream):
 
     def say(self, *chunks: bytes, end: bytes | BaseException | None = None) -> None:
         self._chunks.extend(chunks)
-        self._end = end
+        self._last = end
         self._change()
 
     async def read(self, deadline: float) -> bytes:

@@ -83,25 +83,9 @@ def test_a_citation_ends_where_its_text_does() -> None:
     assert citation("four", end_char_index=99)["end_char_index"] == 99
 
 
-@pytest.mark.parametrize(
-    ("type", "fields"),
-    [
-        ("page_location", {"document_index", "document_title", "file_id", "start_page_number", "end_page_number"}),
-        (
-            "content_block_location",
-            {"document_index", "document_title", "file_id", "start_block_index", "end_block_index"},
-        ),
-        ("web_search_result_location", {"url", "title", "encrypted_index"}),
-        ("search_result_location", {"source", "title", "search_result_index", "start_block_index", "end_block_index"}),
-    ],
-)
-def test_a_citation_of_each_type_has_the_fields_of_its_type(type: str, fields: set[str]) -> None:
-    assert citation("b", type=type).keys() == fields | {"type", "cited_text"}
-
-
-def test_a_citation_of_an_unknown_type_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"a citation's type is one of char_location, .*, not 'line'"):
-        citation("b", type="line")
+def test_a_citation_of_another_type_has_the_fields_that_are_given() -> None:
+    found = {"type": "page_location", "cited_text": "b", "start_page_number": 1}
+    assert citation("b", type="page_location", start_page_number=1) == found
 
 
 def test_thinking_has_a_signature_that_goes_by_what_was_thought() -> None:
@@ -144,8 +128,8 @@ def test_ids_look_as_the_apis() -> None:
     assert len(message.id) == len("msg_01FQR9Dn369GtZESi2WYWRYd")
 
 
-def test_the_same_answer_has_the_same_ids_and_another_seed_others() -> None:
-    first, again, other = (answer("a", tool_use("f", {}), seed=seed) for seed in (1, 1, 2))
+def test_the_same_answer_has_the_same_ids_and_another_one_others() -> None:
+    first, again, other = (answer(said, tool_use("f", {})) for said in "aab")
     assert first == again
     assert first.id != other.id
     assert blocks(first)[1].id != blocks(other)[1].id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -162,6 +163,7 @@ async def text(client: AsyncClient) -> str:
 EXPECTED = asking(FakeNetwork(PLAIN), text)
 
 # PLAIN: message_start, content_block_start, a ping, deltas, content_block_stop, message_delta, message_stop.
+SMALLER_LIMIT = 200_000
 OUTCOMES: dict[str, type[APIError] | None] = {
     "reset@head": APIConnectionError,
     "reset@head=20": APIConnectionError,
@@ -177,7 +179,7 @@ OUTCOMES: dict[str, type[APIError] | None] = {
     "garble@event=4": EventDataError,
     "bad-utf8@event=-4": None,
     "oversized-line=100000": None,
-    "oversized-line=17000000": EventTooLargeError,
+    "oversized-line=300000": EventTooLargeError,
     "error=overloaded_error@event=5": OverloadedError,
     "bad-chunk-size@event=5": HTTPProtocolError,
     "wrong-content-length=+9": None,
@@ -198,8 +200,13 @@ def test_what_a_caller_of_our_client_is_told(fault: str, error: type[APIError] |
             await text(client)
         return EXPECTED
 
-    answer = asking(FakeNetwork(PLAIN, faults=[fault]), ask, max_retries=0)
+    answer = asking(FakeNetwork(PLAIN, faults=[fault]), ask, max_retries=0, max_event_bytes=SMALLER_LIMIT)
     assert answer.replace("\N{REPLACEMENT CHARACTER}", "") == EXPECTED
+
+
+@pytest.mark.parametrize("client", [AsyncClient, Client])
+def test_a_client_has_a_limit_unless_it_is_told_another(client: type) -> None:
+    assert SMALLER_LIMIT < inspect.signature(client).parameters["max_event_bytes"].default < 17_000_000
 
 
 def test_a_stall_takes_no_time_and_runs_out_the_clock() -> None:
@@ -233,7 +240,8 @@ SLOW = {"stall=80@event=5", "drip=1@event=-2", "slow-head=10"}
 def test_what_a_caller_of_the_blocking_client_is_told(fault: str, error: type[APIError] | None) -> None:
     # A silence is waited for in real time, and a busy machine is silent, too.
     timeouts = Timeouts(silence=0.02 if error is SilenceTimeoutError else 10)
-    client = blocking_client(FakeNetwork(PLAIN, faults=[fault]), max_retries=0, timeouts=timeouts)
+    options: dict[str, Any] = {"max_retries": 0, "timeouts": timeouts, "max_event_bytes": SMALLER_LIMIT}
+    client = blocking_client(FakeNetwork(PLAIN, faults=[fault]), **options)
     if error is None:
         assert blocking_text(client).replace("\N{REPLACEMENT CHARACTER}", "") == EXPECTED
     else:

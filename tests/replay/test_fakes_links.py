@@ -1,4 +1,4 @@
-"""rawsse.client.network.fake: connections made of chunks, and links that a function makes."""
+"""rawsse.replay.fakes: connections made of chunks, and links that a function makes."""
 
 from __future__ import annotations
 
@@ -97,6 +97,27 @@ def test_a_stream_without_an_end_is_silent() -> None:
     assert stream.read_ready() is None
     with pytest.raises(Expired):
         read(stream, 2000.0)
+
+
+def test_a_stream_may_end_in_silence_after_a_silence() -> None:
+    stream = entered(1.0, end=None)
+    with pytest.raises(Expired):
+        read(stream, 2000.0)
+
+
+def test_a_pushed_stream_keeps_its_times() -> None:
+    async def story() -> tuple[list[tuple[float, bytes]], list[Exception | None]]:
+        network, ended = AsyncioNetwork(), list[Exception | None]()
+        stream, heard = FakeStream([b"one", 2.0, b"two", None, b"three"]), list[tuple[float, bytes]]()
+        stream.enter(network)
+        began = network.now()
+        stream.push_to(lambda data: heard.append((network.now() - began, data)), ended.append)
+        await asyncio.sleep(5)
+        await stream.write(b"x", math.inf)
+        await asyncio.sleep(1)
+        return heard, ended
+
+    assert run(story()) == ([(0, b"one"), (2, b"two"), (5, b"three"), (5, b"")], [None])
 
 
 def test_a_stream_may_wait_for_each_request() -> None:

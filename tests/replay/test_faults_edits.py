@@ -7,8 +7,7 @@ import re
 import pytest
 
 from rawsse.errors import ConfigurationError
-from rawsse.replay import Fault, Read
-from rawsse.replay.answers import Answer
+from rawsse.replay import Fault, Read, Recording
 from rawsse.replay.faults import edited, offset_of, replacement
 
 SSE = {"content-type": "text/event-stream; charset=utf-8"}
@@ -19,7 +18,7 @@ READS = (Read(1.0, BODY[:10]), Read(2.0, BODY[10:30]), Read(3.0, BODY[30:]))
 
 
 def body_after(*faults: Fault, body: bytes = BODY) -> bytes:
-    answer = edited(Answer(200, SSE, (Read(0.0, body),)), faults)
+    answer = edited(Recording(None, 200, SSE, (Read(0.0, body),)), faults)
     return b"".join(read.data for read in answer.reads)
 
 
@@ -95,7 +94,7 @@ def test_edits_are_done_one_after_the_other() -> None:
 
 
 def test_other_faults_are_none_of_its_business() -> None:
-    answer = Answer(200, SSE, READS)
+    answer = Recording(None, 200, SSE, READS)
     assert edited(answer, [Fault.parse("reset@event=0"), Fault.parse("gzip"), Fault.parse("no-last-chunk")]) == answer
 
 
@@ -103,7 +102,7 @@ def test_other_faults_are_none_of_its_business() -> None:
 
 
 def reads_after(fault: Fault) -> tuple[Read, ...]:
-    return edited(Answer(200, SSE, READS), [fault]).reads
+    return edited(Recording(None, 200, SSE, READS), [fault]).reads
 
 
 def test_other_bytes_keep_their_reads_and_times() -> None:
@@ -119,7 +118,7 @@ def test_what_is_new_at_the_end_goes_out_with_the_last_read() -> None:
 
 
 def test_what_is_new_in_an_empty_body_goes_out_at_once() -> None:
-    assert edited(Answer(200, SSE), [Fault.parse("bad-utf8@byte=0")]).reads == (Read(0.0, b"\xff"),)
+    assert edited(Recording(None, 200, SSE), [Fault.parse("bad-utf8@byte=0")]).reads == (Read(0.0, b"\xff"),)
 
 
 def test_an_error_comes_when_the_event_that_it_replaces_would_have_begun() -> None:
@@ -130,20 +129,21 @@ def test_an_error_comes_when_the_event_that_it_replaces_would_have_begun() -> No
 
 @pytest.mark.parametrize("spec", ["error=overloaded_error@event=1", "end@event=1"])
 def test_an_error_event_and_a_whole_framing_are_a_proper_end_of_what_was_cut(spec: str) -> None:
-    cut = Answer(200, SSE, READS, is_cut=True)
-    assert not edited(cut, [Fault.parse(spec)]).is_cut
-    assert edited(cut, [Fault.parse("drop@event=1")]).is_cut
+    cut = Recording(None, 200, SSE, READS, end="cut")
+    assert edited(cut, [Fault.parse(spec)]).end == "clean"
+    assert edited(cut, [Fault.parse("drop@event=1")]).end == "cut"
 
 
 @pytest.mark.parametrize("spec", ["error=overloaded_error@event=1", "end@event=1"])
 def test_after_such_an_end_nothing_more_is_waited_for(spec: str) -> None:
-    answer = Answer(200, SSE, READS, duration=9.0)
-    assert edited(answer, [Fault.parse(spec)]).duration == 0
+    answer = Recording(None, 200, SSE, READS, duration=9.0)
+    ended = edited(answer, [Fault.parse(spec)])
+    assert ended.duration == ended.reads[-1].t < 9
     assert edited(answer, [Fault.parse("drop@event=1")]).duration == 9.0
 
 
 def test_a_length_that_was_told_stays_true() -> None:
-    answer = Answer(200, {"content-length": str(len(BODY))}, READS)
+    answer = Recording(None, 200, {"content-length": str(len(BODY))}, READS)
     assert edited(answer, [Fault.parse("drop@event=0")]).headers["content-length"] == str(len(B + C))
 
 
@@ -227,8 +227,8 @@ def test_a_status_may_have_its_own_type_words_and_headers() -> None:
 
 
 def test_a_status_without_words_has_those_of_its_type() -> None:
-    assert b'"type":"not_found_error","message":"model: not found"' in instead(Fault.parse("status=404"))[2]
-    assert b'"type":"new_error","message":"Error"' in instead(Fault.parse("status=404,type=new_error"))[2]
+    assert b'"type":"not_found_error","message":"Not found error"' in instead(Fault.parse("status=404"))[2]
+    assert b'"type":"new_error","message":"New error"' in instead(Fault.parse("status=404,type=new_error"))[2]
 
 
 def test_a_page_is_html() -> None:
@@ -253,7 +253,7 @@ def test_without_such_a_fault_the_answer_is_the_recording() -> None:
 @pytest.mark.parametrize(("kind", "status"), [("overloaded_error", 529), ("rate_limit_error", 429), ("new_error", 500)])
 def test_a_json_answer_has_the_error_as_its_status(kind: str, status: int) -> None:
     answer = edited(
-        Answer(200, {"content-type": "application/json"}, (Read(0.0, b"{}"),)), [Fault.parse(f"error={kind}")]
+        Recording(None, 200, {"content-type": "application/json"}, (Read(0.0, b"{}"),)), [Fault.parse(f"error={kind}")]
     )
     assert answer.status == status
     assert f'"type":"{kind}"'.encode() in answer.reads[0].data

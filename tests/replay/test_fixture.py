@@ -18,6 +18,7 @@ from rawsse import AsyncClient
 from rawsse.errors import ConfigurationError, RecordingError
 from rawsse.replay import Recording, ScrubPolicy, answer, recording_of
 from rawsse.replay.fixture import Replay
+from rawsse.replay.variants import pace_by
 from rawsse.replay.virtual_clock import VirtualClock
 
 QUESTION: dict[str, Any] = {
@@ -193,7 +194,7 @@ def test_nothing_cannot_be_played() -> None:
 
 
 def test_in_the_loop_of_its_client_time_is_whatever_the_loop_says() -> None:
-    recording = recording_of(answer("Hello, world."), pace="ttft=60,tps=1")
+    recording = pace_by("ttft=60,tps=1")(recording_of(answer("Hello, world.")))
 
     async def story() -> str:
         async with AsyncClient(base_url=replay.base_url, api_key="any") as client:

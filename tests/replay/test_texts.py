@@ -13,14 +13,16 @@ from rawsse.replay.texts import (
     MAX_PATH,
     PERCENT_ESCAPES,
     Characters,
+    Escapes,
     Joined,
     Literal,
+    Part,
     Text,
-    Unescaped,
     event_starts,
     joined_texts,
     layers,
     literals,
+    unescaped,
 )
 
 
@@ -33,6 +35,10 @@ def written(text: Text, at: int, data: bytes) -> bytes:
     for place in text.bytes_of(at):
         buffer[place] = ord("*")
     return bytes(buffer)
+
+
+def read(text: Text, escapes: Escapes = JSON_ESCAPES) -> Joined:
+    return Joined(unescaped(text, escapes))
 
 
 # --- Bytes as characters ---
@@ -69,7 +75,7 @@ def test_each_byte_of_a_character_is_written_over() -> None:
 
 def test_joined_parts_are_one_text_and_know_where_they_come_from() -> None:
     data = b"<ab><><cd>"
-    text = Joined([(Characters(data), 1, 3), (Characters(data), 5, 5), (Characters(data), 7, 9)])
+    text = Joined([Part(Characters(data), 1, 3), Part(Characters(data), 5, 5), Part(Characters(data), 7, 9)])
     assert text.text == "abcd"
     assert [byte(text, at) for at in range(4)] == [1, 2, 7, 8]
     assert written(text, 2, data) == b"<ab><><*d>"
@@ -90,7 +96,7 @@ def test_joined_parts_are_one_text_and_know_where_they_come_from() -> None:
     ],
 )
 def test_escapes_are_read_as_json_has_them(data: bytes, text: str, starts: list[int]) -> None:
-    view = Unescaped(Characters(data), JSON_ESCAPES)
+    view = read(Characters(data))
     assert view.text == text
     assert [byte(view, at) for at in range(len(text))] == starts
 
@@ -106,13 +112,13 @@ def test_escapes_are_read_as_json_has_them(data: bytes, text: str, starts: list[
     ],
 )
 def test_all_the_bytes_of_an_escape_are_those_of_its_character(data: bytes, at: int, after: bytes) -> None:
-    assert written(Unescaped(Characters(data), JSON_ESCAPES), at, data) == after
+    assert written(read(Characters(data)), at, data) == after
 
 
 def test_an_escape_in_escapes_is_written_over_with_all_of_them() -> None:
     # The inner text is \u0041b; on the wire its backslash is escaped, and so are two of its digits.
     data = rb"\\u0\u003041b"
-    view = Unescaped(Unescaped(Characters(data), JSON_ESCAPES), JSON_ESCAPES)
+    view = read(read(Characters(data)))
     assert view.text == "Ab"
     assert written(view, 0, data) == b"*" * 12 + b"b"
     assert written(view, 1, data) == rb"\\u0\u003041*"
@@ -120,13 +126,13 @@ def test_an_escape_in_escapes_is_written_over_with_all_of_them() -> None:
 
 def test_an_escape_may_be_cut() -> None:
     data = rb'"\u00" "41b"'
-    view = Unescaped(Joined([(Characters(data), 1, 5), (Characters(data), 8, 11)]), JSON_ESCAPES)
+    view = read(Joined([Part(Characters(data), 1, 5), Part(Characters(data), 8, 11)]))
     assert view.text == "Ab"
     assert written(view, 0, data) == rb'"****" "**b"'
 
 
 def test_percent_signs_are_escapes_in_urls() -> None:
-    view = Unescaped(Characters(b"/a%2Db%zz%4"), PERCENT_ESCAPES)
+    view = read(Characters(b"/a%2Db%zz%4"), PERCENT_ESCAPES)
     assert view.text == "/a-b%zz%4"
     assert written(view, 2, b"/a%2Db") == b"/a***b"
 

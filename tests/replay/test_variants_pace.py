@@ -78,17 +78,8 @@ def test_a_text_that_looks_like_a_token_is_none() -> None:
     assert set(times(paced)) == {1.0}
 
 
-def test_jitter_moves_the_gaps_within_its_share_and_a_seed_repeats_it() -> None:
-    first, again, other = (
-        times(profile(time_to_first_token=0, tokens_per_second=1, jitter=0.5, seed=seed)(ONE_BY_ONE))
-        for seed in (1, 1, 2)
-    )
-    assert first == again != other
-    assert all(0.5 <= gap <= 1.5 for gap in (first[4] - first[3], first[5] - first[4]))
-
-
 @pytest.mark.parametrize("name", shipped_fixtures())
-@pytest.mark.parametrize("pace", ["none", "slower=3", "ttft=0.2,tps=30,jitter=1,seed=7"])
+@pytest.mark.parametrize("pace", ["none", "slower=3", "ttft=0.2,tps=30"])
 def test_bytes_and_boundaries_stay_and_time_never_runs_backwards(pace: str, name: str) -> None:
     recording = shipped_fixtures()[name]
     paced = pace_by(pace)(recording)
@@ -129,10 +120,7 @@ def test_a_profile_is_kept_on_a_virtual_clock() -> None:
         ("slower=0.5", slower(0.5)),
         ("ttft=0.3", profile(time_to_first_token=0.3)),
         ("tps=7", profile(tokens_per_second=7)),
-        (
-            "ttft=0.5, tps=40, jitter=0.2, seed=1",
-            profile(time_to_first_token=0.5, tokens_per_second=40, jitter=0.2, seed=1),
-        ),
+        ("ttft=0.5, tps=40", profile(time_to_first_token=0.5, tokens_per_second=40)),
         (immediate, immediate),
     ],
 )
@@ -146,7 +134,7 @@ def test_a_pace_has_a_name(pace: Pace, same: Pace) -> None:
     [
         (
             "fast",
-            "pace must be a function or one of recorded, none, slower=…, ttft=…, tps=…, jitter=…, seed=…, not 'fast'",
+            "pace must be a function or one of recorded, none, slower=…, ttft=…, tps=…, not 'fast'",
         ),
         ("ttft", "ttft must be a number, not ''"),
         ("tps=many", "tps must be a number, not 'many'"),
@@ -156,7 +144,6 @@ def test_a_pace_has_a_name(pace: Pace, same: Pace) -> None:
         ("ttft=inf", "time_to_first_token must be a number from 0 on, not inf"),
         ("tps=0", "tokens_per_second must be a number above 0, not 0.0"),
         ("tps=-1", "tokens_per_second must be a number above 0, not -1.0"),
-        ("jitter=1.5", "jitter must be between 0 and 1, not 1.5"),
     ],
 )
 def test_a_pace_that_cannot_be_is_refused(pace: str, message: str) -> None:

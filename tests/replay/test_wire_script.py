@@ -10,24 +10,23 @@ from typing import Any
 import pytest
 
 from rawsse.errors import ConfigurationError
-from rawsse.replay import Fault, Read
-from rawsse.replay.answers import Answer
+from rawsse.replay import Fault, Read, Recording
 from rawsse.replay.faults import End
-from rawsse.replay.variants import split_by
-from rawsse.replay.wire import Script, Step, recut, script
+from rawsse.replay.variants import recut, split_by
+from rawsse.replay.wire import Script, Step, script
 
 TYPE = {"content-type": "text/event-stream"}
 A, B = b"data: a\n\n", b"data: bb\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 WHOLE_HEAD = HEAD.replace(b"Transfer-", b"connection: close\r\nTransfer-")  # only what comes whole tells of its end
 CHUNK_A, CHUNK_B, LAST = b"9\r\ndata: a\n\n\r\n", b"a\r\ndata: bb\n\n\r\n", b"0\r\n\r\n"
-ANSWER = Answer(200, TYPE, (Read(0.5, A), Read(2.0, B)))
-TOLD = Answer(200, {**TYPE, "content-length": "19"}, ANSWER.reads)
+ANSWER = Recording(None, 200, TYPE, (Read(0.5, A), Read(2.0, B)))
+TOLD = Recording(None, 200, {**TYPE, "content-length": "19"}, ANSWER.reads)
 TOLD_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %b\r\n\r\n"
 WHOLE_TOLD_HEAD = TOLD_HEAD[:-2] + b"connection: close\r\n\r\n"
 
 
-def script_of(*faults: Fault, answer: Answer = ANSWER, **options: Any) -> Script:
+def script_of(*faults: Fault, answer: Recording = ANSWER, **options: Any) -> Script:
     return script(answer, faults, **options)
 
 
@@ -44,15 +43,15 @@ def test_the_pace_is_that_of_the_recording_divided_by_the_speed() -> None:
 
 
 def test_what_was_cut_has_no_last_chunk() -> None:
-    assert script_of(answer=Answer(200, TYPE, ANSWER.reads, is_cut=True)) == (HEAD + CHUNK_A, CHUNK_B)
+    assert script_of(answer=Recording(None, 200, TYPE, ANSWER.reads, end="cut")) == (HEAD + CHUNK_A, CHUNK_B)
 
 
 def test_what_was_cut_in_its_head_is_only_a_head() -> None:
-    assert script_of(answer=Answer(200, TYPE, is_cut=True)) == (HEAD,)
+    assert script_of(answer=Recording(None, 200, TYPE, end="cut")) == (HEAD,)
 
 
 def test_an_empty_body_is_the_last_chunk() -> None:
-    assert script_of(answer=Answer(200, TYPE)) == (WHOLE_HEAD + LAST,)
+    assert script_of(answer=Recording(None, 200, TYPE)) == (WHOLE_HEAD + LAST,)
 
 
 def test_a_body_whose_length_is_told_has_no_chunks() -> None:
@@ -231,7 +230,7 @@ def test_the_length_of_a_compressed_body_is_that_of_what_is_sent() -> None:
 
 
 def test_what_was_cut_is_cut_in_its_compressed_form_too() -> None:
-    steps = script_of(Fault.parse("gzip"), answer=Answer(200, TYPE, ANSWER.reads, is_cut=True))
+    steps = script_of(Fault.parse("gzip"), answer=Recording(None, 200, TYPE, ANSWER.reads, end="cut"))
     with pytest.raises(EOFError):
         gzip.decompress(b"".join(chunks_in(steps)))
 

@@ -53,11 +53,11 @@ class Peer(FakeStream):
         self._change()
 
     def close(self) -> None:
-        self._end = b""
+        self._last = b""
         self._change()
 
     def reset(self) -> None:
-        self._end = ConnectionResetError("reset by peer")
+        self._last = ConnectionResetError("reset by peer")
         self._change()
 
 

@@ -75,13 +75,13 @@ class PushSource(Link, Protocol):
         None after that or after `abort`, with the `OSError` that lost the connection, or with what `receive` itself raised. The
         link is aborted then: without this guard asyncio would close the connection, and a bug would read as a cut.
         """
-        self._receive, self._closed, self._is_paused = receive, closed, False
+        self._receive, self._closed = receive, closed
         self.watch(self._push)
         self._push()
 
     def pull(self) -> None:
         """Push no more: bytes that arrive from now on wait for `read`, and `closed` is not called."""
-        self._closed = None
+        self._closed, self._is_paused = None, False
         del self._receive  # it may hold this link
 
     def pause(self) -> None:

@@ -1005,7 +1005,7 @@ class Busy(Peer):
     def abort(self) -> None:
         with self.lock:
             Busy.now -= not self.is_aborted and self.took is not None
-            self.is_aborted = True
+            self._is_aborted = True
 
 
 def test_many_threads_share_no_more_than_max_connections() -> None:
