@@ -508,10 +508,8 @@ def _tracing() -> Iterator[None]:
 )
 def test_nothing_stays_of_many_streams(peer: Peer, use: Use) -> None:
     # A leak grows each time; the interpreter's own caches do so once.
-    count = 1000 // one_in(4)
-    assert any(
-        growth(peer, use, count, blocks) < 50 for _ in range(3)
-    )  # one for each fifth, with all one for each twentieth
+    count = 1000 // one_in(4)  # so one block for each fifth of them is found, and for each twentieth of a thousand
+    assert any(growth(peer, use, count, blocks) < 50 for _ in range(3))
 
 
 @pytest.mark.usefixtures("_tracing")
