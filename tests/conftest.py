@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 
-import pytest
-
 collect_ignore = ["replay/made_up_project", "examples/pytest_project"]  # projects that tests run as their users would
 
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
@@ -18,8 +16,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def pytest_configure() -> None:
     """The proxies of whoever runs the tests are none of the tests' business."""
     for name in [name for name in os.environ if name.lower() in PROXY_VARIABLES]:
-        monkeypatch.delenv(name)
+        del os.environ[name]

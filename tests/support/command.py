@@ -50,8 +50,9 @@ class Command:
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         options |= {"env": environment(env or {}), "cwd": cwd or ROOT}
         self._process: Any
-        if program is MODULE and options.keys() <= {"stdin", "stdout", "stderr", "env", "cwd", "open_files"}:
-            self._process = Forked(given, **options)
+        is_plain = options.keys() <= {"stdin", "stdout", "stderr", "env", "cwd", "open_files"}
+        if is_plain and (program is MODULE or program is WITHOUT_UVLOOP):
+            self._process = Forked(given, has_uvloop=program is MODULE, **options)
         else:
             if limits := options.pop("open_files", None):
                 options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)
