@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import sys
+
+from rawsse.replay import recording
 
 collect_ignore = ["replay/made_up_project", "examples/pytest_project"]  # projects that tests run as their users would
 
@@ -17,6 +21,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_configure() -> None:
-    """The proxies of whoever runs the tests are none of the tests' business."""
+    """The proxies of whoever runs the tests are none of the tests' business, and the shipped recordings, for which hundreds of
+    tests ask, are read once."""
     for name in [name for name in os.environ if name.lower() in PROXY_VARIABLES]:
         del os.environ[name]
+    original = recording.shipped_fixtures
+    read = functools.cache(original)
+    loaded = [vars(module) for name, module in sys.modules.items() if name.startswith("rawsse.")]
+    for names in [names for names in loaded if names.get("shipped_fixtures") is original]:
+        names["shipped_fixtures"] = lambda: dict(read())
