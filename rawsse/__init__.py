@@ -17,7 +17,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
 
 How it works, in an evening: six stops, and the question that each answers.
 
-    1. rawsse explain --event 4 fixtures/plain.sse.jsonl    How does one piece of text get from the read to the message?
+    1. rawsse explain --event 5 fixtures/unicode.sse.jsonl  How does text get to the message, if a read cuts a character?
     2. tests/examples/socket_stream.py      How is an answer streamed with a socket and nothing else, in a hundred lines?
     3. rawsse/sse.py                        Which bytes are an event, wherever the reads cut them?
     4. rawsse/http1/                        Where does an answer begin and end in a connection that is used again?

@@ -17,6 +17,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -49,6 +50,7 @@ MAX_KEPT_BYTES = 64 * 1024
 
 _PATH = "/v1/messages"
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -160,7 +162,8 @@ def add_explain(commands: Any) -> None:
     parser.add_paths()
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
-    option("--event", type=int, metavar="N", help="follow one event: read, HTTP chunk, lines, JSON, message")
+    layers = "read, HTTP chunk (rebuilt, one for each read: a recording has none), lines, JSON, message"
+    option("--event", type=int, metavar="N", help=f"follow event N, counted from 1 as by `rawsse check`: {layers}")
     option("--html", type=Path, metavar="OUT", help="write a page (of the event N), or several into the folder OUT")
 
 
@@ -174,32 +177,34 @@ def _explain(arguments: argparse.Namespace) -> bool:
     # NO_COLOR: https://no-color.org. An option counts for more.
     is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     color, is_good = is_wanted if arguments.color == "auto" else arguments.color == "always", True
+    work = explain if arguments.event is None else partial(explain_event, number=arguments.event)
     for recording in recordings:
-        is_good &= recording is not None
-        if recording is not None:
+        if recording is None or (text := _or_none(partial(work, color=color), to_show(recording))) is None:
+            is_good = False
+        else:
             # `explain.py` has made visible whatever a terminal would obey; only our own colours are left.
-            it = to_show(recording)
-            text = (
-                explain(it, color=color) if arguments.event is None else explain_event(it, arguments.event, color=color)
-            )
             write(f"== {visible(recording.name)}\n{text}\n")
     return is_good
 
 
 def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int | None) -> bool:
-    """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings."""
+    """Write each recording's page: to the file `out`, or into it if it is a folder or there are several recordings. False if a
+    page is missing."""
     from rawsse.replay.explain_page import explain_html
     from rawsse.replay.recording import write_whole
     from rawsse.replay.scrub import to_show
 
-    is_folder = out.is_dir() or len(recordings) > 1
-    for recording in filter(None, recordings):
+    is_folder, is_good = out.is_dir() or len(recordings) > 1, True
+    for recording in recordings:
+        if recording is None or (text := _or_none(partial(explain_html, event=event), to_show(recording))) is None:
+            is_good = False
+            continue
         name = Path(recording.name).name.removesuffix(".jsonl").removesuffix(".sse")
         page = out / f"{name}.html" if is_folder else out
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, explain_html(to_show(recording), event=event))
+        write_whole(page, text)
         show(f"{page}")
-    return None not in recordings
+    return is_good
 
 
 def _load_all(path: Path) -> Iterator[Recording | None]:
@@ -210,9 +215,10 @@ def _load_all(path: Path) -> Iterator[Recording | None]:
     yield from [None] if files is None else (_or_none(Recording.load, file) for file in files)
 
 
-def _or_none(load: Callable[[Path], T], path: Path) -> T | None:
+def _or_none(work: Callable[[A], T], given: A) -> T | None:
+    """The result; None, after an error on standard error, if there is none."""
     try:
-        return load(path)
+        return work(given)
     except (RawsseError, OSError) as exc:
         complain(exc)
         return None

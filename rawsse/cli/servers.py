@@ -111,7 +111,7 @@ def add_replay(commands: Any) -> None:
     option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS")
     option("--rewrite", metavar="NAMES", help="write as gateways do: crlf, cr, comments, bom, done …, with commas")
     fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
-    more = "head, head=N, byte=N or event=N, from the end if N is negative (repeatable; see --list-faults)"
+    more = "head, head=N, byte=N or event=N, from 0 on, or from the end if negative (repeatable; see --list-faults)"
     option("--fault", **REPEATED, metavar="SPEC", help=f"{fault} {more}")
     faults = "rawsse.replay.faults.HELP"
     option("--list-faults", action=ListTable, nargs=0, const=faults, help="list what --fault takes, and exit")

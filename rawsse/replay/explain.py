@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError
@@ -50,7 +50,16 @@ MAX_LABELLED_LINES = 20
 """The most lines that a figure may take: the message of an error may be long."""
 
 MAX_LAYER_LINES = 100
-"""How many lines are shown of one event's JSON, for example, and how many of its reads."""
+"""How many lines are shown of one event's JSON, for example."""
+
+MAX_LAYER_READS = 25
+"""How many reads are shown of one event: each takes four lines and more."""
+
+MAX_LAYER_CHARS = 2000
+"""How many characters are shown of one event's JSON, for example. Its lines share them; a line has at least `WIDTH`."""
+
+MAX_OTHERS_CHARS = 80
+"""How many characters are shown of the other events in a read, before the event and after it."""
 
 # By the type of the event, of its delta, or of the block that it is about.
 _LANE_OF: Mapping[str, Lane] = {
@@ -104,6 +113,11 @@ class Piece(NamedTuple):
         """The line with its end; ⋯ if it goes on in the next read."""
         text = self.data.decode("utf-8", "backslashreplace")
         return text if self.data.endswith((b"\r", b"\n")) else f"{text} ⋯"
+
+    @property
+    def size(self) -> str:
+        """How long it is, in words. In the text, an invalid byte takes four characters."""
+        return f"{len(self.data):,} bytes"
 
 
 @dataclass(slots=True)
@@ -314,6 +328,18 @@ def visible(text: str) -> str:
     return _UNSAFE.sub(_picture, text)
 
 
+def clip(text: str, limit: int, size: str = "", *, with_end: bool = True) -> str:
+    """The text; if it is longer than `limit` characters, its begin, its size (in characters, if none is given) and its end."""
+    if len(text) <= limit:
+        return text
+    mark = f"… ({size or f'{len(text):,} characters'})" + (" …" if with_end else "")
+    room = limit - len(mark)
+    if room < len(mark):
+        return text[: limit - 1] + "…"
+    end = room // 2 if with_end else 0
+    return text[: room - end] + mark + text[len(text) - end :]
+
+
 def _picture(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < 0x20:
@@ -325,35 +351,59 @@ def _picture(found: re.Match[str]) -> str:
 
 
 class Layer(NamedTuple):
-    """One view of an event, as lines that a printer makes `visible` and may cut."""
+    """One view of an event, as lines that a printer makes `visible`. `own` is the index of the line with the event's bytes, if
+    other lines have the bytes of other events."""
 
     name: str
     lines: list[str]
+    own: int | None = None
 
 
 def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
-    """An event, from the network up: the reads that brought it, each as one HTTP chunk (RFC 9112, 7.1); its lines; its JSON;
-    the message as it is then.
+    """An event, from the network up: the reads that brought it; its lines; its JSON; the message as it is then.
+
+    A recording has the body, but not its HTTP chunks (RFC 9112, 7.1). They are rebuilt as the player sends them: one for each
+    read.
     """
     recording = timeline.recording
     checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
     checker.feed(recording.body[: group.pieces[-1].last + 1])
     *_, (_, _, event) = checker.groups
     reads = [(number, list(pieces)) for number, pieces in groupby(group.pieces, key=lambda piece: piece.read)]
-    for number, (first, *more) in reads[:MAX_LAYER_LINES]:
-        data, count = recording.reads[number - 1].data, sum(len(piece.data) for piece in (first, *more))
-        words = (
-            f"{number} at {first.t:.3f} s: {len(data):,} bytes; {count:,} of the event, from byte {first.start:,} on"
-        )
-        yield Layer("read", [words])
-        yield Layer("as HTTP chunk", [f"{len(data):x}\r\n", data.decode("utf-8", "backslashreplace"), "\r\n"])
-    if len(reads) > MAX_LAYER_LINES:
-        yield Layer("read", [f"… and {len(reads) - MAX_LAYER_LINES} more reads"])
+    starts = [0, *accumulate(len(read.data) for read in recording.reads)]
+    shown_reads = reads[:MAX_LAYER_READS]
+    for number, pieces in shown_reads:
+        data, start = recording.reads[number - 1].data, pieces[0].start
+        at, count = start - starts[number - 1], sum(len(piece.data) for piece in pieces)
+        words = f"{number} at {pieces[0].t:.3f} s: {len(data):,} bytes, {count:,} of them the event's"
+        yield Layer("read", [f"{words}, from byte {start:,} of the body on"])
+        yield _chunk((data[:at], data[at : at + count], data[at + count :]), _room(len(shown_reads)))
+    if len(reads) > MAX_LAYER_READS:
+        yield Layer("read", [f"… and {len(reads) - MAX_LAYER_READS} more reads"])
     text = json.dumps(event.raw, indent=2, ensure_ascii=False) if event else group.says or "none"
-    lines = {"lines": [piece.text for piece in group.pieces], "JSON": text.split("\n"), "problem": group.problems}
-    for name, shown in {**lines, "message": message_lines(checker.builder.message)}.items():
-        more_lines = len(shown) - MAX_LAYER_LINES
-        yield Layer(name, [*shown[:MAX_LAYER_LINES], *([f"… and {more_lines} more lines"] if more_lines > 0 else [])])
+    yield _limited("lines", [(piece.text, piece.size) for piece in group.pieces])
+    lines = {"JSON": text.split("\n"), "problem": group.problems, "message": message_lines(checker.builder.message)}
+    yield from (_limited(name, [(line, "") for line in shown]) for name, shown in lines.items())
+
+
+def _chunk(parts: tuple[bytes, bytes, bytes], room: int) -> Layer:
+    """A read as one HTTP chunk: what is before the event, the event's bytes, and what is after them, each on a line."""
+    texts = (part.decode("utf-8", "backslashreplace") for part in parts)
+    limits = (MAX_OTHERS_CHARS, room, MAX_OTHERS_CHARS)
+    before, own, after = map(clip, texts, limits, (f"{len(part):,} bytes" for part in parts))
+    lines = [f"{sum(map(len, parts)):x}\r\n", *filter(None, (before, own, after)), "\r\n"]
+    return Layer("chunk, rebuilt", lines, (2 if before else 1) if before or after else None)
+
+
+def _limited(name: str, lines: Sequence[tuple[str, str]]) -> Layer:
+    """A layer of lines with their sizes in words: not too many, and both ends of those that are too long."""
+    shown, more = lines[:MAX_LAYER_LINES], len(lines) - MAX_LAYER_LINES
+    note = [f"… and {more} more lines"] if more > 0 else []
+    return Layer(name, [*(clip(line, _room(len(shown)), size) for line, size in shown), *note])
+
+
+def _room(lines: int) -> int:
+    return max(WIDTH, MAX_LAYER_CHARS // lines)
 
 
 def in_words(group: Group) -> str:
@@ -389,8 +439,14 @@ def explain_event(recording: Recording, number: int, *, color: bool = False) -> 
     """The `layers` of one event, counted from 1, as text. Raises `ConfigurationError` if the recording has no such event."""
     timeline = Timeline.of(recording)
     group = timeline.event(number)
-    shown = (_layer(*layer) for layer in layers(timeline, group))
+    shown = (_layer(layer.name, chain.from_iterable(map(_wrapped, layer.lines))) for layer in layers(timeline, group))
     return _text([_event(group, WIDTH), *chain.from_iterable(shown)], color=color)
+
+
+def _wrapped(line: str) -> Iterator[str]:
+    """The line made visible, in pieces that are as wide as a layer."""
+    shown, room = visible(line), WIDTH - _LABEL
+    yield from (shown[at : at + room] for at in range(0, max(len(shown), 1), room))
 
 
 def _text(lines: Iterable[str], *, color: bool) -> str:
@@ -415,7 +471,7 @@ def _lines(timeline: Timeline) -> Iterator[str]:
     yield ""
     room = WIDTH - _LABEL
     for name, value in timeline.figures:
-        yield from _layer(name, textwrap.wrap(_cut(value, MAX_LABELLED_LINES * room), room, break_on_hyphens=False))
+        yield from _layer(name, textwrap.wrap(clip(value, MAX_LABELLED_LINES * room), room, break_on_hyphens=False))
     yield from _layer("message", message_lines(timeline.message))
 
 
@@ -436,9 +492,9 @@ def _group(group: Group) -> Iterator[str]:
             blank = visible(piece.text)
             yield f"{margin}{blank} ═▶ {_event(group, WIDTH - _MARGIN - len(blank) - 4)}"
         else:
-            yield margin + _fit(piece.text, WIDTH - _MARGIN)
+            yield margin + _fit(piece.text, WIDTH - _MARGIN, piece.size)
     for problem in group.problems:
-        yield _paint(_ALARM, f"{'':{_MARGIN}}! {_fit(problem, WIDTH - _MARGIN - 2)}")
+        yield _paint(_ALARM, f"{'':{_MARGIN}}! {clip(visible(problem), WIDTH - _MARGIN - 2, with_end=False)}")
 
 
 def _gap(gap: Gap | None) -> Iterator[str]:
@@ -447,23 +503,16 @@ def _gap(gap: Gap | None) -> Iterator[str]:
 
 
 def _event(group: Group, room: int) -> str:
-    return _paint(_COLORS[group.lane], _cut(visible(in_words(group)), room))
+    return _paint(_COLORS[group.lane], clip(visible(in_words(group)), room, with_end=False))
 
 
 def _paint(code: str, text: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
-def _fit(text: str, room: int) -> str:
-    """The text made visible, and cut before its line end."""
+def _fit(text: str, room: int, size: str = "") -> str:
+    """The text made visible, and shortened before its line end."""
     shown = visible(text)
     body = shown.rstrip("␍␊⋯")
     end = shown[len(body) :]
-    return _cut(body, room - len(end)) + (_paint(_DIM, end) if end else "")
-
-
-def _cut(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    size = f"… ({len(text)} characters)"
-    return text[: limit - len(size)] + size if limit > 2 * len(size) else text[: limit - 1] + "…"
+    return clip(body, room - len(end), size) + (_paint(_DIM, end) if end else "")

@@ -16,12 +16,13 @@ import base64
 import hashlib
 import html
 import importlib.resources
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from typing import Any
 
 from rawsse.messages import Block
-from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, in_words, kinds_of, layers, to_json, visible
+from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, clip, in_words, kinds_of, layers, to_json, visible
 from rawsse.replay.recording import Read, Recording
 
 MAX_SHOWN_EVENTS = 500
@@ -94,9 +95,12 @@ def _header(timeline: Timeline) -> Iterator[str]:
 
 def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
     yield f'<section class="exchange"><h2>{_escaped(in_words(group))}</h2>\n<dl>'
-    for name, lines in layers(timeline, group):
-        shown = "\n".join(_escaped(line, 4 * MAX_LINE_CHARS) for line in lines)
-        yield f'<dt>{name}</dt><dd class="prose">{shown}</dd>\n' if lines else ""
+    for name, lines, own in layers(timeline, group):
+        shown = [_with_line_ends(line) for line in lines]
+        if own is not None:
+            shown[own] = f"<mark>{shown[own]}</mark>"
+        text = "\n".join(shown)
+        yield f'<dt>{name}</dt><dd class="prose">{text}</dd>\n' if lines else ""
     yield "</dl></section>\n"
 
 
@@ -104,10 +108,17 @@ def _hash(source: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() + "'"
 
 
-def _escaped(value: str, limit: int = MAX_LINE_CHARS) -> str:
+def _escaped(value: str, limit: int = MAX_LINE_CHARS, size: str = "") -> str:
     """A text of the recording as HTML text, without markup or invisible characters."""
-    cut = value if len(value) <= limit else f"{value[:limit]}… ({len(value):,} characters)"
-    return html.escape(visible(cut))
+    return html.escape(visible(clip(value, limit, size)))
+
+
+def _with_line_ends(line: str) -> str:
+    """The same for a whole line, or for many."""
+    parts = re.split("(\r\n|\r|\n)", line)
+    return "".join(
+        _LINE_ENDS[part.encode()] if number % 2 else html.escape(visible(part)) for number, part in enumerate(parts)
+    )
 
 
 def _prose(value: str) -> str:
@@ -147,6 +158,8 @@ class _Page:
 
     def _anatomy(self) -> Iterator[str]:
         yield '<section class="anatomy" aria-labelledby="anatomy"><h2 id="anatomy">Bytes, lines, events</h2>\n'
+        hint = "rawsse explain --event N --html OUT"
+        yield f'<p class="more">The page of one event, from the read to the message: <code>{hint} …</code></p>\n'
         columns = "".join(f"<span>{name}</span>" for name in ("byte", "bytes", "line", "event"))
         yield f'<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n'
         for run in self._runs:
@@ -180,7 +193,7 @@ class _Page:
         name = f"<b>{_escaped(field + colon)}</b>" if is_new and colon and len(field) < 10 else _escaped(field + colon)
         end = _LINE_ENDS[piece.data[len(ended) :]]
         yield f'<p class="line"><span class="at">{piece.start}</span><code class="hex">{_hex(piece.data)}</code>'
-        yield f'<code class="text">{name}{_escaped(value)}{end}</code></p>'
+        yield f'<code class="text">{name}{_escaped(value, size=piece.size)}{end}</code></p>'
 
     def _event(self, group: Group) -> Iterator[str]:
         yield '<div class="event">'

@@ -11,10 +11,10 @@
 A value with a space, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
 all), after the first `after=N`, which go well.
 
-Places are counted from 0, or from the end if negative. `event=N` is before event N, or that event: an event is what
-`split="event"` cuts off, up to and with the next blank line; comments count as events. `byte=N` is after N bytes of the body,
-before it is compressed and cut into HTTP chunks. `head=N` is after N bytes of the response's head. A place that an answer does
-not have is an error.
+Places are counted from 0, or from the end if negative (`explain` and `check` count events from 1). `event=N` is before event
+N, or that event: an event is what `split="event"` cuts off, up to and with the next blank line; comments count as events.
+`byte=N` is after N bytes of the body, before it is compressed and cut into HTTP chunks. `head=N` is after N bytes of the
+response's head. A place that an answer does not have is an error.
 
 Several faults of one request are applied in this order, whatever their order in the list: those that replace the answer
 (`status`, `html`, `redirect`; only the first), those that edit the body (one after the other), compression, framing, then those
@@ -110,7 +110,8 @@ class Kind:
     def rule(self) -> str:
         """How it is written, for an error's message."""
         value = f"; its value is {self.value.expected}" if self.value else ""
-        return f"write {self.form}{value}" + (f"; its place is {' or '.join(self.units)}" if self.units else "")
+        places = "head, head=N, byte=N or event=N" if "head" in self.units else "byte=N or event=N"
+        return f"write {self.form}{value}" + (f"; PLACE is {places}" if "@PLACE" in self.form else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,5 +423,11 @@ _ROWS = (
 FAULTS: Mapping[str, Kind] = {re.split(r"[@=\[]", kind.form)[0]: kind for kind in _ROWS}
 """Every fault, by its name."""
 
-HELP: Mapping[str, str] = {kind.form: kind.doc for kind in _ROWS}
-"""The form of each fault -> its effect."""
+HELP: Mapping[str, str] = {
+    "@PLACE": "byte=N, or event=N: before event N, or that event; reset, close, half-close and stall take head and head=N too. "
+    "N counts from 0, or from the end if negative; explain and check count events from 1",
+    "xN": "in N requests (default: in all)",
+    "after=N": "the first N requests go well",
+    **{kind.form: kind.doc for kind in _ROWS},
+}
+"""The parts of a fault, and the form of each fault -> its effect."""

@@ -440,7 +440,25 @@ def test_replay_cuts_what_it_sends_and_a_client_in_another_process_reads_each_pi
 def test_replay_lists_its_faults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["replay", "--list-faults"])
-    assert "stall[=SECONDS]@PLACE\n    silence, at any speed; without SECONDS for ever\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("@PLACE\n    byte=N, or event=N: before event N, or that event; ")
+    assert "stall[=SECONDS]@PLACE\n    silence, at any speed; without SECONDS for ever\n" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (
+            "explain",
+            "follow event N, counted from 1 as by `rawsse check`: read, HTTP chunk (rebuilt, one for each read",
+        ),
+        ("replay", "a PLACE is head, head=N, byte=N or event=N, from 0 on, or from the end if negative"),
+    ],
+)
+def test_help_says_where_events_are_counted_from(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert words in " ".join(capsys.readouterr().out.split())
 
 
 # --- record ----------------------------------------------------------------------------------------------------------

@@ -54,6 +54,14 @@ def test_a_read_that_ends_inside_a_character_shows_its_bytes() -> None:
     assert "  \\xa9␊\n" in explain(recording)
 
 
+def test_of_a_long_line_both_ends_are_shown_and_its_size_in_bytes() -> None:
+    line = b'data: {"text": "' + "é".encode() * 200 + b'\xc3\xff"}\n'
+    recording = Recording(reads=(Read(0.0, line + b"\n"),))
+    assert re.search(
+        rf'\n   0\.000     1       0  data: .*é… \({len(line)} bytes\) …é.*é\\xc3\\xff"}}␊\n', explain(recording)
+    )
+
+
 def test_a_gap_stands_before_the_read_that_ended_it() -> None:
     reads = tuple(Read(t, b": a\n") for t in (0.0, 0.01, 0.02, 0.03, 0.04, 2.0))
     lines = explain(Recording(reads=reads, duration=5.0)).split("\n")
@@ -166,7 +174,10 @@ def test_a_long_figure_takes_several_lines_and_not_too_many() -> None:
     shown = text[text.index("\nending ") + 1 : text.index("\nmessage ")].split("\n")
     assert 2 < len(shown) <= MAX_LABELLED_LINES + 1
     assert max(map(len, shown)) <= WIDTH
-    assert shown[-1].endswith(" characters)")
+    assert f"… ({len('clean: HTTP status 529, api_error: ') + 50_000:,} characters) …" in " ".join(
+        map(str.strip, shown)
+    )
+    assert shown[-1].endswith("Oops")
 
 
 # --- Colours, and characters that would be obeyed ---

@@ -16,7 +16,7 @@ from support.sampling import one_in
 from rawsse.cli import main
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.explain import MAX_LAYER_LINES, WIDTH, Timeline, explain_event, layers
+from rawsse.replay.explain import MAX_LAYER_LINES, MAX_LAYER_READS, WIDTH, Timeline, explain_event, layers
 from rawsse.replay.explain_page import explain_html
 from rawsse.replay.scrub import to_show
 from rawsse.replay.variants import rewrite_by
@@ -41,17 +41,19 @@ def test_an_event_is_followed_from_its_reads_to_the_message() -> None:
     first, second, start = len(START + BLOCK) + 20, len(DELTA) - 20 + 7, len(START + BLOCK)
     lines = [re.sub("  +", "  ", line) for line in explain_event(recording, 3).splitlines()]
     assert lines[0] == 'event 3: content_block_delta [0] text_delta "Hi"'
-    assert lines[1] == f"read  1 at 0.500 s: {first} bytes; 20 of the event, from byte {start} on"
+    assert lines[1] == f"read  1 at 0.500 s: {first} bytes, 20 of them the event's, from byte {start} of the body on"
     # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
-    assert lines[2] == f"as HTTP chunk  {first:x}␍␊"
-    assert lines[3].startswith("  event: message_start␊data: ")
-    assert lines[4] == "  ␍␊"
-    assert lines[5] == f"read  2 at 0.750 s: {second} bytes; {len(DELTA) - 20} of the event, from byte {start + 20} on"
-    assert lines[6] == f"as HTTP chunk  {second:x}␍␊"
-    assert lines[9:11] == ["lines  event: content_block ⋯", "  _delta␊"]
-    assert re.fullmatch(r"  data: \{\"type\":\"content_block_delta\",\"index\":0,.* characters\)␊", lines[11])
-    assert lines[12:14] == ["  ␊", "JSON  {"]
-    assert json.loads("\n".join(["{", *lines[14:-2]])) == json.loads(DELTA.partition(b"data: ")[2])
+    assert lines[2] == f"chunk, rebuilt  {first:x}␍␊"
+    assert re.fullmatch(rf'  event: message_start␊data: .*… \({start} bytes\) ….*"text":""\}}\}}␊␊', lines[3])
+    assert lines[4:6] == ["  event: content_block", "  ␍␊"]
+    own = f"{len(DELTA) - 20} of them the event's, from byte {start + 20} of the body on"
+    assert lines[6] == f"read  2 at 0.750 s: {second} bytes, {own}"
+    assert lines[7] == f"chunk, rebuilt  {second:x}␍␊"
+    assert lines[8].strip() + lines[9].strip() == DELTA[20:].decode().replace("\n", "␊")
+    assert lines[10:14] == ["  : more␊", "  ␍␊", "lines  event: content_block ⋯", "  _delta␊"]
+    assert lines[14].strip() + lines[15].strip() == DELTA.decode().split("\n")[1] + "␊"
+    assert lines[16:18] == ["  ␊", "JSON  {"]
+    assert json.loads("\n".join(["{", *lines[18:-2]])) == json.loads(DELTA.partition(b"data: ")[2])
     assert lines[-2] == "message  m, c, stop reason None"
     assert lines[-1] == '  [0] text  (not complete): {"text": "Hi"}'
     # As it is then, not at the end.
@@ -74,7 +76,7 @@ def test_every_event_of_a_shipped_recording_can_be_followed_however_it_was_cut(n
     timeline = Timeline.of(recording)
     for event in timeline.events[:5] + timeline.events[-5:]:
         shown = [(layer.name, "\n".join(layer.lines)) for layer in layers(timeline, event)]
-        assert [name for name, _ in shown if name not in ("read", "as HTTP chunk")] == [
+        assert [name for name, _ in shown if name not in ("read", "chunk, rebuilt")] == [
             "lines",
             "JSON",
             "problem",
@@ -101,13 +103,34 @@ def test_an_event_whose_data_are_not_json_is_shown_with_what_is_wrong() -> None:
 def test_of_an_event_that_came_in_many_reads_the_first_are_shown_and_the_others_are_counted() -> None:
     reads = tuple(Read(0.0, bytes([byte])) for byte in START)
     text = explain_event(Recording(reads=reads), 1)
-    assert text.count("\nas HTTP chunk") == MAX_LAYER_LINES
-    assert f"\nread               … and {len(START) - MAX_LAYER_LINES} more reads\n" in text
+    assert text.count("\nchunk, rebuilt") == MAX_LAYER_READS
+    assert f"\nread               … and {len(START) - MAX_LAYER_READS} more reads\n" in text
 
 
 def test_json_of_many_lines_is_cut() -> None:
     text = explain_event(Recording.from_sse(b'data: {"type":"x","many":[%b1]}\n\n' % (b"1," * 999)), 1)
     assert f"… and {1005 - MAX_LAYER_LINES} more lines\n" in text  # {, type, many, 1000 numbers, ] and }
+
+
+def test_a_character_that_a_read_cuts_is_seen_in_every_row_of_the_wire() -> None:
+    shown = explain_event(shipped_fixtures()["unicode"], 5).replace("\n" + " " * 19, "")
+    # U+00DF is C3 9F in UTF-8: the first read ends between them.
+    assert '"delta":{"type":"text_delta","text":"\\xc3␍␊\nread ' in shown
+    assert '\nchunk, rebuilt     c␍␊\\x9fe"}     }␊␊␍␊\nlines ' in shown
+    assert '"delta":{"type":"text_delta","text":"\\xc3 ⋯\\x9fe"}     }␊␊\nJSON ' in shown
+
+
+def test_of_a_very_large_event_both_ends_are_shown_and_its_size_in_bytes_in_a_few_lines() -> None:
+    data = b'data: {"type":"x","text":"%s"}\n' % ("é".encode() * 500_000 + b"\xc3" * 500_000)
+    for cut in (len(data), 1000):
+        reads = (Read(0.0, data[at : at + cut]) for at in range(0, len(data), cut))
+        shown = explain_event(Recording(reads=(*reads, Read(1.0, b"\n"))), 1).replace("\n" + " " * 19, "")
+        assert f"… ({min(len(data), cut):,} bytes) …" in shown
+        assert shown.count("\n") < 200
+    shown = explain_event(Recording.from_sse(data + b"\n"), 1).replace("\n" + " " * 19, "")
+    # The invalid bytes are written in four characters, and are bytes all the same. In JSON they are U+FFFD.
+    assert re.search(rf'data: {{"type":"x","text":"é+… \({len(data):,} bytes\) …[cx3\\]+"}}␊', shown)
+    assert re.search(r'"text": "é+… \(1,000,012 characters\) …\ufffd+"', shown)
 
 
 @pytest.mark.parametrize("number", [0, -1, 3])
@@ -157,15 +180,25 @@ def test_the_command_follows_one_event(capsys: pytest.CaptureFixture[str]) -> No
     assert '  [0] text  (not complete): {"text": "A server-sent event"}\n' in out
 
 
-def test_an_event_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "--event", "99", str(PLAIN)]) == 2
-    assert "there is no event 99" in capsys.readouterr().err
+@pytest.mark.parametrize("options", [[], ["--html", "pages"]])
+def test_a_recording_without_the_event_is_named_and_the_others_are_explained(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, body in (("a", START), ("b", START + BLOCK), ("c", START), ("d", START + BLOCK + DELTA)):
+        (tmp_path / f"{name}.sse").write_bytes(body)
+    assert main(["explain", "--event", "2", *options, "."]) == 1
+    out, err = capsys.readouterr()
+    assert err == "".join(f"rawsse: there is no event 2: {name}.sse has 1\n" for name in "ac")
+    assert re.findall(r"pages/.*|(?<=== ).*", out) == (
+        ["pages/b.html", "pages/d.html"] if options else ["b.sse", "d.sse"]
+    )
 
 
 def test_the_command_writes_the_page_of_one_event(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "4.html"
     assert main(["explain", "--event", "4", "--html", str(page), str(PLAIN)]) == 0
     assert page.read_text("utf-8") == explain_html(to_show(Recording.load(PLAIN)), event=4)
-    assert main(["explain", "--event", "99", "--html", str(tmp_path / "99.html"), str(PLAIN)]) == 2
+    assert main(["explain", "--event", "99", "--html", str(tmp_path / "99.html"), str(PLAIN)]) == 1
     assert "there is no event 99" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [page]

@@ -188,15 +188,33 @@ def test_the_page_of_an_event_has_its_layers_from_the_read_to_the_message() -> N
     page = Parsed(explain_html(Recording(reads=(Read(0.5, body[:at]), Read(0.75, body[at:]))), event=3))
     assert page.all("h2") == ['event 3: content_block_delta [0] text_delta "a <b> & ␊"']
     layers = dict(zip(page.all("dt")[-5:], page.all("dd", "prose"), strict=True))
-    assert list(layers) == ["read", "as HTTP chunk", "lines", "JSON", "message"]
+    assert list(layers) == ["read", "chunk, rebuilt", "lines", "JSON", "message"]
     event = wire(text_delta(0, "a <b> & ␊"))
     size = len(body) - at
-    assert layers["read"] == f"2 at 0.750 s: {size} bytes; {len(event)} of the event, from byte {at} on"
+    words = f"2 at 0.750 s: {size} bytes, {len(event)} of them the event's, from byte {at} of the body on"
+    assert layers["read"] == words
     # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
-    assert layers["as HTTP chunk"] == f"{size:x}␍␊\n{body[at:].decode().replace(chr(10), '␊')}\n␍␊"
-    assert layers["lines"] == event.decode().replace("\n", "␊\n").removesuffix("\n")
+    own, rest = (data.decode().replace("\n", "LF") for data in (event, body[at + len(event) :]))
+    assert layers["chunk, rebuilt"] == f"{size:x}CR LF\n{own}\n{rest}\nCR LF"
+    assert layers["lines"] == event.decode().replace("\n", "LF\n").removesuffix("\n")
     assert json.loads(layers["JSON"]) == text_delta(0, "a <b> & ␊")
     assert layers["message"].split("\n")[1:] == ['[0] text  (not complete): {"text": "a <b> & ␊"}']
+
+
+def test_the_bytes_of_the_event_are_marked_in_a_chunk_with_those_of_others() -> None:
+    events = [f'data: {{"type":"ping","n":{number}}}\r\n\r\n'.encode() for number in (1, 2, 3)]
+    recording = Recording(reads=(Read(0.0, b"".join(events)[:-3]), Read(0.1, b"\n\r\n")))
+    marked = [Parsed(explain_html(recording, event=number)).all("mark") for number in (1, 2, 3)]
+    assert marked == [
+        ['data: {"type":"ping","n":1}CR LFCR LF'],
+        ['data: {"type":"ping","n":2}CR LFCR LF'],
+        ['data: {"type":"ping","n":3}CR'],
+    ]
+    assert Parsed(explain_html(Recording.from_sse(events[0]), event=1)).all("mark") == []
+
+
+def test_the_page_of_a_recording_says_how_to_get_that_of_an_event() -> None:
+    assert "rawsse explain --event N --html OUT …" in page_of(wire(start())).all("code")
 
 
 def test_the_page_of_an_event_has_the_style_and_the_policy_of_the_other() -> None:
@@ -242,7 +260,7 @@ def test_whatever_a_recording_holds_is_text() -> None:
     )
     for number in range(1, len(Timeline.of(recording).events) + 1):
         one = Parsed(explain_html(recording, event=number))
-        assert {tag for tag, _, _ in one.elements} <= {tag for tag, _, _ in usual.elements}
+        assert {tag for tag, _, _ in one.elements} <= {tag for tag, _, _ in usual.elements} | {"mark"}
         assert any(HOSTILE[:-2] in text for text in one.all("dd", "prose"))
         assert not re.search("[\x1b\u202e]", explain_html(recording, event=number))
     page = Parsed(explain_html(recording))

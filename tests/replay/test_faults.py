@@ -84,7 +84,13 @@ def test_every_kind_is_tried_here() -> None:
 
 
 def test_a_row_is_written_as_its_form_says() -> None:
-    assert list(FAULTS) == [re.split(r"[@=\[]", form)[0] for form in HELP]
+    assert list(FAULTS) == [re.split(r"[@=\[]", form)[0] for form in HELP][3:]
+
+
+def test_the_help_begins_with_the_parts_of_a_fault_and_names_those_that_can_be_in_the_head() -> None:
+    assert list(HELP)[:3] == ["@PLACE", "xN", "after=N"]
+    named = HELP["@PLACE"].partition("; ")[2].partition(" take head and head=N too")[0]
+    assert re.split(", | and ", named) == [name for name, kind in FAULTS.items() if "head" in kind.units]
 
 
 def test_faults_are_values() -> None:
@@ -134,10 +140,10 @@ def test_a_status_has_the_type_that_the_api_gives_it(status: int, kind: str) -> 
         ("gzip x2 x3", "invalid fault 'gzip x2 x3': write NAME"),
         ("gzip=9", "invalid fault 'gzip=9': write gzip"),
         ("gzip@event=1", "invalid fault 'gzip@event=1': write gzip"),
-        ("reset@line=1", "invalid fault 'reset@line=1': write reset@PLACE; its place is head or byte or event"),
+        ("reset@line=1", "invalid fault 'reset@line=1': write reset@PLACE; PLACE is head, head=N, byte=N or event=N"),
         (
             "drip=9@head",
-            "invalid fault 'drip=9@head': write drip=BYTES_PER_SECOND[@PLACE]; its value is a number above 0",
+            "invalid fault 'drip=9@head': write drip=BYTES_PER_SECOND[@PLACE]; its value is a number above 0; PLACE is",
         ),
         (
             "oversized-line=99@byte=1",
@@ -174,8 +180,8 @@ def test_a_status_has_the_type_that_the_api_gives_it(status: int, kind: str) -> 
             "redirect=200",
             "invalid fault 'redirect=200': write redirect[=CODE][,location=URL]; its value is a whole number from 300 to 399",
         ),
-        ("drop", "invalid fault 'drop': write drop@event=N; its place is event"),
-        ("reset", "invalid fault 'reset': write reset@PLACE; its place is head or byte or event"),
+        ("drop", "invalid fault 'drop': write drop@event=N"),
+        ("reset", "invalid fault 'reset': write reset@PLACE; PLACE is head, head=N, byte=N or event=N"),
         ("stall=5 x2", "invalid fault 'stall=5 x2': write stall[=SECONDS]@PLACE"),
         ("html,title=x", "invalid fault 'html,title=x': write html[=CODE]; "),
         ("error,type=x", "invalid fault 'error,type=x': write error[=TYPE]"),
@@ -190,3 +196,11 @@ def test_a_status_has_the_type_that_the_api_gives_it(status: int, kind: str) -> 
 def test_what_is_wrong_is_named_and_what_would_be_right(spec: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match="^" + re.escape(words)):
         Fault.parse(spec)
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_where_a_place_is_missing_or_wrong_the_error_says_it_once(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Fault.parse(f"{name}@line=1")
+    words = str(caught.value).partition(": write ")[2]
+    assert words.count("event") == ("event" in FAULTS[name].units)
