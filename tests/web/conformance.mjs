@@ -14,7 +14,7 @@ function places(length, isSample) {
 }
 
 function* everyCut(bytes, isSample) {
-  const large = isSample && bytes.length > 100_000 ? [65536, 4096, 1000] : [65536, 4096, 1000, 1];
+  const large = isSample && bytes.length > 30_000 ? [65536, 4096, 1000] : [65536, 4096, 1000, 1];
   yield [bytes];
   for (const size of bytes.length > 6000 ? large : [1, 2, 3, 5, 7, 13]) yield cut(bytes, size);
   for (const at of places(bytes.length, isSample)) yield [bytes.subarray(0, at), new Uint8Array(), bytes.subarray(at)];
