@@ -84,7 +84,7 @@ class Forked:
             stack.enter_context(its)
             given = [self._open(stack, name, streams[name]) for name in ("stdin", "stdout", "stderr")]
             socket.send_fds(_interpreter(), [b"x"], [its.fileno(), *given])
-        request = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
+        request: dict[str, Any] = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
         request |= {"has_terminal": has_terminal, "open_files": open_files, "has_uvloop": has_uvloop}
         self._channel.sendall(json.dumps(request).encode() + b"\n")
         self._told = self._channel.makefile("rb")
