@@ -55,7 +55,8 @@ def check(text: str, form: str) -> None:
 @pytest.mark.parametrize("place", EVERYWHERE.values(), ids=EVERYWHERE)
 def test_no_error_has_the_key(place: Any) -> None:
     async def story() -> None:
-        for form in FORMS.values():
+        step = one_in(2)
+        for form in [*FORMS.values()][list(EVERYWHERE.values()).index(place) % step :: step]:
             written = form(KEY)
             error, stream = await fail(place(written), api_key=KEY)
             event = stream.error_event
