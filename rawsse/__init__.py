@@ -24,6 +24,14 @@ How it works, in an evening: six stops, and the question that each answers.
     5. rawsse/messages/message.py           Which event may follow which (`TRANSITIONS`), and what do they add up to?
     6. rawsse/client/answer.py              How does an answer end, if the peer, the network or a clock ends it?
 
+Where a change goes:
+
+    a retry      errors.py: `HEALING_STATUSES`, `may_heal`; client/retry.py: `decide` has how often and when
+    a clock      client/retry.py: `Timeouts` says where its other parts are
+    a dialect    relay/dialects.py: a subclass of `Dialect`; relay/ui.py: its row in `DIALECTS`
+    a route      relay/app.py: a method of `_Call`, and its row in `_ROUTES`
+    a fault      replay/faults.py: a function, and its row in `_ROWS`
+
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.
 """
@@ -98,3 +106,4 @@ __all__ += ["TotalTimeoutError"]
 __all__ += ["APIResponseValidationError", "EventDataError", "EventOrderError", "HTTPProtocolError"]
 __all__ += ["OutputFormatError", "ProtocolError"]
 __all__ += ["BodyTooLargeError", "EventTooLargeError", "LimitExceededError", "MessageTooLargeError", "TurnLimitError"]
+__all__ += ["HeadTooLargeError"]

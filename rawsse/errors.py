@@ -72,9 +72,11 @@ MAX_QUOTED_CHARS = 80
 MAX_SAID_CHARS = 1000
 """How much of a server's message an error's message has; `body` has all of it."""
 
+HEALING_STATUSES = frozenset((408, 409, 429, *range(500, 1000)))
+"""The HTTP statuses, of the API and of proxies, with which a request may be tried again: those of the official SDKs."""
+
 Phase = Literal["connect", "send", "head", "open", "content", "tail", "done"]
-"""How far an exchange got: connecting, sending the request, waiting for the response head, open (no content yet),
-content (some reached the caller), tail (the stop reason is known, `message_stop` is not), done."""
+"""How far an exchange got: see `APIError`."""
 
 EndingKind: TypeAlias = Literal["complete", "truncated", "error", "timeout", "cancelled", "limit"]
 
@@ -161,7 +163,15 @@ AnthropicError = RawsseError
 
 
 class APIError(RawsseError):
-    """The exchange with the server failed. `message` says how, in words.
+    """The exchange with the server failed. `message` says how, in words; `phase` says how far it had got:
+
+        connect     there was no connection
+        send        the request had not been sent, or not all of it
+        head        the request had been sent; the response's head had not arrived
+        open        the head had arrived, that of a refusal as well, and no content
+        content     some content had reached the caller
+        tail        the stop reason had arrived, and `message_stop` had not
+        done        the answer was complete
 
     The attributes below are filled in by the stream that raises the error; before a stream exists they keep these values.
     """
@@ -169,7 +179,7 @@ class APIError(RawsseError):
     partial: PartialMessage | None = None
     """The message so far, or None if `message_start` had not arrived. `partial.replayable()` may be sent back to the API."""
     phase: Phase | None = None
-    """How far the exchange had got."""
+    """How far the exchange had got: one of the words above."""
     bytes_received: int = 0
     """Bytes of the response body, before any content decoding."""
     request_id: str | None = None
@@ -188,7 +198,8 @@ class APIError(RawsseError):
     """How long the server asked to wait, in seconds; None if it did not."""
 
     may_heal: bool = False
-    """Failures of this class can go away by themselves. `safe_to_retry` is this, and that no content was delivered."""
+    """The failure can go away by itself: its class says so, or for a status `HEALING_STATUSES`. `safe_to_retry` is this, and
+    that no content was delivered."""
     ending_kind: ClassVar[EndingKind] = "truncated"
     """The kind of the ending of a stream that failed with an error of this class."""
 
@@ -217,7 +228,6 @@ class APIStatusError(APIError):
         super().__init_subclass__()
         if status:
             cls._class_by_status[status] = cls
-            cls.may_heal = status in (408, 409, 429) or status >= 500
         if type:
             cls._status_by_type.update(dict.fromkeys(type.split(), status))
 
@@ -232,6 +242,7 @@ class APIStatusError(APIError):
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
+        self.may_heal = status_code in HEALING_STATUSES
         self.body = body
         self.headers: Mapping[str, str] = headers or {}
         self.in_stream = in_stream
@@ -355,14 +366,14 @@ class CertificateError(APIConnectionError):
 class ProxyError(APIConnectionError):
     """The proxy refused or failed. The message names it, and never its user or password.
 
-    `status_code` is the proxy's, None if it did not answer. `may_heal` says whether a retry may succeed: a proxy that
-    refuses will refuse again, one that could not reach the server may reach it next time.
+    `status_code` is the proxy's, None if it did not answer. `may_heal` is for that case; for a status it is
+    `HEALING_STATUSES`. A proxy that refuses will refuse again, one that could not reach the server may reach it next time.
     """
 
     def __init__(self, message: str, *, status_code: int | None = None, may_heal: bool = True) -> None:
         super().__init__(message)
         self.status_code = status_code
-        self.may_heal = may_heal
+        self.may_heal = may_heal if status_code is None else status_code in HEALING_STATUSES
 
 
 class APITimeoutError(APIConnectionError):

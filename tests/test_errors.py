@@ -6,11 +6,14 @@ import inspect
 import json
 import pickle
 import re
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
 
+import rawsse
 from rawsse import errors
+from rawsse.client.network.route import Origin, Proxy, refusal
 from rawsse.errors import (
     MAX_SAID_CHARS,
     APIConnectionError,
@@ -40,6 +43,7 @@ from rawsse.errors import (
     status_error,
     stream_error,
 )
+from rawsse.http1 import Headers
 
 CLASSES = {
     name: thing for name, thing in vars(errors).items() if inspect.isclass(thing) and issubclass(thing, Exception)
@@ -98,19 +102,45 @@ def test_the_drawing_tells_the_status_and_type_that_lead_to_a_class(name: str, t
     assert kind is None or stream_error({"error": {"type": kind}}, {}).__class__.__name__ == name
 
 
+def test_all_that_a_call_may_raise_can_be_imported_from_rawsse() -> None:
+    raised = [name for name, cls in CLASSES.items() if issubclass(cls, APIError)]
+    assert [name for name in raised if name not in rawsse.__all__ or getattr(rawsse, name) is not CLASSES[name]] == []
+
+
 def test_misuse_is_also_a_value_error_and_nothing_else_is() -> None:
     misuse = {name for name, cls in CLASSES.items() if issubclass(cls, ValueError)}
     assert misuse == {name for name, cls in CLASSES.items() if issubclass(cls, UsageError)}
 
 
-def test_what_may_heal_by_itself_is_the_network_the_clocks_and_an_api_that_is_busy() -> None:
+def test_what_may_heal_by_itself_is_the_network_and_the_clocks() -> None:
     healing = {cls for cls in CLASSES.values() if issubclass(cls, APIError) and cls.may_heal}
-    busy = {errors.RequestTimeoutError, errors.ConflictError, RateLimitError}
-    network = {cls for cls in CLASSES.values() if issubclass(cls, (APIConnectionError, InternalServerError))}
-    assert healing == network - {StreamCancelledError, CertificateError} | busy
+    network = {cls for cls in CLASSES.values() if issubclass(cls, APIConnectionError)}
+    assert healing == network - {StreamCancelledError, CertificateError}
+
+
+def asked_through_a_proxy(status: int) -> APIError:
+    return refusal(Proxy(Origin("http", "proxy.example", 3128)), Origin("https", "api.example", 443), status, Headers())
+
+
+@pytest.mark.parametrize("error_of", [lambda status: status_error(status, None, {}), asked_through_a_proxy])
+def test_the_statuses_that_may_heal_are_those_of_the_official_sdks(error_of: Callable[[int], APIError]) -> None:
+    assert {status for status in range(300, 600) if error_of(status).may_heal} == {408, 409, 429, *range(500, 600)}
+
+
+@pytest.mark.parametrize("error_of", [lambda status: status_error(status, None, {}), asked_through_a_proxy])
+def test_the_set_of_statuses_holds_for_those_with_a_class_and_those_without(
+    error_of: Callable[[int], APIError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "HEALING_STATUSES", {403, 418})
+    assert [status for status in range(300, 600) if error_of(status).may_heal] == [403, 418]
 
 
 # --- What an error carries -----------------------------------------------------------------------------------------
+
+
+def test_each_phase_is_explained_where_help_shows_it() -> None:
+    explained = re.findall(r"^ {4}(\w+) {2,}\S", inspect.getdoc(APIError) or "", re.MULTILINE)
+    assert explained == list(get_args(errors.Phase))
 
 
 def test_before_a_stream_fills_it_in_an_error_knows_nothing() -> None:

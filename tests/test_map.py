@@ -89,6 +89,15 @@ def test_the_evening_path_has_six_stops_that_exist_and_a_question_for_each() -> 
             assert hasattr(importlib.import_module(stop.removesuffix(".py").replace("/", ".")), name)
 
 
+def test_the_places_for_a_change_exist_with_their_names() -> None:
+    places = re.findall(r"([a-z/_0-9]+\.py): ([^;\n]+)", (rawsse.__doc__ or "").partition("Where a change goes")[2])
+    assert len(places) == 7
+    for file, words in places:
+        names = re.findall(r"`(\w+)`", words)
+        text = (PACKAGE / file).read_text(encoding="utf-8")
+        assert [name for name in names if not re.search(rf"^ *(def |class )?{name}\b", text, re.MULTILINE)] == [], file
+
+
 def test_a_module_imports_only_what_stands_before_it() -> None:
     before: set[str] = set()
     for module in reading_order():

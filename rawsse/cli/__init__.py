@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _, unknown = parser.parse_known_args(argv, arguments)
         if unknown:
-            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            hint = "; write -- before the command" if hasattr(arguments, "line") else ""
+            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         if arguments.command is None:
             parser.print_help(sys.stderr)
             return WRONG_USAGE

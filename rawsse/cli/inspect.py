@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rawsse.cli.options import DEFAULT_MODEL, SECONDS, ListTable, add_command, at_least_one
+from rawsse.cli.options import DEFAULT_MODEL, REPEATED, SECONDS, ListTable, add_command, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
 from rawsse.errors import APIError, RawsseError
 
@@ -62,7 +62,10 @@ def add_check(commands: Any) -> None:
     more = "Names each broken rule and its place, in standard input at once. Exit code 1 if a rule is broken."
     parser = add_command(commands, _check, "check", "is this a correct stream?", more)
     option = parser.add_argument
-    sources = "a recording (*.sse.jsonl), a bare *.sse, a folder, - for standard input, or the base URL of an API"
+    sources = (
+        "a recording, a bare *.sse, a folder, the name of a recording that comes with rawsse (plain), - for standard "
+    )
+    sources += "input, or the base URL of an API"
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="a line of JSON for each finding and each stream")
     parser.add_scrub("report")
@@ -109,13 +112,16 @@ def _report(name: str, findings: Iterable[Finding], policy: ScrubPolicy, *, as_j
 def _findings_in_stdin(policy: ScrubPolicy) -> Iterator[Finding]:
     from rawsse.replay import Checker
 
-    checker = Checker(policy=policy)
-    if sys.stdin is None:
-        raise OSError(errno.EBADF, "standard input is closed")
-    stream = cast("BufferedReader", sys.stdin.buffer)
+    checker, stream = Checker(policy=policy), _stdin()
     while not checker.is_over and (data := stream.read1(READ_BYTES)):
         yield from checker.feed(data)
     yield from checker.close()
+
+
+def _stdin() -> BufferedReader:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return cast("BufferedReader", sys.stdin.buffer)
 
 
 async def _findings_of_api(url: str, model: str, prompt: str, policy: ScrubPolicy) -> tuple[list[Finding], ScrubPolicy]:
@@ -158,7 +164,8 @@ def _client_of(url: str) -> AsyncClient:
 
 def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
-    parser = add_command(commands, _explain, "explain", "the anatomy of a recording: bytes, lines, events, message")
+    summary = "the anatomy of a recording: bytes, lines, events, message"
+    parser = add_command(commands, _explain, "explain", summary, "The path - is standard input.")
     parser.add_paths()
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
@@ -208,9 +215,14 @@ def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int |
 
 
 def _load_all(path: Path) -> Iterator[Recording | None]:
-    """Every recording below `path`; None, after an error on standard error, for a file that is not one."""
+    """Every recording below `path`, or the one on standard input (`-`); None, after an error on standard error, for a file that
+    is not one."""
     from rawsse.replay import Recording, find_recordings
+    from rawsse.replay.recording import MAX_FILE_BYTES
 
+    if str(path) == "-":
+        yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
+        return
     files = _or_none(find_recordings, path)
     yield from [None] if files is None else (_or_none(Recording.load, file) for file in files)
 
@@ -331,6 +343,8 @@ def add_conform(commands: Any) -> None:
     more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, prints the text, and exits with another code than 0 on an error."
     client = add_command(kinds, _try_client, "client", "which cuts and faults a client takes for a whole answer", more)
     client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")
+    only = "repeat the row of that name (repeatable); the first row, a whole answer, always comes"
+    client.add_argument("--only", **REPEATED, metavar="NAME", help=only)
     jobs = "how many at a time (default: %(default)s)"
     client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
     for each in (server, client):
@@ -346,34 +360,41 @@ def _try_server(arguments: argparse.Namespace) -> bool:
     async def run() -> list[Row]:
         options = {"model": arguments.model, "upstream_port": arguments.upstream, "limit": arguments.limit}
         async with _client_of(arguments.url) as client:
-            return await try_server(client, on_row=_progress(), **options)
+            return await try_server(client, on_row=_show_row(arguments), **options)
 
-    return _show_rows(asyncio.run(run()), arguments)
+    return _show_totals(asyncio.run(run()), arguments)
 
 
 def _try_client(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.conform import try_client
 
-    options = {"limit": arguments.limit, "jobs": arguments.jobs}
-    rows = asyncio.run(try_client(arguments.line, on_row=_progress(), **options))
+    options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
+    rows = asyncio.run(try_client(arguments.line, on_row=_show_row(arguments), **options))
     if len(rows) == 1:
         complain("the command fails with a whole answer, so that its other endings say nothing")
-    return _show_rows(rows, arguments)
+    return _show_totals(rows, arguments)
 
 
-def _progress() -> OnRow:
-    """Counts the rows. Faults are meant: what the servers here log of them is not shown."""
+def _show_row(arguments: argparse.Namespace) -> OnRow:
+    """Shows the rows as they come, and counts them. Faults are meant: what the servers here log of them is not shown."""
+    from rawsse.replay.conform import as_line
+
     logging.getLogger("rawsse").addHandler(logging.NullHandler())
     count = itertools.count(1)
-    return lambda row, total: progress(f"{next(count)} of {total}: {row.name}")
+
+    def on_row(row: Row, total: int) -> None:
+        progress("")
+        if not arguments.markdown:
+            show(json.dumps(row._asdict()) if arguments.json else as_line(row))
+        progress(f"{next(count)} of {total}: {row.name}")
+
+    return on_row
 
 
-def _show_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> bool:
-    from rawsse.replay.conform import as_markdown, as_text, is_good
+def _show_totals(rows: Sequence[Row], arguments: argparse.Namespace) -> bool:
+    from rawsse.replay.conform import as_markdown, is_good, totals
 
     progress("")
-    if arguments.json:
-        show("\n".join(json.dumps(row._asdict()) for row in rows))
-    else:
-        show(as_markdown(rows).rstrip() if arguments.markdown else as_text(rows))
+    if not arguments.json:
+        show(as_markdown(rows).rstrip() if arguments.markdown else totals(rows))
     return is_good(rows)

@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_paths(self) -> None:
         """Recordings."""
-        paths = "a recording (*.sse.jsonl), a bare *.sse, or a folder"
+        paths = "a recording (*.sse.jsonl), a bare *.sse, a folder, or the name of a recording that comes with rawsse (plain)"
         self.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=paths)
 
     def add_scrub(self, verb: str) -> None:

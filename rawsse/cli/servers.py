@@ -109,7 +109,12 @@ def add_replay(commands: Any) -> None:
     option("--segments", metavar="HOW", help="cut into TCP writes: as --split")
     option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between two segments (5 will do)")
     option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS")
-    option("--rewrite", metavar="NAMES", help="write as gateways do: crlf, cr, comments, bom, done …, with commas")
+    rewrites = (
+        "crlf, cr, blank-lines, bom, comments, comments-inside, ids, retry, done, no-event-lines, no-spaces, padding"
+    )
+    option(
+        "--rewrite", metavar="NAMES", help=f"write as gateways do, some of these with commas: {rewrites}, lines-of-data"
+    )
     fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as 'reset@event=3', 'status=529 x2' or 'stall=5@byte=100 after=1'; a PLACE is"
     more = "head, head=N, byte=N or event=N, from 0 on, or from the end if negative (repeatable; see --list-faults)"
     option("--fault", **REPEATED, metavar="SPEC", help=f"{fault} {more}")

@@ -3,8 +3,8 @@
     rawsse usage ledger.db --by user,day --since 2026-11-01
     rawsse usage ledger.db --by user --prices prices.toml --json
 
-The prices are a TOML file, in money for a million tokens. A snapshot (`claude-sonnet-4-5-20250929`) without a table has the
-prices of its model (`claude-sonnet-4-5`):
+The prices are a TOML file, in money for a million tokens, by the model that answered. A snapshot
+(`claude-sonnet-4-5-20250929`) without a table has the prices of its model (`claude-sonnet-4-5`):
 
     currency = "USD"
 
@@ -61,7 +61,7 @@ def add_usage(commands: Any) -> None:
     option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
     option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, as 2026-11-30 (UTC)")
     option("--until", type=_day, default=date.max, metavar="DAY", help="to the end of this day (UTC)")
-    prices = 'prices of a million tokens: TOML with currency = "USD", and for each model a table, as'
+    prices = 'prices of a million tokens: TOML with currency = "USD", and for each model that answered a table, as'
     example = '["claude-sonnet-4-5"] input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3'
     option("--prices", **FILE, help=f"{prices} {example}")
     option("--json", action="store_true", help="a list of JSON objects instead of a table")

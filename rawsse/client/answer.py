@@ -41,6 +41,7 @@ from rawsse.messages.events import (
     Ping,
     StreamEvent,
     UnknownEvent,
+    brings_content,
     read_event,
     whole_events,
 )
@@ -139,7 +140,7 @@ class Answer(Exchange):
             return  # nearly all events
         if isinstance(event, ErrorEvent):
             raise self._error_in(event)
-        if timing.first_content is None and builder.has_content:
+        if timing.first_content is None and brings_content(event):
             timing.first_content = self._received_at - timing.started
         if builder.is_done:
             # The end of the body is not waited for: a server that holds the connection would delay a whole answer.
@@ -180,6 +181,10 @@ class Answer(Exchange):
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind in ("text/html", "text/plain") or kind.endswith("json"):
             self._other_kind = kind
+
+    @property
+    def _has_content(self) -> bool:
+        return self.builder.has_content or bool(self._pending or self._gathered)
 
     def _take(self, data: bytes) -> None:
         self._begins = self._begins or data.lstrip(_BLANKS)[:1]

@@ -12,7 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
@@ -125,12 +125,26 @@ class AsyncClient:
         tls = TLSContext(ssl_context, trust_env=trust_env)
         self._pools = Pools(partial(Pool, tls=tls, limits=limits, connect=connect), self._network)
         self._calls: set[weakref.ref[Call[Any]]] = set()
-        self._add_resources()
 
-    def _add_resources(self) -> None:
-        self.messages = AsyncMessages(self)
-        self.models = AsyncModels(self)
-        self.beta = AsyncBeta(self.messages, self.models)
+    @cached_property
+    def messages(self) -> AsyncMessages:
+        """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`; and the same
+        with their responses, in `with_raw_response` and `with_streaming_response`.
+
+        `help(client.messages)` has the arguments of each, `pydoc rawsse.client.resources` those that all of them take.
+        """
+        return AsyncMessages(self)
+
+    @cached_property
+    def models(self) -> AsyncModels:
+        """The models that can be asked: `list` and `retrieve`; and the same with their responses, in `with_raw_response` and
+        `with_streaming_response`. `help(client.models)` has their arguments."""
+        return AsyncModels(self)
+
+    @cached_property
+    def beta(self) -> AsyncBeta:
+        """`beta.messages` and `beta.models` are `messages` and `models`, for code written for the official SDK."""
+        return AsyncBeta(self.messages, self.models)
 
     @property
     def base_url(self) -> str:
@@ -195,7 +209,8 @@ class AsyncClient:
             {**endpoint.headers, **(default_headers or {})},
         )
         other._settings = _changed(self._settings, timeouts, timeout, max_retries, strict, retry_policy)
-        other._add_resources()
+        for name in ("messages", "models", "beta"):  # those of this client
+            vars(other).pop(name, None)
         return other
 
     copy = with_options
@@ -221,9 +236,9 @@ class AsyncClient:
     ) -> Call[Any]:
         """A call of any path of the API: `answer = await call.open()`, then `answer.value`.
 
-        `path` begins with `/v1/`. `kind` is `Answer` for a stream of events, `BodyAnswer` for the body as it arrives; the
-        caller must read both to their end, or `close()` the call. `options` are `timeouts`, `timeout`, `max_retries` and
-        `strict`, in place of the client's.
+        `path` begins with `/v1/`. `kind` is `rawsse.client.answer.Answer` for a stream of events, or
+        `rawsse.replay.proxy.BodyAnswer` for the body as it arrives; the caller must read both to their end, or `close()` the
+        call. `options` are `timeouts`, `timeout`, `max_retries` and `strict`, in place of the client's.
         """
         if self.is_closed():
             raise RuntimeError("the client is closed")

@@ -84,7 +84,8 @@ _QUEUED = "head", "no connection was free within {seconds:g} s: all that max_con
 class Timing:
     """When things happened, in seconds since the call began; None for what has not. After a retry: those of the last attempt.
 
-    `longest_gap` is the longest wait for bytes of the answer. `is_reused`: the connection had carried an answer before.
+    `first_content`: the first event that `brings_content`, as `rawsse explain` has it. `longest_gap` is the longest wait for
+    bytes of the answer. `is_reused`: the connection had carried an answer before.
     """
 
     connected: float | None = None
@@ -453,7 +454,13 @@ class Exchange:
     def _loss(self, how: str, before: str, words: str = "") -> APIConnectionError:
         if self.response is None:
             return APIConnectionError(before + words)
-        return StreamTruncatedError(f"the connection was {how} in the middle of the answer{words}")
+        where = "in the middle of the answer" if self._has_content else "before the first content of the answer"
+        return StreamTruncatedError(f"the connection was {how} {where}{words}")
+
+    @property
+    def _has_content(self) -> bool:
+        """Some of the answer itself has arrived."""
+        return self.bytes_received > 0
 
     @property
     def _peer(self) -> str:

@@ -13,6 +13,9 @@ field out. Further arguments:
     strict          raise an error if the events have an order that the API does not allow; None: as the client does
     output_format   the type that the text of the answer is parsed as (`output.py`)
 
+`stream`, `tool_runner` and `events` are not awaited: `async with`, or the first step of a loop, sends the request. The other
+calls are.
+
 To get the response together with the answer:
 
     raw = await client.messages.with_raw_response.create(model=…, max_tokens=…, messages=[…])
@@ -413,7 +416,8 @@ class AsyncMessages(_Resource):
         **options: Unpack[CallOptions],
     ) -> EventStream:
         """The events of the answer to a request whose whole `body` is given: for programs that forward requests. As with
-        `stream`, `async with` sends the request. `kind` may be an `Answer` that keeps less."""
+        `stream`, `async with` sends the request. `kind` may be a class that keeps less than
+        `rawsse.client.answer.Answer`."""
         return EventStream(self._ask(kind, extra_body=body, extra_headers=headers, **options))
 
     async def count_tokens(

@@ -10,6 +10,9 @@ Pure: the time and the chance are arguments, and nothing here waits. The clocks 
         raise error
     await asyncio.sleep(decision.delay)
 
+Which failures may be tried again is in `errors.py`: `HEALING_STATUSES` for statuses, `may_heal` of their class for all others.
+Here is how often, when, and what the server asks for.
+
 Nothing is tried again after content has reached the caller. `decide` learns that only from the error's `phase`, and an exchange
 does not set it that far: the stream checks it before it asks.
 
@@ -61,10 +64,14 @@ class Timeouts(NamedTuple):
 
     `connect`: DNS, TCP and TLS together. `head`: from the request sent to the response's head; for each 256 KiB of the request
     to be sent; and for a connection to be free, where the pool allows no more. `silence`: no byte at all (a ping is a byte).
-    `content`: no event but pings; generous, because thinking takes long. `total`: the whole call.
+    `content`: no event but pings; generous, because thinking takes long. `total`: one call, with its retries and the waits
+    between them; a tool loop has one per turn, and `ToolRunner` says how to bound the whole loop.
 
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
     that are thought over. The API pings about every 30 s, so 90 s of silence are three lost pings.
+
+    To add a clock: its name and default here; its error in `errors.py`, exported by `rawsse`; and in `exchange.py` its row in
+    `_CLOCKS`, and from when it counts in `Exchange.deadline`. A test names what is missing.
     """
 
     connect: float | None = 10.0
@@ -82,7 +89,7 @@ class Timeouts(NamedTuple):
         None, which turns all clocks off.
         """
         if seconds is None:
-            return cls(connect=None, head=None, silence=None, content=None, total=None)
+            return cls._make([None] * len(cls._fields))
         if hasattr(seconds, "connect") and hasattr(seconds, "read"):
             return cls(connect=seconds.connect, head=seconds.read, silence=seconds.read)
         check_number(seconds, "timeout must be a number of seconds above 0", least=ABOVE_ZERO)

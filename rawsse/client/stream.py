@@ -155,11 +155,15 @@ class Call(Generic[E_co]):
         error.retry_after = decision.retry_after
         delay = None if self.is_closed else decision.delay
         self.release()
-        if delay is None or (total is not None and self.timing.elapsed() + delay >= total):
-            longest = settings.policy.max_retry_after
-            if error.retry_after is not None and error.retry_after > longest:
-                error.message += f" (the server asks to wait {error.retry_after:g} s; max_retry_after is {longest:g} s)"
-                error.args = (error.message,)
+        is_late = delay is not None and total is not None and self.timing.elapsed() + delay >= total
+        if delay is None or is_late:
+            asked, longest = error.retry_after, settings.policy.max_retry_after
+            if asked is not None and asked > longest:
+                error.message += f" (the server asks to wait {asked:g} s; max_retry_after is {longest:g} s)"
+            elif is_late:
+                wait = "the next attempt would be in" if asked is None else "the server asks to wait"
+                error.message += f" ({wait} {delay:g} s; the total of {total:g} s ends before that)"
+            error.args = (error.message,)
             raise error from error.__cause__
         logger.info("%s; request %s", decision.reason, error.request_id)
         self._signal = self._get_pool().network.signal()

@@ -243,6 +243,15 @@ def read_event(sse: Event) -> StreamEvent | None:
     return _EVENTS.get(kind, UnknownEvent)(raw, sse)
 
 
+def brings_content(event: StreamEvent) -> bool:
+    """Whether a reader of the answer gets more of it: text, thinking, a tool's input or its result. A block begins empty, but
+    for the results of server tools, and for the text of some gateways."""
+    if not isinstance(event, ContentBlockDelta | ContentBlockStart):
+        return False
+    part = event.raw["delta" if type(event) is ContentBlockDelta else "content_block"]
+    return any(part.get(name) for name in ("text", "thinking", "partial_json", "input", "content"))
+
+
 def _is_error(raw: dict[str, Any], name: str) -> bool:
     """By its type; without one that is known, by its name; without both, by its fields: gateways send no more than words."""
     kind = raw.get("type")

@@ -118,6 +118,8 @@ class MessageBuilder:
         """The `request-id` of the response, if the caller of the builder sets it: the message gets it."""
         self.added: str | None = None
         """The text, thinking or JSON text that the last event added to its block; None if it added none."""
+        self.content_bytes = 0
+        """How much text, thinking and JSON text has come, in UTF-8. Only an `EventWatcher`, which keeps none, counts it."""
         self._changed: BlockBuilder | None = None  # by the last event
         self._max_message_bytes = max_message_bytes
         self._message_bytes = 0
@@ -337,9 +339,15 @@ class EventWatcher(MessageBuilder):
 
     def _on_content_block_start(self, event: ContentBlockStart) -> None:
         self.has_content = True
+        self._weigh(event.raw["content_block"])
 
     def _on_content_block_delta(self, event: ContentBlockDelta) -> None:
-        """Nothing is kept."""
+        self._weigh(event.raw["delta"])
+
+    def _weigh(self, part: dict[str, Any]) -> None:
+        for name in ("text", "thinking", "partial_json", "content"):  # the last is that of a compaction
+            if isinstance(content := part.get(name), str):
+                self.content_bytes += len(content.encode("utf-8", "surrogatepass"))
 
     def _on_content_block_stop(self, event: ContentBlockStop) -> None:
         """Nothing is kept."""

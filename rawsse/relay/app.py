@@ -27,24 +27,21 @@ from functools import partial
 from inspect import iscoroutinefunction
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError, RawsseError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.relay.dialects import (
     Answer,
+    Asked,
     Dialect,
-    EventsDialect,
     Failure,
     InvalidRequest,
     MessagesDialect,
-    TextDialect,
     WholeDialect,
     failure_of,
     one_line,
-    read_chat,
-    read_flag,
     read_messages,
     snapshot,
 )
@@ -63,7 +60,7 @@ from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
 from rawsse.relay.store import Store
-from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
+from rawsse.relay.ui import DIALECTS, UIDialect
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, changed_request, choose, identify, models_of
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone
@@ -93,7 +90,7 @@ _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id",
 MAX_RUNS_READ = 32
 """Runs that one connection may read."""
 
-_TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
+_CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
 """The embedder's function: returns another request, or None for the same one, or raises `Answer`."""
@@ -112,22 +109,30 @@ class Relay(Observer):
     cannot ask for more than `max_tokens` (4,096 by default). A program's request, on `/v1/messages`, may set the system prompt,
     may name any model if there are no `models`, and may ask for any number of tokens unless `max_tokens` is given.
 
-    `guard` decides which hosts and origins are answered, and has the tokens. `authenticate` returns the user of a request;
-    without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` hold for each user who has
-    no limits, `all_limits` for all users together, and where there are no users. `on_request` is awaited with a request that
-    is about to be sent, and its user. It may return another, whole request to send instead, or raise `Answer` to refuse it.
+    `guard` decides which hosts and origins are answered, and has the tokens. `authenticate`, an `async def`, gets the scope of
+    a request and returns its user: an id, or `User(id, UserLimits(…))`, or None for a stranger, who gets a 401; tokens do not
+    count then. Without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` hold for each
+    user who has no limits, `all_limits` for all users together, and where there are no users. `on_request` is awaited with a
+    request that is about to be sent, and its user. It may return another, whole request to send instead, or raise `Answer` to
+    refuse it.
 
     `ledger` gets a row for each run, and knows what was used before a restart; `lifespan` closes it, or the caller does.
     `on_end` is called with the record of each run that has ended, and `observers` are notified of all runs; these functions
-    must not wait. `metrics_token` is what callers of `/metrics` must send if they are not users.
+    must not wait. `metrics_token` is what callers of `/metrics` must send if they are not operators.
+
+    The logger `rawsse.relay` writes one line for each run that has ended: at INFO, or at WARNING if it failed. The application
+    configures logging, as with `logging.basicConfig(level=logging.INFO)`: servers such as uvicorn configure only their own.
 
     `store` is shared with other nodes: then each of them reads and stops the runs of all, and the quotas are those of all. The
     caller closes it after the relay.
 
-    `static` is a folder that replaces the built-in page. The built-in page shows `notice` below its greeting, and offers
-    `examples` as prompts. `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that
-    of the browsers' routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock`
-    returns Unix seconds. Raises `ConfigurationError`.
+    The built-in page is open to all, also without a login; its requests are not. It shows `notice` below its greeting, and
+    offers `examples` as prompts. `static` is a folder that replaces it; an empty one leaves only the browser modules, such as
+    `/rawsse.js`.
+
+    `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
+    routes. `write_seconds` is how long a client may read nothing, under another server than ours. `clock` returns Unix
+    seconds. Raises `ConfigurationError`.
     """
 
     def __init__(
@@ -254,15 +259,6 @@ class Relay(Observer):
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
 
 
-class _Asked(NamedTuple):
-    """A request that was read from a body."""
-
-    dialect: Dialect
-    request: dict[str, Any]
-    alias: str | None = None
-    fingerprint: str = ""
-
-
 class _Call(Exchange):
     """One request to the relay: its route, followed to the end."""
 
@@ -275,26 +271,22 @@ class _Call(Exchange):
 
     def _expected_dialect(self) -> Dialect:
         """That of a request whose body has not been read; that of `/v1/messages` for all whose errors are JSON."""
-        if self.method == "POST" and self.path in _TEXT_PATHS:
-            return TextDialect()
-        if self.method == "POST" and self.path == "/api/chat":  # `useChat` accepts `*/*`
-            return EventsDialect() if "text/event-stream" in self.headers.get("accept", "") else UIDialect()
-        return MessagesDialect()
+        kinds = DIALECTS.get(self.path, (UIDialect,) if _CHAT_PATH.fullmatch(self.path) else (MessagesDialect,))
+        accepts_events = "text/event-stream" in self.headers.get("accept", "")
+        return kinds[-1 if accepts_events else 0]()
 
     async def answer(self) -> None:
-        """Find the route and follow it. A refusal is in the form of the route's dialect, any other error in JSON."""
+        """Find the route and follow it. An error is in the form of the route's dialect."""
         try:
             await self._route()
         except Answer as answer:
             if answer.status in REFUSALS:
                 self._relay.metrics.count_refusal(answer.type)
-                await send_refusal(self, self._dialect, answer)
-            else:
-                await self.send_answer(answer)
+            await send_refusal(self, self._dialect, answer)
         except RawsseError as exc:
             level = logging.ERROR if isinstance(exc, ConfigurationError) else logging.WARNING
             log.log(level, "%s failed: %s", one_line(self.path), one_line(str(exc)))
-            await self.send_answer(refused(failure_of(exc)))
+            await send_refusal(self, self._dialect, refused(failure_of(exc)))
 
     async def _route(self) -> None:
         handlers = next(handlers for pattern, handlers in _ROUTES if pattern.fullmatch(self.path))
@@ -327,30 +319,26 @@ class _Call(Exchange):
     async def _messages(self) -> None:
         request = await self._read_messages()
         whole = WholeDialect(self._relay.client._settings.max_message_bytes)
-        await self._generate(_Asked(MessagesDialect() if request.get("stream") else whole, request))
+        await self._generate(Asked(MessagesDialect() if request.get("stream") else whole, request))
 
     async def _read_messages(self) -> dict[str, Any]:
         # Only the body as a whole has a limit here: the API has limits for the texts in it.
         limit = self._relay._max_body_bytes
         return await self.read_json(partial(read_messages, max_prompt_chars=limit), limit)
 
-    async def _chat(self, kind: type[TextDialect | EventsDialect]) -> None:
-        """A browser's request. In place of `EventsDialect` it may be one of `useChat`."""
+    async def _chat(self) -> None:
+        """A browser's request."""
         is_named, max_chars = "x-run-id" in self.headers, self._relay._max_prompt_chars
 
-        def read(body: dict[str, Any]) -> _Asked:
-            if kind is EventsDialect and is_ui_request(body):
-                chat, request = read_ui(body, max_prompt_chars=max_chars)
-                asked = _Asked(UIDialect(), request, chat)
-            else:
-                dialect = TextDialect(has_usage=read_flag(body, "usage")) if kind is TextDialect else EventsDialect()
-                asked = _Asked(dialect, read_chat(body, max_prompt_chars=max_chars))
+        def read(body: dict[str, Any]) -> Asked:
+            kind = next(kind for kind in DIALECTS[self.path] if kind.can_read(body))
+            self._dialect = kind()
+            asked = kind.read(body, max_chars)
             return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
 
         await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
-    async def _generate(self, asked: _Asked) -> None:
-        self._dialect = asked.dialect
+    async def _generate(self, asked: Asked) -> None:
         # A client that names its run may repeat its request.
         known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
         run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
@@ -367,7 +355,7 @@ class _Call(Exchange):
         """Ids of the last frames that the client has seen."""
         return [each for each in (*self.query.get("after", ()), self.headers.get("last-event-id", "")) if each]
 
-    async def _new_run(self, asked: _Asked) -> Feed:
+    async def _new_run(self, asked: Asked) -> Feed:
         relay, dialect = self._relay, asked.dialect
         request = await self._completed(asked.request, is_browser=dialect.is_resumable)
         # A client of `/v1/messages` retries by itself, as the official SDKs do, and retries at two layers multiply.
@@ -501,6 +489,8 @@ class _Call(Exchange):
     async def _metrics(self) -> None:
         if self._user is None:  # where there are no users, the token for the metrics is needed all the same
             await identify(self.scope, self.headers, self._relay._metrics_tokens)
+        elif not self._user.is_operator:
+            raise Answer(403, "permission_error", "only an operator may read the metrics: they are those of all users")
         await self.send_whole(200, [("content-type", CONTENT_TYPE)], self._relay.metrics.render().encode())
 
     # Routes without a run --------------------------------------------------------------------------------------------
@@ -553,14 +543,13 @@ _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 _ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
     (re.compile(pattern, re.DOTALL), handlers)
     for pattern, handlers in (
-        ("|".join(_TEXT_PATHS), {"POST": partial(_Call._chat, kind=TextDialect)}),
-        ("/api/chat", {"POST": partial(_Call._chat, kind=EventsDialect)}),
+        ("|".join(map(re.escape, DIALECTS)), {"POST": _Call._chat}),
         ("/v1/messages", {"POST": _Call._messages}),
         ("/v1/messages/count_tokens", {"POST": _Call._count_tokens}),
         ("/v1/models(/.*)?", {"GET": _Call._list_models}),
         ("/runs", {"GET": _Call._read_runs, "DELETE": _Call._stop_runs}),
         ("/runs/.*", {"GET": _Call._read_run, "DELETE": _Call._stop_run}),
-        ("/api/chat/.+/stream", {"GET": _Call._resume_chat}),
+        (_CHAT_PATH.pattern, {"GET": _Call._resume_chat}),
         ("/me", {"GET": _Call._me}),
         ("/metrics", {"GET": _Call._metrics}),
         ("/doctor", {"GET": _Call._doctor}),
@@ -575,7 +564,7 @@ def _is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _fingerprint(asked: _Asked, usage: object) -> str:
+def _fingerprint(asked: Asked, usage: object) -> str:
     """The same for two requests only if the requests are the same."""
     what = [asked.dialect.name, asked.request, bool(usage)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -1,14 +1,15 @@
 """The dialects: the frames that a browser receives for each event of the API, and the requests that it may send.
 
-Four dialects are here; the fifth, the Vercel AI SDK's, is in `ui.py`.
-
     messages   `/v1/messages`: the API's own events, byte for byte. No ids: its clients cannot come back.
                Without `stream` it is one JSON text, the message
     events     `POST /api/chat`: the same events, then `data: [DONE]`
     text       `POST /chat/stream` and its kin: `data: {"text": "…"}` per piece of text, `data: {"error": …}` on failure,
                then always `data: [DONE]`
+    ui         `POST /api/chat` for the Vercel AI SDK, in `ui.py`
 
 A dialect object serves one run. It turns an event, a failure or the end into frames; the run adds the ids.
+
+To add a dialect for browsers: a subclass of `Dialect`, and its row in `DIALECTS` (the end of `ui.py`), which has its path.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from typing import Any, NamedTuple
 
 from rawsse.errors import (
     APIConnectionError,
@@ -82,7 +83,7 @@ class Failure:
 
     `status` is the HTTP status if the response's head has not been sent yet; `type` is an error type of the Messages API,
     or `cancelled` or `shutdown`. `event` and `body` are the API's own error, if it sent one. `retry` (milliseconds) tells
-    browsers when to reconnect.
+    browsers when to reconnect. `field` names the invalid part of a request.
     """
 
     status: int
@@ -93,14 +94,20 @@ class Failure:
     event: ErrorEvent | None = None
     body: Mapping[str, Any] | None = None
     retry: int | None = None
+    field: str = ""
 
     def to_json(self) -> str:
         """The data of an `error` event, as the Messages API has it, with the ending added."""
-        body: dict[str, Any] = {"type": "error", "error": {"type": self.type, "message": self.message}}
+        body: dict[str, Any] = {"type": "error", "error": {"type": self.type, "message": self.message, **self.place}}
         if self.ending is not None:
             body["request_id"] = self.ending.request_id
             body["ending"] = self.ending.to_dict()
         return compact(body)
+
+    @property
+    def place(self) -> dict[str, str]:
+        """`field` as a part of a JSON object."""
+        return {"field": self.field} if self.field else {}
 
 
 def failure_of(error: RawsseError, event: ErrorEvent | None = None) -> Failure:
@@ -136,8 +143,17 @@ def one_line(words: str) -> str:
 # --- Frames --------------------------------------------------------------------------------------------------------
 
 
+class Asked(NamedTuple):
+    """A request that was read from a body: what the API is asked, and how the answer is sent."""
+
+    dialect: Dialect
+    request: dict[str, Any]
+    alias: str | None = None
+    fingerprint: str = ""
+
+
 class Dialect:
-    """The form in which one run is sent."""
+    """The form in which one run is sent. A subclass has a `name`, which the ledger and other nodes know it by."""
 
     name: str
     heartbeat = COMMENT_HEARTBEAT
@@ -150,6 +166,16 @@ class Dialect:
     """A failure before the first frame keeps its HTTP status."""
     delta: re.Pattern[bytes] | None = None
     """Matches a frame with a piece of text, up to the text: a reader that is behind gets consecutive pieces in one frame."""
+
+    @classmethod
+    def can_read(cls, body: Mapping[str, Any]) -> bool:
+        """A browser's body is for this dialect, and for no other one of the same path."""
+        return True
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
+        """The request in a browser's body. Raises `InvalidRequest`."""
+        return Asked(cls(), read_chat(body, max_prompt_chars=max_prompt_chars))
 
     def event(self, event: Any) -> list[Frame]:
         """The frames for one event of the API."""
@@ -223,6 +249,11 @@ class TextDialect(Dialect):
     def __init__(self, *, has_usage: bool = False) -> None:
         self._usage: dict[str, Any] | None = {} if has_usage else None
 
+    @classmethod
+    def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
+        """See `Dialect.read`."""
+        return Asked(cls(has_usage=read_flag(body, "usage")), read_chat(body, max_prompt_chars=max_prompt_chars))
+
     def event(self, event: Any) -> list[Frame]:
         text = None
         if type(event) is ContentBlockDelta:  # nearly all events
@@ -235,7 +266,7 @@ class TextDialect(Dialect):
         return [f'data: {{"text":{json_string(text)}}}\n\n'] if isinstance(text, str) else []
 
     def fail(self, failure: Failure) -> list[Frame]:
-        return [frame(compact({"error": failure.message, "type": failure.type})), DONE]
+        return [frame(compact({"error": failure.message, "type": failure.type, **failure.place})), DONE]
 
     def end(self, ending: Ending) -> list[Frame]:
         if self._usage is None:
@@ -302,7 +333,7 @@ class Answer(Exception):  # noqa: N818 - a way out, not a failure
         self, status: int, type: str, message: str, *, field: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.type = status, type
+        self.status, self.type, self.field = status, type, field
         error = {"type": type, "message": message} | ({"field": field} if field else {})
         self.body = json.dumps({"type": "error", "error": error}).encode()
         self.headers = tuple((headers or {}).items())
@@ -322,8 +353,8 @@ ROLES = ("user", "assistant", "system")
 
 
 def read_chat(body: Mapping[str, Any], *, max_prompt_chars: int) -> dict[str, Any]:
-    """The Messages API request for a request of the text or events dialect; `model` and `max_tokens` may be missing. The
-    browser sends `message` or `prompt`, a text, or `messages`, a conversation. Raises `InvalidRequest`.
+    """The Messages API request for a browser's request, in any dialect but ui; `model` and `max_tokens` may be missing. It has
+    `message` or `prompt`, a text, or `messages`, a conversation. Raises `InvalidRequest`.
     """
     name = next((name for name in ("message", "prompt", "messages") if body.get(name) is not None), None)
     if name is None:

@@ -97,7 +97,7 @@ async def send_refusal(exchange: Exchange, dialect: Dialect, answer: Answer) -> 
     if not dialect.is_resumable:
         await exchange.send_answer(answer)
     elif dialect.keeps_status:
-        frames = dialect.fail(Failure(answer.status, answer.type, str(answer)))
+        frames = dialect.fail(Failure(answer.status, answer.type, str(answer), field=answer.field))
         await exchange.send_whole(answer.status, (*SSE_HEADERS, *answer.headers), "".join(frames).encode())
     else:  # `useChat` shows the body of a response that is not a success
         await exchange.send_whole(answer.status, (TEXT, *answer.headers), str(answer).encode())

@@ -8,14 +8,20 @@ was pointed at 127.0.0.1 after it was loaded ("DNS rebinding": `Host` gives it a
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Iterable, Mapping
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import host_name
-from rawsse.relay.dialects import Answer
+from rawsse.relay.dialects import Answer, one_line
 from rawsse.relay.users import Tokens
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+MAX_LOGGED = 100
+"""How many hosts and origins one guard logs when it refuses them, each once: strangers may send any number."""
+
+log = logging.getLogger("rawsse.relay")
 
 
 def is_loopback(host: str) -> bool:
@@ -41,6 +47,8 @@ class Guard:
     `hosts` are the names of the relay, beside those of the loopback address and of `bind_host`. Pages of `origins`
     (`https://example.org`) may use it from other sites. With `tokens` (or a `UserFile`), every call must have one of them, as
     `Authorization: Bearer …` or `x-api-key`. Raises `ConfigurationError` for a token that a header field cannot carry.
+
+    A refusal is short, for visitors. The log says what was refused, and how the operator allows it.
     """
 
     def __init__(
@@ -53,24 +61,31 @@ class Guard:
     ) -> None:
         self._hosts = {*LOOPBACK_NAMES, *(_host_name(host) for host in (bind_host, *hosts))} - {""}
         self._origins = {origin.rstrip("/").lower() for origin in origins}
+        self._logged: set[tuple[str, str]] = set()
         self.tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens)
 
     def refuse(self, headers: Mapping[str, str], *, is_call: bool = True) -> Answer | None:
         """The refusal of a request with these fields (lower-case names), or None. `is_call`: it is not for the page."""
         host = headers.get("host", "")
         if host_name(host) not in self._hosts:  # not every server checks its syntax
-            text = "the relay does not have the name in the Host header; --allow-host adds one"
-            return Answer(421, "invalid_request_error", text)
+            self._log("host", host)
+            return Answer(421, "invalid_request_error", "the relay does not have the name in the Host header")
         origin = headers.get("origin")
         # The relay's own page has the same host and port. Its scheme may be that of a reverse proxy.
         own = (f"http://{host}".lower(), f"https://{host}".lower())
         if origin is not None and origin.lower() not in (*self._origins, *own):
-            text = "pages of this origin may not use the relay; --allow-origin adds one"
-            return Answer(403, "permission_error", text)
+            self._log("origin", origin)
+            return Answer(403, "permission_error", "pages of this origin may not use the relay")
         # A GET of an image or a frame has no `Origin`, but may have the cookies of a login.
         if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site") and is_call:
             return Answer(403, "permission_error", "pages of other sites may not use the relay")
         return None
+
+    def _log(self, kind: str, value: str) -> None:
+        refused = (kind, one_line(value))
+        if refused not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(refused)
+            log.warning("refused the %s %r: Guard(%ss=…) allows it, or serve --allow-%s", *refused, kind, kind)
 
     def allow_origin(self, headers: Mapping[str, str]) -> str | None:
         """The value of `Access-Control-Allow-Origin`, for a page of another origin that may use the relay; None for others."""

@@ -9,6 +9,9 @@ A run gets its row when it begins; `ending` is NULL until it ends. A relay that 
 one marks them: `truncated`, with the error `relay_killed`. Several relays may share a file. Each holds a lock (flock(2)) on
 another file beside it, `ledger.db-owner-…`, which the system releases when the process ends.
 
+The tokens in a row are those that the API has counted, a lower bound unless `exact`. The estimates of the quotas are not among
+them.
+
 A batch of rows is one transaction, and its connection is closed after it. So a fork finds no open connection, which SQLite
 forbids (https://www.sqlite.org/howtocorrupt.html, 2.6), and each batch finds the file as it is now: moved away, replaced, or on
 a disk that has room again. The file is in WAL mode: readers do not block the writer, and what is committed survives `kill -9`.

@@ -33,7 +33,7 @@ from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RunRecord, RunStart, log, record_of
 from rawsse.relay.runs import OpenSource, Runs, new_run_id
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
-from rawsse.relay.stored_runs import DIALECTS, OwnedRun, RemoteRun, start_of
+from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
 
 T = TypeVar("T")
@@ -299,7 +299,7 @@ class Node(Home):
         now = asyncio.get_running_loop().time()
         for tag, (run, last, until, reason, is_lost) in list(self._orphans.items()):
             failure = STOPPED if run.is_stopped else reason
-            kind = DIALECTS.get(run.dialect)
+            kind = RESUMABLE.get(run.dialect)
             frames = kind().fail(failure) if kind is not None else []
             record = _record_of(run, failure, self.runs.clock())
             number, before = last + max(1, len(frames)), 0
@@ -308,7 +308,7 @@ class Node(Home):
                     before = found[-1].number
                     frames = [_FILLER] * (last - before) + frames
                 wire, keep_seconds = "".join(frames).encode(), self.runs.limits.keep_seconds
-                write = Write(run, before, number, wire, tokens=record.total_tokens, keep_seconds=keep_seconds)
+                write = Write(run, before, number, wire, tokens=record.quota_tokens, keep_seconds=keep_seconds)
                 (is_mine,) = await self._store.write([write])
             except StoreUnavailableError:
                 return  # they stay orphans
@@ -336,7 +336,7 @@ class Node(Home):
         return run or await self._open(await self._ask(self._store.find_alias, user, chat))
 
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
-        if stored is None or stored.dialect not in DIALECTS:
+        if stored is None or stored.dialect not in RESUMABLE:
             return None
         known = self._remote.get(stored.key, ())
         run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self.runs, self)

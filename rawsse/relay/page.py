@@ -72,9 +72,10 @@ class Page:
         content = _read(self._folder, name)
         if content is None and name in MODULES:
             content = _read(files("rawsse") / "web", name)
-        if content is None:
+        # The folder of the built-in page has the types and the README of the npm package, too.
+        if content is None or (self._is_built_in and not name.endswith((".js", ".css", ".html"))):
             raise Answer(404, "not_found_error", f"there is no {path}")
-        if self._is_built_in and name.endswith((".js", ".css", ".html")):
+        if self._is_built_in:
             content = re.sub(rb"(?m)^\s+", b"", _COMMENTS.sub(b"", content))
         if self._is_built_in and name.endswith(".css"):
             content = re.sub(rb"(?<=[{};,])\n| (?=\{)", b"", content)

@@ -178,13 +178,13 @@ class UnfoldedAnswer(Answer):
         """The events, if `data` is whole chunks, each with one event that brings text, thinking or input, and nothing else.
         None: nothing has changed; give it to `receive`.
 
-        Nearly all reads are one such chunk, or a few. They leave HTTP, the decoder and the watcher as they were.
+        Nearly all reads are one such chunk, or a few. They leave HTTP and the decoder as they were.
         """
         chunks = data.split(b"\n\n\r\n")
         if not self._is_steady or chunks.pop() or not chunks:
             return None
         events: list[StreamEvent] = []
-        body_bytes = 0
+        body_bytes = content_bytes = 0
         try:
             for chunk in chunks:
                 before, _, line = chunk.partition(b"\ndata: ")
@@ -200,6 +200,7 @@ class UnfoldedAnswer(Answer):
                 sse = _new_tuple(Event, ("content_block_delta", text, self._decoder.last_event_id))
                 events.append(ContentBlockDelta(raw, sse))
                 body_bytes += size
+                content_bytes += len(has_content) + len(line) - len(text)  # in UTF-8, if it is not escaped
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError, StopIteration):
             return None  # `read_event` finds it again, and says what is wrong
         gap = now - self.waiting_since  # as in `_note_wait`
@@ -208,6 +209,7 @@ class UnfoldedAnswer(Answer):
         self.waiting_since = self._received_at = now
         self._waited_for_content = 0.0
         self.bytes_received += body_bytes
+        self.builder.content_bytes += content_bytes
         return events
 
     def take_events(self) -> list[StreamEvent]:

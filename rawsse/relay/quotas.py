@@ -118,14 +118,16 @@ class Quotas(Observer):
         return _headers(account, is_messages)
 
     def ended(self, record: RunRecord) -> None:
-        """The run is no longer open. Its tokens count on the day on which it began, as in the ledger."""
-        self._all = self._all.ended(record.time, record.total_tokens)
+        """The run is no longer open. Its tokens count on the day on which it began, as in the ledger. Unlike there, those
+        of an answer that was stopped or cut are estimated."""
+        self._all = self._all.ended(record.time, record.quota_tokens)
         if record.user in self._kept:
             limits, count = self._kept[record.user]
-            self._kept[record.user] = (limits, count.ended(record.time, record.total_tokens))
+            self._kept[record.user] = (limits, count.ended(record.time, record.quota_tokens))
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
-        """Take over the tokens that each user has used today, from the ledger: so quotas survive a restart."""
+        """Take over the tokens that each user has used today, from the ledger: so quotas survive a restart. Estimates do
+        not: the ledger has only what the API has counted."""
 
         def settled(count: Count, tokens: int) -> Count:
             count = count.advanced(to_microseconds(now), None)

@@ -19,6 +19,9 @@ from rawsse.relay.dialects import Failure, one_line
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """Run ids that clients may choose: safe in header fields and paths, and long enough to be hard to guess."""
 
+BYTES_PER_TOKEN = 4
+"""How much content the quotas take for one token, where the API has not counted the tokens. English text has about that."""
+
 log = logging.getLogger("rawsse.relay")
 
 
@@ -38,8 +41,10 @@ class RunRecord(RunStart):
     """A run that has ended. `model` is the one that answered, if one did.
 
     `ending` is the kind of an `Ending`; `error` the type of the failure, as `rate_limit_error`. The token counts are those
-    that are billed; they are a lower bound unless `exact`. `on_disconnect` is "cancel" or "drain" if every reader left before
-    the end. `words` say how the run ended, for the log: they may have addresses that browsers do not see.
+    that are billed; they are a lower bound unless `exact`: the API tells the output tokens only at the end of the answer. Then
+    `estimated_tokens` are those of the content that had come until the answer was stopped or cut, one for `BYTES_PER_TOKEN`.
+    `on_disconnect` is "cancel" or "drain" if every reader left before the end. `words` say how the run ended, for the log: they
+    may have addresses that browsers do not see.
     """
 
     ending: str
@@ -55,11 +60,18 @@ class RunRecord(RunStart):
     on_disconnect: str | None
     request_id: str | None
     words: str
+    estimated_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
         """Tokens of all kinds, in and out."""
         return self.output_tokens + self.all_input_tokens
+
+    @property
+    def quota_tokens(self) -> int:
+        """As `total_tokens`, with the estimate of the output tokens if that is more: an answer that is stopped just before its
+        end counts, too."""
+        return self.all_input_tokens + max(self.output_tokens, self.estimated_tokens)
 
     @property
     def all_input_tokens(self) -> int:
@@ -91,6 +103,8 @@ def record_of(
         exact = (builder.is_complete and token_counts(usage)[1]) or (is_refused and not usage)
         if isinstance(builder.model, str):
             more["model"] = builder.model
+        if not exact:
+            more["estimated_tokens"] = -(-builder.content_bytes // BYTES_PER_TOKEN)
         more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
         more["first_token_seconds"] = stream.timing.first_content
     return RunRecord(**{**more, **token_counts(usage)[0], "exact": exact})

@@ -6,15 +6,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 from rawsse.errors import Ending
-from rawsse.relay.dialects import Dialect, EventsDialect, Failure, Frame, TextDialect
+from rawsse.relay.dialects import Dialect, Failure, Frame
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart
 from rawsse.relay.runs import Run, Runs
 from rawsse.relay.store import Entry, StoredRun, Write
-from rawsse.relay.ui import UIDialect
+from rawsse.relay.ui import DIALECTS
 
 MAX_UNWRITTEN_BYTES = 256 * 1024
 """Frames of one run that wait for the store; above it the upstream is not read."""
@@ -22,7 +23,7 @@ MAX_UNWRITTEN_BYTES = 256 * 1024
 _FRAME = re.compile(r".*?\n\n", re.DOTALL)
 """One frame: a blank line ends it, and no frame has another."""
 
-DIALECTS: Mapping[str, type[Dialect]] = {kind.name: kind for kind in (TextDialect, EventsDialect, UIDialect)}
+RESUMABLE: Mapping[str, type[Dialect]] = {kind.name: kind for kind in chain(*DIALECTS.values()) if kind.is_resumable}
 """The dialects whose runs clients can come back to, by name."""
 
 
@@ -121,7 +122,7 @@ class OwnedRun(Run):
             return write
         self._is_ending = True
         keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
-        return write._replace(tokens=self.record.total_tokens, keep_seconds=keep_seconds)
+        return write._replace(tokens=self.record.quota_tokens, keep_seconds=keep_seconds)
 
     @property
     def last_sent(self) -> int:
@@ -162,7 +163,7 @@ class RemoteRun(Feed):
     """A run of another node, as it can be read here."""
 
     def __init__(self, stored: StoredRun, runs: Runs, node: Host) -> None:
-        super().__init__(start_of(stored), DIALECTS[stored.dialect](), runs.turns, runs.heartbeat_seconds)
+        super().__init__(start_of(stored), RESUMABLE[stored.dialect](), runs.turns, runs.heartbeat_seconds)
         self._max_bytes = runs.limits.max_log_bytes
         self.tag, self.fingerprint = stored.tag, stored.fingerprint
         self.stored = stored

@@ -1,4 +1,4 @@
-"""The ui dialect: the UI message stream of the Vercel AI SDK, version 1, for its `useChat`.
+"""The ui dialect: the UI message stream of the Vercel AI SDK, version 1, for its `useChat`. Then the table of all dialects.
 
 It maps the Messages API's events to that protocol's chunks, and `useChat`'s messages to those of the API. The protocol:
 https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol
@@ -11,14 +11,26 @@ tool call that it has not seen. It takes the end of the stream without `finish` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from rawsse.errors import Ending
 from rawsse.messages.events import ContentBlockDelta, ContentBlockStart, ContentBlockStop, MessageDelta, MessageStart
 from rawsse.messages.lens import object_at, parse_json
-from rawsse.relay.dialects import DONE, Dialect, Failure, Frame, InvalidRequest, compact, read_options, read_text
+from rawsse.relay.dialects import (
+    DONE,
+    Asked,
+    Dialect,
+    EventsDialect,
+    Failure,
+    Frame,
+    InvalidRequest,
+    TextDialect,
+    compact,
+    read_options,
+    read_text,
+)
 
 MAX_CHAT_ID_CHARS = 256
 """A chat's id. Those that `useChat` makes have 16; they come back in a URL, and are kept as long as their run."""
@@ -52,6 +64,17 @@ class UIDialect(Dialect):
         self._calls: dict[str, Chunk] = {}  # by tool call id: the fields that its other chunks share
         self._sources = 0
         self._usage: Chunk = {}
+
+    @classmethod
+    def can_read(cls, body: Mapping[str, Any]) -> bool:
+        """See `Dialect.can_read`."""
+        return is_ui_request(body)
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
+        """See `Dialect.read`."""
+        chat, request = read_ui(body, max_prompt_chars=max_prompt_chars)
+        return Asked(cls(), request, chat)
 
     def event(self, event: Any) -> list[Frame]:
         return _frames(self._chunks(event))
@@ -324,3 +347,13 @@ def _tool_result(part: Chunk) -> Chunk:
     content = output if isinstance(output, str) else compact(output)
     result: Chunk = {"type": "tool_result", "tool_use_id": part["toolCallId"], "content": content}
     return {**result, "is_error": True} if failed else result
+
+
+# --- All dialects ----------------------------------------------------------------------------------------------------
+
+DIALECTS: Mapping[str, Sequence[type[Dialect]]] = {
+    **dict.fromkeys(("/chat/stream", "/api/chat/stream", "/stream"), (TextDialect,)),
+    "/api/chat": (UIDialect, EventsDialect),
+}
+"""Where browsers send a POST that begins a run, and the dialect of its answer. Of two, it is the first that can read the body.
+A refusal before that is in the first, or in the last if the client accepts `text/event-stream`: `useChat` accepts `*/*`."""

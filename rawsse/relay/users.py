@@ -14,16 +14,16 @@ The file is TOML. A field that is left out means no limit.
     [[user]]
     id = "ada"
     token_sha256 = "2c26b46b68ffc68f…"     # or token = "…"
-    requests_per_minute = 60
+    requests_per_minute = 60               # up to 60 at once, one more each second: in the first minute up to 119
     open_runs = 4
     tokens_per_day = 200_000
     ends_open_runs = true                  # runs in progress are stopped when the day's tokens are used up
     models = ["claude-haiku-4-5"]
     max_tokens = 8192
-    operator = true                        # may list and stop the runs of others
+    operator = true                        # may list and stop the runs of others, and read /metrics
 
-`printf %s "$TOKEN" | sha256sum` prints the digest of a token. The digest is not salted, so a token should be made by a machine:
-`python -c "import secrets; print(secrets.token_urlsafe())"`.
+`printf %s "$TOKEN" | sha256sum` prints the digest of a token; the `-` after it may be pasted, too. The digest is not salted, so
+a token should be made by a machine: `python -c "import secrets; print(secrets.token_urlsafe())"`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ log = logging.getLogger("rawsse.relay")
 class UserLimits:
     """How much one user may use, or all users together. None means no limit. Raises `ConfigurationError`.
 
-    `requests_per_minute` may be sent in one burst, and are refilled evenly. `open_runs` is how many runs may be in progress.
-    `tokens_per_day` counts tokens of all kinds, of the runs that began on one UTC day. A request may name `models` only, and
-    ask for at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the day's tokens are used up.
+    `requests_per_minute` may be sent in one burst, and are refilled evenly, so the first minute may have nearly twice as many.
+    `open_runs` is how many runs may be in progress. `tokens_per_day` counts tokens of all kinds, of the runs that began on one
+    UTC day, when they end; the output of an answer that was stopped or cut is estimated (`RunRecord.estimated_tokens`). A
+    request may name `models` only, and ask for at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the
+    day's tokens are used up.
     """
 
     requests_per_minute: int | None = None
@@ -88,8 +90,8 @@ class UserLimits:
 class User:
     """A user of the relay. Runs and quotas belong to an `id`. Without `limits` the user has those of the relay.
 
-    An operator may list and stop the runs of others. Raises `ConfigurationError` for an id that is empty, too long, or not
-    printable.
+    An operator may list and stop the runs of others, and read `/metrics`. Raises `ConfigurationError` for an id that is empty,
+    too long, or not printable.
     """
 
     id: str
@@ -187,9 +189,9 @@ def _read_user(entry: dict[str, Any]) -> tuple[bytes, User]:
         raise ConfigurationError("expected either token_sha256 or token")
     if hashed is None:
         return _digest(token), user
-    if not isinstance(hashed, str) or not re.fullmatch("[0-9A-Fa-f]{64}", hashed):
+    if not isinstance(hashed, str) or not re.fullmatch(r"[0-9A-Fa-f]{64}(\s+\*?-)?", hashed):
         raise ConfigurationError("token_sha256 must be 64 hexadecimal digits")
-    return bytes.fromhex(hashed), user
+    return bytes.fromhex(hashed[:64]), user  # `sha256sum` adds `  -`, and in its binary mode ` *-`
 
 
 def _read_limits(table: dict[str, Any]) -> UserLimits:
@@ -214,7 +216,8 @@ def _digest(token: object) -> bytes:
 # --- Who sent a request --------------------------------------------------------------------------------------------
 
 Authenticate = Callable[[Scope], Awaitable[User | str | None]]
-"""The embedder's function: returns the user of a request, or the user's id; None refuses the request."""
+"""The embedder's function: an `async def` that gets the ASGI scope of a request. It returns the id of the user, a text; or
+`User(id, UserLimits(…))`, a user with limits of their own; or None for a stranger, who gets a 401. It may raise `Answer`."""
 
 
 async def identify(
@@ -222,7 +225,8 @@ async def identify(
 ) -> User | None:
     """The user who sent a request; None where the relay has no users. Raises `Answer`: 401.
 
-    `authenticate` alone decides, if it is given; else a login of the host application (`scope["user"]`), else a token.
+    `authenticate` alone decides, if it is given; else a login of the host application (`scope["user"]`), else a token. The
+    refusal names what would be accepted here.
     """
     if authenticate is not None:
         found = await authenticate(scope)
@@ -232,9 +236,13 @@ async def identify(
         if user is None and "user" not in scope and not any(tokens):
             return None
     if user is None:
-        # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field".
-        text = "the relay needs valid credentials: Authorization: Bearer …, or x-api-key, or a login of the host"
-        raise Answer(401, "authentication_error", text, headers={"www-authenticate": "Bearer"})
+        takes_tokens = authenticate is None and any(tokens)
+        takes_logins = authenticate is not None or "user" in scope
+        ways = ["a login"] * takes_logins + ["a valid token: Authorization: Bearer …, or x-api-key"] * takes_tokens
+        # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field". No scheme that is
+        # registered stands for a login of the host.
+        challenge = {"www-authenticate": "Bearer" if takes_tokens else "Login"}
+        raise Answer(401, "authentication_error", f"the relay needs {', or '.join(ways)}", headers=challenge)
     return user
 
 

@@ -22,13 +22,14 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.request import Secrets
-from rawsse.errors import APIError
+from rawsse.errors import APIError, ConfigurationError, quote
 from rawsse.http1 import ContentDecoder
 from rawsse.replay.answers import answer_of, differences
 from rawsse.replay.check import RULES, check
@@ -135,16 +136,22 @@ def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int
 
 
 def _silent(text: str, stop: str | None, whole: str) -> str:
-    if text == whole:
-        return "no end"
     if not text:
         return "nothing"
+    if text == whole:
+        return "no end"
     return "altered" if stop in GOOD_STOPS or not whole.startswith(text) else "cut"
 
 
 # --- Tables ----------------------------------------------------------------------------------------------------------
 
 _MARKS: Mapping[Verdict, str] = {"right": "ok", "wrong": "wrong", "silent": SILENT, "open": "-"}
+_LEGEND: Mapping[Verdict, str] = {
+    "silent": "not the whole answer came out, and no error said so",
+    "open": "not judged: nothing in a stream tells this, or both endings are allowed",
+}
+NAME_CHARS = 30
+"""The width of the names' column. Few names are longer."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -158,13 +165,22 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return table(["tried", "verdict", "what came"], [(f"`{row.name}`", _MARKS[row.verdict], row.what) for row in rows])
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """The rows in aligned columns, and a line with their numbers."""
-    width = max((len(row.name) for row in rows), default=0)
-    lines = [f"{_MARKS[row.verdict]:5}  {row.name:{width}}  {row.what}".rstrip() for row in rows]
-    count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in _MARKS}
+def as_line(row: Row) -> str:
+    """The row in aligned columns."""
+    return f"{_MARKS[row.verdict]:5}  {row.name:{NAME_CHARS}}  {row.what}".rstrip()
+
+
+def totals(rows: Sequence[Row]) -> str:
+    """The meaning of these rows' marks, and a line with the numbers of the rows."""
+    count = Counter(row.verdict for row in rows)
+    lines = [f"{_MARKS[verdict]:5}  {words}" for verdict, words in _LEGEND.items() if count[verdict]]
     silent = f"{count['silent']} {SILENT} taken for whole, {count['open']} not judged"
     return "\n".join([*lines, f"{count['right']} right, {count['wrong']} wrong, {silent}"])
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """The rows, and their totals."""
+    return "\n".join([*map(as_line, rows), totals(rows)])
 
 
 def is_good(rows: Iterable[Row]) -> bool:
@@ -208,7 +224,8 @@ def client_cases() -> list[Case]:
     cases = [Case(name, shipped[name], wanted, {}) for name, wanted in _CLIENT_RECORDINGS.items()]
     pieces = ({"segments": how, "segment_seconds": 0.001} for how in ("event", "line-ends", "random:1", "7"))
     cases += [Case(f"unicode, in pieces: {each['segments']}", unicode, "whole", each) for each in pieces]
-    cases += [Case(f"unicode, as {how}", unicode, each, {"rewrite": how}) for how, each in _CLIENT_REWRITES.items()]
+    # Of a text in ASCII: a client that cuts characters has its mistake in the rows above, and not in all of these.
+    cases += [Case(f"plain, as {how}", plain, each, {"rewrite": how}) for how, each in _CLIENT_REWRITES.items()]
     return cases + [Case(spec, plain, wanted, {"faults": [spec]}) for spec, wanted in FAULTS.items()]
 
 
@@ -230,13 +247,23 @@ def judge_client(case: Case, run: Run) -> Row:
 
 
 async def try_client(
-    command: Sequence[str], *, limit: float = LIMIT, jobs: int = 1, on_row: OnRow = lambda row, total: None
+    command: Sequence[str],
+    *,
+    only: Collection[str] = (),
+    limit: float = LIMIT,
+    jobs: int = 1,
+    on_row: OnRow = lambda row, total: None,
 ) -> list[Row]:
-    """Run `command` for each of `client_cases()`, `jobs` of them at a time and each run for at most `limit` seconds.
+    """Run `command` for each of `client_cases()`, `jobs` of them at a time and each run for at most `limit` seconds. `only`
+    names rows: the others are left out, but for the first.
 
-    A client that fails with the first, whole answer gets only that row. Raises `OSError` if it cannot be run.
+    A client that fails with the first, whole answer gets only that row. Raises `OSError` if it cannot be run, and
+    `ConfigurationError` for a name that no row has.
     """
     cases, gate = client_cases(), asyncio.Semaphore(jobs)
+    if unknown := [name for name in only if name not in (case.name for case in cases)]:
+        raise ConfigurationError(f"there is no row {quote(unknown[0])}: name one of {'; '.join(c.name for c in cases)}")
+    cases = [case for case in cases if not only or case.name in only or case is cases[0]]
 
     async def once(case: Case) -> list[Row]:
         async with ReplayServer(case.recording, sleep=_shortly, **case.options) as server:
@@ -246,15 +273,22 @@ async def try_client(
     async def tried(case: Case) -> Row:
         async with gate:
             (row,) = await _confirmed(lambda: once(case))
-        on_row(row, len(cases))
         return row
 
-    first = await tried(cases[0])
-    if first.verdict != "right":
-        return [first]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(tried(case)) for case in cases[1:]]
-    return [first, *(task.result() for task in tasks)]
+    rows = [await tried(cases[0])]
+    on_row(rows[0], len(cases))
+    if rows[0].verdict != "right":
+        return rows
+    tasks = [asyncio.create_task(tried(case)) for case in cases[1:]]
+    try:
+        for task in tasks:
+            rows.append(await task)
+            on_row(rows[-1], len(cases))
+    finally:  # not a TaskGroup: it would wrap the error of a reader that has gone (`| head`)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return rows
 
 
 async def _shortly(seconds: float) -> None:

@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
-from rawsse.messages.events import DONE
+from rawsse.messages.events import DONE, brings_content
 from rawsse.messages.lens import object_at
 from rawsse.replay.check import Checker
 from rawsse.replay.recording import Recording, parse_body
@@ -125,7 +125,8 @@ class Group:
     """Lines that belong together, and the event that they complete.
 
     `event` is the number of the event, from 1; 0 if the lines do not complete one: comments, or lines that the end cut off.
-    `adds` is what the event adds to text, thinking or a tool's input; `says` is other content worth showing.
+    `adds` is what the event adds to text, thinking or a tool's input; `says` is other content worth showing. `is_content`: a
+    reader of the answer gets more of it.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -136,6 +137,7 @@ class Group:
     index: int | None = None
     adds: str = ""
     says: str = ""
+    is_content: bool = False
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -205,14 +207,14 @@ class Timeline:
 
     @property
     def first_content(self) -> Group | None:
-        """The first event that adds to text, thinking or a tool's input: the first token."""
-        return next((event for event in self.events if event.adds), None)
+        """The first event from which a reader gets more of the answer: the first token."""
+        return next((event for event in self.events if event.is_content), None)
 
     @property
     def tokens_per_second(self) -> float | None:
         """Output tokens per second, from the first content to the last; None if both arrived at the same time, or if the final
         count is missing."""
-        times = [event.t for event in self.events if event.adds]
+        times = [event.t for event in self.events if event.is_content]
         raw = self.message.raw if self.message else {}
         if raw.get("stop_reason") is None or not times or times[-1] <= times[0]:
             return None
@@ -288,6 +290,7 @@ def _fill(group: Group, number: int, sse: Event, event: StreamEvent | None, bloc
         return
     group.kind, index = event.type, event.raw.get("index")
     group.index = index if isinstance(index, int) else None
+    group.is_content = brings_content(event)
     match event.raw:
         case {"type": "content_block_start", "content_block": dict(block)}:
             group.detail = blocks[group.index or 0] = str(block.get("type"))

@@ -5,7 +5,7 @@
     Fault.parse("error=api_error@event=1 x1 after=2")   # only the third request
     str(fault)                                          # the text
 
-    spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]
+    spec  = NAME [ "=" VALUE ] *( "," NAME "=" VALUE ) [ "@" PLACE ] [ " x" N ] [ " after=" N ]      ; these two in any order
     PLACE = "head" / "head=" N / "byte=" N / "event=" N
 
 A value with a space, a comma, a quote or an @ is written as a JSON string. The fault happens in `xN` requests (default: in
@@ -46,7 +46,8 @@ Splice: TypeAlias = tuple[int, int, bytes]
 _VALUE = r'(?:"(?:[^"\\]|\\.)*"|[^\s,@"]+)'
 _SPEC = re.compile(
     rf"(?P<kind>[a-z0-9-]+)(?:=(?P<value>{_VALUE}))?(?P<fields>(?:,[A-Za-z0-9-]+={_VALUE})*)"
-    r"(?:@(?P<unit>[a-z]+)(?:=(?P<index>-?[0-9]+))?)?(?:\s+x(?P<requests>[1-9][0-9]*))?(?:\s+after=(?P<skipped>[0-9]+))?"
+    r"(?:@(?P<unit>[a-z]+)(?:=(?P<index>-?[0-9]+))?)?"
+    r"(?:\s+x(?P<requests>[1-9][0-9]*))?(?:\s+after=(?P<skipped>[0-9]+))?(?(requests)|(?:\s+x(?P<last>[1-9][0-9]*))?)"
 )
 _FIELD = re.compile(rf",([A-Za-z0-9-]+)=({_VALUE})")
 _DATA = re.compile(rb"(?:\A|(?<=[\r\n]))data: ?")
@@ -138,7 +139,7 @@ class Fault:
             raise ConfigurationError(f"invalid fault {quote(spec)}: write {form}, as in reset@event=3 x2")
         if found["kind"] not in FAULTS:
             raise ConfigurationError(f"unknown fault {quote(found['kind'])}; there are {', '.join(FAULTS)}")
-        kind, requests = FAULTS[found["kind"]], found["requests"]
+        kind, requests = FAULTS[found["kind"]], found["requests"] or found["last"]
         try:
             value, fields, place = _value(kind, found), _fields(kind, found), _place(kind, found)
         except ValueError:

@@ -145,6 +145,11 @@ class Replay(LocalServer):
         """The requests, oldest first, without their credentials."""
         return [request for play in self._plays for request in play.requests]
 
+    @property
+    def hidden(self) -> int:
+        """How many secrets were hidden in the answers of the new recordings, which play another text than the test heard."""
+        return sum(play.hidden for play in self._plays if isinstance(play, _Recorded))
+
     def problems(self, *, is_over: bool = True) -> list[str]:
         """The problems that the test did not expect: see `play`. `is_over`: the test has ended."""
         plays = [play for play in self._plays if isinstance(play, _Play)]
@@ -269,6 +274,7 @@ class _Recorded(RecordingProxy):
         super().__init__(self._taken, base_url)
         self._paths = paths
         self.requests: list[PlayedRequest] = []
+        self.hidden = 0
 
     def call(self, scope: Scope, body: bytes) -> Call[RawAnswer]:
         if is_messages(scope["method"], scope["path"]):
@@ -307,6 +313,7 @@ class _Recorded(RecordingProxy):
         for recording, path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
             recording.save(path)
+        self.hidden = self._taken.hidden
 
 
 # --- The names of recordings -----------------------------------------------------------------------------------------

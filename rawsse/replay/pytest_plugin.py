@@ -19,8 +19,9 @@ precedence over one on its class or module. `replay` is set up before all other 
 clients; a client that is made when its module is imported has read the environment before.
 
 No test passes by mistake. It fails if no request came, if no recording answers one, or if a fault never happened. While a test
-has `replay`, connections to other machines are refused (`guard`), unless the mark says `network=True`: a client that missed the
-test's API does not find the real one, with the real key.
+has `replay`, connections to other machines are refused (`guard`): a client that missed the test's API does not find the real
+one, with the real key. A refused one fails the test at its end, even if the code under test catches the error. The mark may say
+`network=True`, which allows them, or `network=False`: they are refused, as the test expects.
 
 (PYTEST_DONT_REWRITE: there is no assertion here, and a second pytest in one process would warn that it comes too late for one.)
 
@@ -29,6 +30,8 @@ Recordings are made only with `--rawsse-record=once` (what is missing) or `all`,
 
     @pytest.fixture(scope="session")
     def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
+
+A warning says that something was hidden in an answer: the next run then plays another text than the one that was recorded.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ import ipaddress
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -52,17 +56,18 @@ if TYPE_CHECKING:
     from rawsse.replay.scrub import ScrubPolicy
     from rawsse.replay.virtual_clock import VirtualClock
 
-_MARK = "replay(*sources, env, network, **play): what the Messages API plays; see Replay.play (rawsse)"
+_MARK = "replay(*sources, env, network, **play): what the Messages API plays; see `python -m pydoc rawsse.replay.pytest_plugin`"
+_HIDDEN = "secrets hidden in the recorded answers of this test: {}. The next run plays asterisks in their place"
 T = TypeVar("T")
 
 _REPLAY = pytest.StashKey["Replay"]()
 _REFUSED = pytest.StashKey[list[str]]()
+_EXPECTS_REFUSAL = pytest.StashKey[bool]()
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _UNKNOWN_TO_REPLAY = ("env", "network")
-_API_HOST = "api.anthropic.com"
 _HINT = (
     ". Was the client made before the test began (when its module was imported), or is its address written in the code? "
-    "@pytest.mark.replay(..., network=True) allows other connections"
+    "@pytest.mark.replay(..., network=True) allows other connections, and network=False says that the test expects this"
 )
 
 
@@ -75,7 +80,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rawsse-record",
         choices=("none", "once", "all"),
         default="none",
-        help="record the answers of the real API: once for recordings that do not exist, or all of them",
+        help="record the answers of the real API (ANTHROPIC_BASE_URL, if it is set, leads to another): once for recordings "
+        "that do not exist, or all of them",
     )
 
 
@@ -120,7 +126,7 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     has_clock = "virtual_clock" in request.fixturenames  # which serves it, in its own loop
     clock_check = partial(_require_clock, replay) if has_clock else lambda *_: None
     with guard(is_off=lambda: bool(network) or replay.is_recording, hint=_HINT, on_connect=clock_check) as refused:
-        node.stash[_REFUSED] = refused
+        node.stash[_REFUSED], node.stash[_EXPECTS_REFUSAL] = refused, network is False
         if has_clock:
             with replay.kept():
                 yield replay
@@ -128,6 +134,8 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             replay.__enter__()
             yield replay
             _or_fail(replay.__exit__)
+            if replay.hidden:
+                warnings.warn(f"rawsse: {_HIDDEN.format(replay.hidden)}", pytest.PytestWarning, stacklevel=1)
 
 
 @pytest.fixture(scope="session")
@@ -349,8 +357,7 @@ def _problems(item: pytest.Item, *, is_over: bool) -> list[str]:
         return []
     found = replay.problems(is_over=is_over)
     refused = item.stash.get(_REFUSED, [])
-    # Other libraries may connect at any time, error reporters for example: they alone do not fail a test that passed.
-    if refused and (found or not is_over or any(_API_HOST in place for place in refused)):
+    if refused and (found or not is_over or not item.stash[_EXPECTS_REFUSAL]):
         found.append(f"connections to {', '.join(refused)} were refused{_HINT}")
     return found
 

@@ -37,7 +37,7 @@ from rawsse.client.request import RequestData, Secrets
 from rawsse.errors import APIConnectionError, APIError, ConfigurationError, EndingKind, HTTPProtocolError, RawsseError
 from rawsse.http1 import ContentDecoder, Response
 from rawsse.replay.recording import End, Read, RecordedRequest, Recording, is_messages, parse_body, write_whole
-from rawsse.replay.scrub import ScrubPolicy, checked, scrub
+from rawsse.replay.scrub import ScrubPolicy, checked, count_hidden, scrub
 
 MAX_RECORDING_BYTES = 16 * 1024 * 1024
 """How much of one answer is kept. The longest answers today have about a hundredth of that."""
@@ -71,8 +71,9 @@ class Recorder:
     `policy` says which secrets are scrubbed. `only_failed` makes it a flight recorder: the names of its files have `failed`
     after the number, and when there are more than `max_files` of them, the oldest are deleted, those of earlier runs included.
 
-    `written` and `lost` count recordings. Any number of clients may share a recorder, also in several threads. Call `close`, or
-    leave `async with`, when all of them are closed. Raises `ConfigurationError` if the folder cannot be used.
+    `written` and `lost` count recordings, `hidden` the secrets that were hidden in the bodies of answers. Any number of clients
+    may share a recorder, also in several threads. Call `close`, or leave `async with`, when all of them are closed. Raises
+    `ConfigurationError` if the folder cannot be used.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Recorder:
     ) -> None:
         self.written = 0
         self.lost = 0
+        self.hidden = 0
         self._only_failed = only_failed
         self._folder = RecordingFolder(folder, max_failed=max_files if only_failed else None)
         self._policy = policy or ScrubPolicy()
@@ -186,7 +188,9 @@ class Recorder:
             return
         policy = replace(self._policy, secrets=(*self._policy.secrets, *Secrets(exchange.request.headers).values))
         number = self._folder.next_number() if exchange.number is None else exchange.number
-        recording = checked(scrub(replace(recording, name=f"answer {number}"), policy), policy)
+        before = replace(recording, name=f"answer {number}")
+        recording = checked(scrub(before, policy), policy)
+        hidden = count_hidden(before, recording, policy)
         # The name tells the model and the ending, never the prompt, which is private.
         body = recording.request.body if recording.request else None
         model = body.get("model") if isinstance(body, dict) else None
@@ -194,9 +198,13 @@ class Recorder:
         name = f"{model if isinstance(model, str) else 'answer'} {kind} {status}"
         path = self._folder.put(number, name, recording.dump())
         self.written += 1
-        full = ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
-        facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, full)
-        log.info("%s: status %d, %s (%s), %d reads, %.3f s%s", *facts)
+        self.hidden += hidden["response body"]
+        more = "".join(f", secrets hidden in the {place}: {count}" for place, count in hidden.items())
+        more += ", cut here: there was no room for more (max_bytes, max_held_bytes)" if exchange.is_full else ""
+        facts = (path.name, recording.status, kind, recording.end, len(recording.reads), recording.duration, more)
+        # A warning is seen without any setup of logs: this recording plays another answer than the client got.
+        level = logging.WARNING if hidden["response body"] else logging.INFO
+        log.log(level, "%s: status %d, %s (%s), %d reads, %.3f s%s", *facts)
 
 
 @dataclass(slots=True, eq=False)

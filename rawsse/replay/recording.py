@@ -33,12 +33,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import APIError, RecordingError
 from rawsse.messages import MessageBuilder
 from rawsse.messages.lens import parse_json
 from rawsse.sse import Decoder
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 FORMAT_VERSION = 1
 
@@ -179,11 +182,18 @@ class Recording:
 
 
 def find_recordings(path: str | Path) -> list[Path]:
-    """The files to load: `path` itself, or every recording and bare event stream below it if it is a folder, sorted.
+    """The files to load: `path` itself, or every recording and bare event stream below it if it is a folder, sorted. Where
+    there is no such path, the name of a recording that comes with rawsse (`plain`) is that one.
 
-    Raises `RecordingError` if there is none.
+    Raises `RecordingError` if there is none in the folder, and `FileNotFoundError` for a name that is not one of those.
     """
     path = Path(path)
+    if path.name == str(path) and not path.suffix and not path.exists():
+        shipped = _shipped_files()
+        if str(path) not in shipped:
+            known = f"{os.strerror(errno.ENOENT)}, and none of that name comes with rawsse ({', '.join(shipped)})"
+            raise FileNotFoundError(errno.ENOENT, known, str(path))
+        return [Path(str(shipped[str(path)]))]
     if not path.is_dir():
         return [path]
     # Not `is_file`: it raises in a folder that may be listed but not entered. Loading the file gives a better error.
@@ -195,11 +205,16 @@ def find_recordings(path: str | Path) -> list[Path]:
 
 def shipped_fixtures() -> dict[str, Recording]:
     """The recordings that come with rawsse, by name (`plain`, `tools`, `cut` …; see `fixtures/README.md`)."""
+    files = _shipped_files()
+    return {name: Recording.loads(file.read_bytes(), name=file.name) for name, file in files.items()}
+
+
+def _shipped_files() -> dict[str, Traversable]:
     folder = importlib.resources.files("rawsse") / "fixtures"
     if not folder.is_dir():  # a checkout: the wheel's build has not put them into the package
         folder = importlib.resources.files("rawsse") / ".." / "fixtures"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sse.jsonl")), key=lambda file: file.name)
-    return {file.name.removesuffix(".sse.jsonl"): Recording.loads(file.read_bytes(), name=file.name) for file in files}
+    return {file.name.removesuffix(".sse.jsonl"): file for file in files}
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ import base64
 import json
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -414,6 +415,16 @@ def checked(recording: Recording, policy: ScrubPolicy | None = None) -> Recordin
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise SecretRemainsError(f"{recording.name} may not be written: {found[0]}{more}")
     return recording
+
+
+def count_hidden(before: Recording, after: Recording, policy: ScrubPolicy | None = None) -> Counter[str]:
+    """How many secrets `scrub` has hidden in the `request body` and in the `response body`, which now say something else."""
+    search = _Search(policy)
+    bodies = ([part for part in _parts(each) if part[0].endswith(" body")] for each in (before, after))
+    changed = [
+        old for old, new in zip(*bodies, strict=True) if old != new
+    ]  # most have not: they are not searched again
+    return Counter(place for place, kind, data in changed for _ in search.secrets_in(data, kind, place))
 
 
 # JSON, and so the body of a request, may contain unpaired surrogates.

@@ -195,7 +195,20 @@ def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, 
 
 
 def every_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
-    """Two chunks, cut at every place: `len(data) - 1` times. With `empty`, also at both ends, where one of them is b""."""
+    """Two chunks, cut at every place: `len(data) - 1` times. With `empty`, also at both ends, where one of them is b"".
+
+    A client over httpx becomes a function of chunks if its transport delivers them. The official SDK takes such a client as
+    `http_client`; newer ones are made with httpx2, which has the same names.
+
+        def parse(chunks):
+            def respond(request):
+                return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=iter(chunks))
+
+            with httpx.Client(transport=httpx.MockTransport(respond)) as client:
+                return ask(client)      # the code under test
+
+        assert_every_split(body, parse)
+    """
     return (_cut(data, at) for at in _places(data, empty=empty))
 
 

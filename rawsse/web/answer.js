@@ -303,6 +303,13 @@ export const makeBlock = (data, context) => new (BLOCKS[data.type] ?? OtherBlock
 
 // --- The answer --------------------------------------------------------------------------------------------------------
 
+/** Whether a reader gets more of the answer from an event: text, thinking, a tool's input or its result. */
+function bringsContent({ type, delta, content_block: block }) {
+  const part = fields({ content_block_delta: delta, content_block_start: block }[type]);
+  const isThere = (value) => (isObject(value) ? Object.keys(value).length : value?.length) > 0;
+  return [part.text, part.thinking, part.partial_json, part.input, part.content].some(isThere);
+}
+
 class Meter {
   isTimed = true;
   usage = {};
@@ -408,9 +415,10 @@ export class Answer {
     const { type, index, message, content_block: block, delta, usage } = fields(event);
     if (type === "message_start") this.#start(fields(message));
     else if (type === "content_block_start") this.#startBlock(index, block);
-    else if (type === "content_block_delta") this.#delta(index, fields(delta));
+    else if (type === "content_block_delta") this.#blocks.get(index)?.take(fields(delta));
     else if (type === "content_block_stop") this.#stopBlock(index, true);
     else if (type === "message_delta") this.#end(fields(delta), usage);
+    if (bringsContent(fields(event))) this.#meter.content();
   }
 
   get #texts() {
@@ -477,11 +485,6 @@ export class Answer {
     this.#last = block;
     this.#open.add(index);
     if (block.element !== last?.element) this.#box.later(() => this.#body.append(block.element));
-  }
-
-  #delta(index, delta) {
-    this.#blocks.get(index)?.take(delta);
-    if ([delta.text, delta.thinking, delta.partial_json].some(asText)) this.#meter.content();
   }
 
   #stopBlock(index, isWhole) {

@@ -3,8 +3,9 @@
  *
  *     import { Chat } from "./chat.js";
  *
- *     const chat = new Chat("/api/chat/stream");
- *     chat.subscribe(() => show(chat.getState()));                // { messages, output, isStreaming, error, usage }
+ *     const chat = new Chat({ url: "/api/chat/stream", storage: sessionStorage });
+ *     chat.subscribe(() => show(chat.getState()));                // { messages, isStreaming, error, … }
+ *     chat.resume();                                              // after a reload: goes on from `storage`
  *     await chat.send("Hello");
  *
  * `react.js` makes a hook of it.
@@ -16,33 +17,98 @@ export type Json = import("./rawsse.js").Json;
 export type Turn = {
     role: string;
     content: any;
+    stopReason?: string | null;
+    ending?: ChatStream["ending"];
 };
 export type ChatState = {
+    /**
+     * the last answer so far. `messages` has it too: to show both would show it twice
+     */
     output: string;
+    /**
+     * the conversation, with the last answer so far
+     */
     messages: Turn[];
     isStreaming: boolean;
+    /**
+     * the connection was lost, and is tried again
+     */
+    isReconnecting: boolean;
+    /**
+     * the run of the answer that is streaming: `resume` goes on with it
+     */
+    id: string | null;
+    /**
+     * why the model ended the last answer: "end_turn", or why it is not whole: "max_tokens",
+     * "refusal" …; null while it is streaming, and where `body` does not ask for it with `usage: true`
+     */
+    stopReason: string | null;
+    /**
+     * how the last answer ended: "complete" may still be cut, see `stopReason`
+     */
+    ending: ChatStream["ending"];
     error: (Error & Partial<ChatError>) | null;
     usage: Json | null;
 };
-export type ChatOptions = {
+export type More = {
+    /**
+     * by default `/api/chat/stream`
+     */
     url?: string | URL;
+    /**
+     * what is sent for these messages
+     */
     body?: (messages: Turn[]) => unknown;
+    /**
+     * to begin with
+     */
     messages?: Turn[];
-} & Omit<Options, "id">;
+    /**
+     * such as `sessionStorage`: keeps the messages and the
+     * id of a running answer over a reload, see `resume`
+     */
+    storage?: Pick<Storage, "getItem" | "setItem" | "removeItem">;
+    /**
+     * of the conversation in `storage`
+     */
+    key?: string;
+};
+export type ChatOptions = More & Omit<Options, "id" | "smooth">;
 /**
  * @typedef {import("./rawsse.js").Options} Options
  * @typedef {import("./rawsse.js").ChatError} ChatError
  * @typedef {import("./rawsse.js").ChatStream} ChatStream
  * @typedef {import("./rawsse.js").Json} Json
- * @typedef {{ role: string, content: any }} Turn
- * @typedef {{ output: string, messages: Turn[], isStreaming: boolean, error: (Error & Partial<ChatError>) | null,
- *   usage: Json | null }} ChatState
- * @typedef {{ url?: string | URL, body?: (messages: Turn[]) => unknown, messages?: Turn[] } & Omit<Options, "id">} ChatOptions
+ *
+ * @typedef {{ role: string, content: any, stopReason?: string | null, ending?: ChatStream["ending"] }} Turn
+ *   An answer has `stopReason` and `ending`, as in `ChatState`; they are not sent.
+ *
+ * @typedef {object} ChatState
+ * @property {string} output  the last answer so far. `messages` has it too: to show both would show it twice
+ * @property {Turn[]} messages  the conversation, with the last answer so far
+ * @property {boolean} isStreaming
+ * @property {boolean} isReconnecting  the connection was lost, and is tried again
+ * @property {string | null} id  the run of the answer that is streaming: `resume` goes on with it
+ * @property {string | null} stopReason  why the model ended the last answer: "end_turn", or why it is not whole: "max_tokens",
+ *   "refusal" …; null while it is streaming, and where `body` does not ask for it with `usage: true`
+ * @property {ChatStream["ending"]} ending  how the last answer ended: "complete" may still be cut, see `stopReason`
+ * @property {(Error & Partial<ChatError>) | null} error
+ * @property {Json | null} usage
+ *
+ * @typedef {object} More  options of a conversation
+ * @property {string | URL} [url]  by default `/api/chat/stream`
+ * @property {(messages: Turn[]) => unknown} [body]  what is sent for these messages
+ * @property {Turn[]} [messages]  to begin with
+ * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages and the
+ *   id of a running answer over a reload, see `resume`
+ * @property {string} [key]  of the conversation in `storage`
+ *
+ * @typedef {More & Omit<Options, "id" | "smooth">} ChatOptions
  */
 /**
- * A conversation, for any framework: `subscribe` tells of each change of `getState()`, at most once per frame.
+ * A conversation, for any framework: `subscribe` tells of each change of `getState()`, of new text at most once per frame.
  *
- * `options` are those of `streamChat`, and `url`, `body` (what is sent for these messages) and `messages` (to begin with).
+ * `options` are those of `streamChat`, and those of `More`. `storage` and `key` are read once, the others for each answer.
  */
 export declare class Chat {
     #private;
@@ -54,11 +120,18 @@ export declare class Chat {
     subscribe: (listener: () => void) => () => undefined;
     getState: () => ChatState;
     /**
-     * Ask. An answer that is still running is stopped; a question that got no answer is replaced. Resolves at the end of the
-     * answer, and never rejects: the state has the error.
+     * Ask. An answer that is still running is stopped; a question that got no answer, or that the model refused, is replaced
+     * with its answer: the API would refuse all that follows it. Resolves at the end of the answer, and never rejects: the state
+     * has the error.
      * @param {any} content  a text, or content blocks of the Messages API
      */
     send: (content: any) => Promise<void>;
+    /**
+     * Go on after a reload: with the conversation in `storage`, unless one was begun here; or with the answer to the last
+     * question whose run has this id. The run is read from its start, and nothing is sent. Resolves as `send` does.
+     * @param {string | null} [id]
+     */
+    resume: (id?: string | null) => Promise<void>;
     /** Stop the running answer, here and on the server; what came of it stays. See `ChatStream.stop`. */
     stop: () => Promise<boolean>;
 }
@@ -76,8 +149,13 @@ export declare function streamingChatHook({ useState, useInsertionEffect, useSyn
     output: string;
     messages: Turn[];
     isStreaming: boolean;
+    isReconnecting: boolean;
+    id: string | null;
+    stopReason: string | null;
+    ending: ChatStream["ending"];
     error: (Error & Partial<ChatError>) | null;
     usage: Json | null;
     send: (content: any) => Promise<void>;
     stop: () => Promise<boolean>;
+    resume: (id?: string | null) => Promise<void>;
 };

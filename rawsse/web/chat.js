@@ -3,8 +3,9 @@
  *
  *     import { Chat } from "./chat.js";
  *
- *     const chat = new Chat("/api/chat/stream");
- *     chat.subscribe(() => show(chat.getState()));                // { messages, output, isStreaming, error, usage }
+ *     const chat = new Chat({ url: "/api/chat/stream", storage: sessionStorage });
+ *     chat.subscribe(() => show(chat.getState()));                // { messages, isStreaming, error, … }
+ *     chat.resume();                                              // after a reload: goes on from `storage`
  *     await chat.send("Hello");
  *
  * `react.js` makes a hook of it.
@@ -17,16 +18,37 @@ import { streamChat } from "./rawsse.js";
  * @typedef {import("./rawsse.js").ChatError} ChatError
  * @typedef {import("./rawsse.js").ChatStream} ChatStream
  * @typedef {import("./rawsse.js").Json} Json
- * @typedef {{ role: string, content: any }} Turn
- * @typedef {{ output: string, messages: Turn[], isStreaming: boolean, error: (Error & Partial<ChatError>) | null,
- *   usage: Json | null }} ChatState
- * @typedef {{ url?: string | URL, body?: (messages: Turn[]) => unknown, messages?: Turn[] } & Omit<Options, "id">} ChatOptions
+ *
+ * @typedef {{ role: string, content: any, stopReason?: string | null, ending?: ChatStream["ending"] }} Turn
+ *   An answer has `stopReason` and `ending`, as in `ChatState`; they are not sent.
+ *
+ * @typedef {object} ChatState
+ * @property {string} output  the last answer so far. `messages` has it too: to show both would show it twice
+ * @property {Turn[]} messages  the conversation, with the last answer so far
+ * @property {boolean} isStreaming
+ * @property {boolean} isReconnecting  the connection was lost, and is tried again
+ * @property {string | null} id  the run of the answer that is streaming: `resume` goes on with it
+ * @property {string | null} stopReason  why the model ended the last answer: "end_turn", or why it is not whole: "max_tokens",
+ *   "refusal" …; null while it is streaming, and where `body` does not ask for it with `usage: true`
+ * @property {ChatStream["ending"]} ending  how the last answer ended: "complete" may still be cut, see `stopReason`
+ * @property {(Error & Partial<ChatError>) | null} error
+ * @property {Json | null} usage
+ *
+ * @typedef {object} More  options of a conversation
+ * @property {string | URL} [url]  by default `/api/chat/stream`
+ * @property {(messages: Turn[]) => unknown} [body]  what is sent for these messages
+ * @property {Turn[]} [messages]  to begin with
+ * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages and the
+ *   id of a running answer over a reload, see `resume`
+ * @property {string} [key]  of the conversation in `storage`
+ *
+ * @typedef {More & Omit<Options, "id" | "smooth">} ChatOptions
  */
 
 /**
- * A conversation, for any framework: `subscribe` tells of each change of `getState()`, at most once per frame.
+ * A conversation, for any framework: `subscribe` tells of each change of `getState()`, of new text at most once per frame.
  *
- * `options` are those of `streamChat`, and `url`, `body` (what is sent for these messages) and `messages` (to begin with).
+ * `options` are those of `streamChat`, and those of `More`. `storage` and `key` are read once, the others for each answer.
  */
 export class Chat {
   /** @type {ChatOptions | string} */
@@ -35,16 +57,23 @@ export class Chat {
   #state;
   /** @type {ChatStream | null} */
   #stream = null;
+  #isLost = false;
   /** @type {Turn[]} */
   #asked;
+  /** @type {ChatOptions["storage"]} */
+  #storage;
+  /** @type {string} */
+  #key;
   /** @type {Set<() => void>} */
   #listeners = new Set();
 
   /** @param {ChatOptions | string} [options]  a string is the URL */
   constructor(options = {}) {
     this.options = options;
-    this.#asked = (typeof options === "string" ? null : options.messages) ?? [];
-    this.#state = { output: "", messages: this.#asked, isStreaming: false, error: null, usage: null };
+    const { messages = [], storage, key = "rawsse.chat" } = typeof options === "string" ? {} : options;
+    [this.#asked, this.#storage, this.#key] = [messages, storage, key];
+    const idle = { isStreaming: false, isReconnecting: false, id: null, stopReason: null, ending: null };
+    this.#state = { output: "", messages, ...idle, error: null, usage: null };
   }
 
   /** @param {() => void} listener */
@@ -56,28 +85,31 @@ export class Chat {
   getState = () => this.#state;
 
   /**
-   * Ask. An answer that is still running is stopped; a question that got no answer is replaced. Resolves at the end of the
-   * answer, and never rejects: the state has the error.
+   * Ask. An answer that is still running is stopped; a question that got no answer, or that the model refused, is replaced
+   * with its answer: the API would refuse all that follows it. Resolves at the end of the answer, and never rejects: the state
+   * has the error.
    * @param {any} content  a text, or content blocks of the Messages API
    */
   send = async (content) => {
-    const options = typeof this.options === "string" ? { url: this.options } : this.options;
-    const { url = "/api/chat/stream", body = (messages) => ({ messages, usage: true }), ...rest } = options;
     void this.stop();
     const answered = this.#messages();
-    const asked = answered.slice(0, answered.at(-1)?.role === "user" ? -1 : undefined);
-    this.#asked = [...asked, { role: "user", content }];
-    /** @param {string} text @param {string} whole */
-    const onText = (text, whole) => {
-      if (stream === this.#stream) this.#show(stream.ending === null);
-      rest.onText?.(text, whole);
-    };
-    // It starts in a microtask: of two calls in one go, as those of effects in React's StrictMode are, one is sent.
-    const stream = streamChat(url, body(this.#asked), { ...rest, smooth: true, onText });
-    this.#stream = stream;
-    this.#show(true);
-    const error = await stream.done.then(() => null, (reason) => reason);
-    if (stream === this.#stream) this.#show(false, stream.ending === "stopped" ? null : error);
+    const last = answered.at(-1);
+    const replaced = last?.stopReason === "refusal" ? 2 : last?.role === "user" ? 1 : 0;
+    this.#asked = [...answered.slice(0, answered.length - replaced), { role: "user", content }];
+    await this.#read();
+  };
+
+  /**
+   * Go on after a reload: with the conversation in `storage`, unless one was begun here; or with the answer to the last
+   * question whose run has this id. The run is read from its start, and nothing is sent. Resolves as `send` does.
+   * @param {string | null} [id]
+   */
+  resume = async (id = this.#restore()) => {
+    if (!id || id === this.#state.id) return;
+    void this.stop();
+    const messages = this.#messages();
+    this.#asked = messages.at(-1)?.role === "assistant" ? messages.slice(0, -1) : messages; // it comes again
+    await this.#read(id);
   };
 
   /** Stop the running answer, here and on the server; what came of it stays. See `ChatStream.stop`. */
@@ -87,16 +119,66 @@ export class Chat {
     return (await stopped) ?? true;
   };
 
+  /** Read an answer to its end: to the messages, or that of the run `id`. @param {string} [id] */
+  async #read(id) {
+    const options = typeof this.options === "string" ? { url: this.options } : this.options;
+    const { url = "/api/chat/stream", body = (messages) => ({ messages, usage: true }), ...rest } = options;
+    const asked = this.#asked.map(({ stopReason, ending, ...turn }) => turn);
+    const show = (isLost = this.#isLost) => {
+      if (stream !== this.#stream) return;
+      this.#isLost = isLost;
+      this.#show(stream.ending === null);
+    };
+    /** @type {Options} */
+    const callbacks = {
+      onText: (text, whole) => (show(), rest.onText?.(text, whole)),
+      onLost: (lost) => (show(true), rest.onLost?.(lost)),
+      onOpen: (opened) => (opened.status < 300 && show(false), rest.onOpen?.(opened)),
+    };
+    // It starts in a microtask: of two calls in one go, as those of effects in React's StrictMode are, one is sent.
+    const stream = streamChat(url, id ? null : body(asked), { ...rest, ...callbacks, id, smooth: true });
+    this.#stream = stream;
+    show(false);
+    const error = await stream.done.then(() => null, (reason) => reason);
+    if (stream === this.#stream) this.#show(false, stream.ending === "stopped" ? null : error);
+  }
+
   #messages() {
-    const text = this.#stream?.text ?? "";
-    return text.trim() ? [...this.#asked, { role: "assistant", content: text }] : this.#asked;
+    const { text = "", stopReason, ending } = this.#stream ?? {};
+    return text.trim() ? [...this.#asked, { role: "assistant", content: text, stopReason, ending }] : this.#asked;
   }
 
   /** @param {boolean} isStreaming @param {ChatState["error"]} [error] */
   #show(isStreaming, error = null) {
-    const { text: output = "", usage = null } = this.#stream ?? {};
-    this.#state = { output, messages: this.#messages(), isStreaming, error, usage };
+    const { text: output = "", usage = null, stopReason = null, ending = null } = this.#stream ?? {};
+    const isReconnecting = isStreaming && this.#isLost;
+    const id = (isStreaming && this.#stream?.id) || null;
+    const isKept = id === this.#state.id;
+    const messages = this.#messages();
+    this.#state = { output, messages, isStreaming, isReconnecting, id, stopReason, ending, error, usage };
+    if (!isKept) this.#keep();
     for (const listener of this.#listeners) listener();
+  }
+
+  #keep() {
+    const { messages, id } = this.#state;
+    try {
+      this.#storage?.setItem(this.#key, JSON.stringify({ messages, id }));
+    } catch {
+      this.#storage?.removeItem(this.#key); // the browser has less room: a reload begins a new conversation
+    }
+  }
+
+  /** Take the conversation from `storage`; return the id of the answer that was running. @returns {string | null} */
+  #restore() {
+    let kept = null;
+    try {
+      kept = JSON.parse(this.#storage?.getItem(this.#key) ?? "null");
+    } catch {} // another program wrote it
+    if (this.#stream || !Array.isArray(kept?.messages)) return null;
+    this.#asked = kept.messages;
+    this.#show(false);
+    return kept.id;
   }
 }
 
@@ -117,8 +199,11 @@ export function streamingChatHook({ useState, useInsertionEffect, useSyncExterna
     useInsertionEffect(() => {
       if (!(options instanceof Chat)) own.options = options;
     });
-    useInsertionEffect(() => () => queueMicrotask(own.stop), [own]);
+    useInsertionEffect(() => {
+      void own.resume(); // nothing has subscribed yet
+      return () => queueMicrotask(own.stop);
+    }, [own]);
     const state = useSyncExternalStore(chat.subscribe, chat.getState, chat.getState);
-    return { ...state, send: chat.send, stop: chat.stop };
+    return { ...state, send: chat.send, stop: chat.stop, resume: chat.resume };
   };
 }

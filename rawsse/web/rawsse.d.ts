@@ -103,7 +103,7 @@ export type Callbacks = {
      */
     token?: string | (() => string | Promise<string>);
     /**
-     * sent with each request
+     * sent with each request, but for `x-run-id`: `id` names the run
      */
     headers?: Record<string, string>;
     /**
@@ -141,7 +141,7 @@ export type Callbacks = {
  * @property {boolean} [smooth]  call `onText` at most once per frame
  * @property {AbortSignal} [signal]  aborting stops the run, and throws the signal's reason
  * @property {string | (() => string | Promise<string>)} [token]  sent as `Authorization: Bearer …`
- * @property {Record<string, string>} [headers]  sent with each request
+ * @property {Record<string, string>} [headers]  sent with each request, but for `x-run-id`: `id` names the run
  * @property {boolean} [resume]  false: for a server of another origin that does not allow the header `x-run-id`
  * @property {string} [id]  the run's id, 16 to 64 of A-Z a-z 0-9 _ -. With the body `null`, that run is read from its start
  * @property {(id: string) => string | URL} [runUrl]  where a run is found; by default `/runs/{id}` of the same relay

@@ -58,7 +58,7 @@ export const LIMITS = Object.freeze({
  * @property {boolean} [smooth]  call `onText` at most once per frame
  * @property {AbortSignal} [signal]  aborting stops the run, and throws the signal's reason
  * @property {string | (() => string | Promise<string>)} [token]  sent as `Authorization: Bearer …`
- * @property {Record<string, string>} [headers]  sent with each request
+ * @property {Record<string, string>} [headers]  sent with each request, but for `x-run-id`: `id` names the run
  * @property {boolean} [resume]  false: for a server of another origin that does not allow the header `x-run-id`
  * @property {string} [id]  the run's id, 16 to 64 of A-Z a-z 0-9 _ -. With the body `null`, that run is read from its start
  * @property {(id: string) => string | URL} [runUrl]  where a run is found; by default `/runs/{id}` of the same relay
@@ -271,7 +271,7 @@ function parseJSON(text) {
  * @param {Json | null} body @param {ErrorFacts} facts
  */
 function errorFrom(body, facts) {
-  const error = typeof body?.error === "string" ? { message: body.error, type: body.type } : (body?.error ?? {});
+  const error = typeof body?.error === "string" ? { ...body, message: body.error } : (body?.error ?? {});
   const status = facts.status ?? 500;
   const [type] = KINDS.find((kind) => kind[3] === status) ?? [status < 500 ? "invalid_request_error" : "api_error"];
   const { kind, phase } = body?.ending ?? {};
@@ -581,7 +581,8 @@ export class ChatStream {
   async #fetch(method, url, more, body) {
     const { headers, token, onOpen, fetch = globalThis.fetch, headMs } = this.#options;
     const bearer = typeof token === "function" ? await token() : token;
-    const fields = new Headers({ ...headers, ...more, accept: "text/event-stream" });
+    const { "x-run-id": _, ...mine } = Object.fromEntries(new Headers(headers)); // in lower case; `id` names the run
+    const fields = new Headers({ ...mine, ...more, accept: "text/event-stream" });
     if (bearer) fields.set("authorization", `Bearer ${bearer}`);
     if (method === "DELETE") return fetch(url, { method, headers: fields, keepalive: true }); // the page may be being left
     if (this.ending) throw new Lost(null);

@@ -2,12 +2,14 @@
  * `useStreamingChat`: a conversation with Claude as a React hook (React 18 and later).
  *
  *     function Chat() {
- *       const { messages, output, isStreaming, error, usage, send, stop } = useStreamingChat("/api/chat/stream");
+ *       const { messages, isStreaming, error, send, stop } = useStreamingChat("/api/chat/stream");
  *       …
  *     }
  *
- * Its argument is a URL, the options of `Chat` in `chat.js`, or a `Chat`, which then outlives the component. `output` is
- * the answer so far, `messages` the conversation with it. `send(text)` stops an answer that is still running. Without a
+ * Its argument is a URL, the options of `Chat` in `chat.js`, or a `Chat`, which then outlives the component. The result is
+ * `ChatState` there, with `send(text)`, which stops an answer that is still running, `stop()` and `resume(id)`. `messages` has
+ * the answer so far, as `output` does: show one of them. With `storage: sessionStorage` the conversation outlives a reload, and
+ * an answer that was running goes on; where pages are rendered on a server, `storage: globalThis.sessionStorage`. Without a
  * `Chat` of the caller, the answer is stopped when the component is removed, on the server too.
  *
  * Without a build step, an import map says where "react" is; or, for a React that is a global,

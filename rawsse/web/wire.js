@@ -315,9 +315,12 @@ const read = (raw) => new EventStreamParser().feed(new TextEncoder().encode(`${r
 
 const valueOf = (raw) => Object(parsed(read(raw).data));
 
+/** A field that is not empty, of those that `bringsContent` in answer.js looks at. */
+const CONTENT = /"(text|thinking|partial_json|input|content)":(?! ?(""|\[\]|\{\}|null))/;
+
 /** For the timeline: "piece" of content, "ping", or "frame". */
 function kindOf(raw) {
-  if (/^(event: ?content_block_delta|data: ?\{"text")/m.test(raw)) return "piece";
+  if (/^(event: ?content_block_|data: ?\{"text")/m.test(raw) && CONTENT.test(raw)) return "piece";
   return /^event: ?ping/m.test(raw) ? "ping" : "frame";
 }
 

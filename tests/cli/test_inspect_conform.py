@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
 
-from rawsse.cli import main
+from rawsse.cli import inspect, main
 from rawsse.replay import conform
 from rawsse.replay.conform import OnRow, Row, client_cases
 
@@ -38,17 +39,21 @@ def test_the_table_of_a_client_as_text(capsys: pytest.CaptureFixture[str]) -> No
     assert main([*CLIENT, *PROGRAM]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "ok     plain        whole",
-        "⚠      end@event=5  ⚠ cut, no error",
-        "ok     status=401   exit 1",
+        "ok     plain                           whole",
+        "⚠      end@event=5                     ⚠ cut, no error",
+        "ok     status=401                      exit 1",
+        "⚠      not the whole answer came out, and no error said so",
         "2 right, 0 wrong, 1 ⚠ taken for whole, 0 not judged",
     ]
     assert err == ""
 
 
 def test_the_table_in_json_and_in_markdown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    async def two_rows(*_: object, **options: object) -> list[Row]:
-        return [Row("plain", "right", "whole"), Row("end@event=5", "silent", "⚠ cut, no error")]
+    async def two_rows(*_: object, on_row: OnRow, **options: object) -> list[Row]:
+        rows = [Row("plain", "right", "whole"), Row("end@event=5", "silent", "⚠ cut, no error")]
+        for row in rows:
+            on_row(row, 2)
+        return rows
 
     monkeypatch.setattr(conform, "try_client", two_rows)
     assert main([*CLIENT, "--json", *PROGRAM]) == 1
@@ -76,14 +81,59 @@ def test_progress_is_for_a_terminal_and_is_taken_away_at_the_end(monkeypatch: py
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main([*CLIENT, *PROGRAM]) == 0
-    assert terminal.getvalue() == "\r\x1b[K1 of 2: plain\r\x1b[K2 of 2: \ufffd[2J\r\x1b[K"
+    assert terminal.getvalue() == "\r\x1b[K\r\x1b[K1 of 2: plain\r\x1b[K\r\x1b[K2 of 2: \ufffd[2J\r\x1b[K"
 
 
 def test_a_command_that_fails_with_a_whole_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CLIENT, "--", sys.executable, "-S", "-c", "import sys; sys.exit('no such module')"]) == 1
     out, err = capsys.readouterr()
-    assert "wrong  plain  exit 1: it did not ask ANTHROPIC_BASE_URL" in out
+    assert "exit 1: it did not ask ANTHROPIC_BASE_URL\n0 right, 1 wrong" in out
     assert err == "rawsse: the command fails with a whole answer, so that its other endings say nothing\n"
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What has been shown before each run of a client that is always right."""
+    before: list[str] = []
+
+    async def next_run(*_: object) -> conform.Run:
+        before.append(capsys.readouterr().out)
+        return conform.Run(0, "", "")
+
+    monkeypatch.setattr(conform, "_run", next_run)
+    monkeypatch.setattr(conform, "judge_client", lambda case, run: Row(case.name, "right", "x"))
+    return before
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_rows_are_shown_as_they_come_and_only_those_that_are_named(form: list[str], shown: list[str]) -> None:
+    assert main([*CLIENT, *form, "--only", "status=401", "--only", "end@event=5", "--", "any"]) == 0
+    assert [re.findall("plain|end@event=5|status=401", text) for text in shown] == [[], ["plain"], ["end@event=5"]]
+
+
+def test_a_row_that_does_not_exist_is_told_with_those_that_do(
+    shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*CLIENT, "--only", "status=402", "--", "any"]) == 2
+    assert "there is no row 'status=402': name one of plain; unicode; " in capsys.readouterr().err
+    assert shown == []
+
+
+@pytest.mark.usefixtures("shown")
+def test_a_reader_of_the_rows_may_go(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(text: str) -> None:
+        if "end@event=5" in text:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(inspect, "show", broken)
+    assert main([*CLIENT, "--", "any"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_whose_options_are_taken_for_ours_is_told_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*CLIENT, sys.executable, "-c", "pass"])
+    assert "unrecognized arguments: -c pass; write -- before the command\n" in capsys.readouterr().err
 
 
 def test_a_command_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:

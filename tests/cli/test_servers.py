@@ -75,6 +75,7 @@ def test_a_line_of_a_run_is_its_record() -> None:
     fields = {"time": 1.5, "run": "r", "user": ODD, "dialect": "text", "model": ODD, "ending": "error", "seconds": 2.0}
     nothing = dict.fromkeys(("stop_reason", "first_token_seconds", "on_disconnect", "request_id"))
     expected: dict[str, Any] = {**fields, **counts, **nothing, "error": "api_error", "exact": True, "words": ODD}
+    expected["estimated_tokens"] = 9
     assert format_line("run %s ended", "r", run=RunRecord(**expected)) == expected
 
 

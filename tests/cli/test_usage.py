@@ -88,6 +88,10 @@ TWO_USERS = (
 )
 
 
+def test_its_help_says_of_which_model_a_price_is(usage: Out) -> None:
+    assert "for each model that answered a table" in " ".join(usage("--help")[1].split())
+
+
 # --- The table -------------------------------------------------------------------------------------------------------
 
 

@@ -407,6 +407,23 @@ def check_it_is_over(attempt: Attempt[Answer]) -> None:
     assert not (error.safe_to_retry and answer.builder.has_content)
 
 
+@pytest.mark.parametrize(("end", "how"), [(b"", "closed"), (RESET, "lost")])
+@pytest.mark.parametrize(
+    ("sent", "where"),
+    [
+        (SSE_HEAD, "before the first content of the answer"),
+        (says(BEGIN), "before the first content of the answer"),
+        (says(*HELLO[:2]), "in the middle of the answer"),
+        (head(content_type="application/json", content_length="99") + b'{"type": "mess', "in the middle of the answer"),
+    ],
+)
+def test_a_connection_that_ends_says_whether_some_of_the_answer_had_come(
+    sent: bytes, end: Any, where: str, how: str
+) -> None:
+    error = failure(answered(sent, end).exchange)
+    assert error.message.startswith(f"the connection was {how} {where}")
+
+
 # --- The tail ----------------------------------------------------------------------------------------------------------
 
 BUT_THE_STOP = says(*HELLO[:-1])
@@ -836,12 +853,12 @@ def test_the_timing_says_when_the_first_event_the_first_content_and_the_last_pin
     parts = (PING, BEGIN, UNKNOWN, BLOCK, HEL, PING, LO, BLOCK_STOP, END, STOP)
     attempt = answered(SSE_HEAD, *(item for raw in parts for item in (1.0, chunk(raw))))
     timing = attempt.timing
-    assert (timing.connected, timing.head, timing.first_event, timing.first_content) == (0, 0, 1, 4)
+    assert (timing.connected, timing.head, timing.first_event, timing.first_content) == (0, 0, 1, 5)
     assert (timing.last_ping, timing.ended, timing.longest_gap) == (6, 10, 1)
 
 
 def test_times_are_those_of_the_read_and_not_of_the_reader() -> None:
-    attempt = received(says(BEGIN, BLOCK, PING))
+    attempt = received(says(BEGIN, BLOCK, HEL, PING))
     attempt.now += 60
     attempt.take()
     timing = attempt.timing

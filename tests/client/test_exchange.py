@@ -367,6 +367,8 @@ NO_ANSWER = "api.example closed the connection without an answer"
 LOST_BEFORE = "the connection to api.example was lost before an answer: "
 LOST_WITHIN = "the connection was lost in the middle of the answer: Connection reset by peer"
 CLOSED_WITHIN = "the connection was closed in the middle of the answer"
+LOST_EARLY = "the connection was lost before the first content of the answer: Connection reset by peer"
+CLOSED_EARLY = "the connection was closed before the first content of the answer"
 NOT_GZIP = "the body is not gzip as its content-encoding says"
 NOT_ASKED_FOR = "the body has a content-encoding that was not asked for: 'br'"
 
@@ -379,6 +381,8 @@ FAILURES: list[tuple[tuple[bytes | OSError, ...], str, type[APIError], str]] = [
     ((head(content_length="9") + b"x", b""), "open", StreamTruncatedError, CLOSED_WITHIN),
     ((CHUNKED + b"1\r\nx\r\n", b""), "open", StreamTruncatedError, CLOSED_WITHIN),
     ((head(content_length="9") + b"x", RESET), "open", StreamTruncatedError, LOST_WITHIN),
+    ((head(content_length="9"), b""), "open", StreamTruncatedError, CLOSED_EARLY),
+    ((head(content_length="9"), RESET), "open", StreamTruncatedError, LOST_EARLY),
     ((b"SSH-2.0-OpenSSH_9.6\r\n\r\n",), "head", HTTPProtocolError, "not HTTP/1.1"),
     ((CHUNKED + b"xyz\r\n",), "open", HTTPProtocolError, "not a chunk's head: b'xyz"),
     ((head(content_encoding="br") + b"x",), "open", HTTPProtocolError, NOT_ASKED_FOR),

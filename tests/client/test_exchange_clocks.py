@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,9 @@ from support.faults import chunk
 from support.reading import ALL_ON, OFF, ROUTE, Attempt
 from support.streams import ANSWER, PING, Raw, text_delta, to_bytes
 
+from rawsse import errors
 from rawsse.client.answer import Answer
-from rawsse.client.exchange import REFUSAL_SECONDS, WRITE_BYTES, Exchange, JSONAnswer
+from rawsse.client.exchange import _CLOCKS, REFUSAL_SECONDS, WRITE_BYTES, Exchange, JSONAnswer
 from rawsse.client.network.route import Origin, Proxy, Route
 from rawsse.client.request import RequestData
 from rawsse.client.retry import Timeouts
@@ -95,6 +97,24 @@ def test_each_clock_raises_its_own_error_at_its_time(
     assert (type(error), error.message, error.phase) == (cls, message, phase)
     assert attempt.seconds == pytest.approx(seconds, abs=1e-6)
     assert error.safe_to_retry
+
+
+@pytest.mark.parametrize("name", Timeouts._fields)
+def test_every_clock_has_its_error_and_runs(name: str) -> None:
+    rows = {row: error for error, (row, _) in _CLOCKS.items()}
+    error = getattr(errors, f"{name.title()}TimeoutError", None)
+    assert error is not None, f"errors.py has no error for the clock {name}"
+    assert rows.get(name) is error, f"_CLOCKS has no row for the clock {name}"
+    alone = OFF._replace(**{name: 1.0})
+    waits = [unsent(alone, 0.0), sending(alone, 0.0), sent(alone, 0.0), sent(alone, 0.0).play(head())]
+    ended = {type(attempt.play(None).exchange.error) for attempt in waits}
+    assert ended - {type(None)} == {error}, f"Exchange.deadline does not know the clock {name}"
+
+
+def test_every_error_of_a_clock_has_a_clock() -> None:
+    clocks = {cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, APITimeoutError)}
+    assert clocks - {APITimeoutError} == {*_CLOCKS}
+    assert {row for row, _ in _CLOCKS.values()} == {*Timeouts._fields}
 
 
 @pytest.mark.parametrize("now", [1000.0, 100_000.3])

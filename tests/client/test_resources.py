@@ -378,6 +378,16 @@ def test_a_model_that_there_is_not_is_not_found() -> None:
         run(model(client_of(plain(body, "404 Not Found"))))
 
 
+@pytest.mark.parametrize("call", ["stream", "tool_runner"])
+def test_awaiting_a_call_that_is_not_to_be_awaited_is_an_error_that_names_it(call: str) -> None:
+    async def story() -> None:
+        async with client_of() as client:
+            await getattr(client.messages, call)(**ASK)
+
+    with pytest.raises(TypeError, match=r"\b(MessageStream|ToolRunner)\b.* 'await' expression"):
+        run(story())
+
+
 # --- Beta ----------------------------------------------------------------------------------------------------------
 
 

@@ -235,11 +235,12 @@ def test_a_compressed_stream_is_read_too(encoding: str) -> None:
 
 
 def test_the_timing_says_when_the_first_event_and_the_first_content_came() -> None:
-    parts = [to_bytes([raw]) for raw in (start(), PING, block_start(0, {"type": "text", "text": ""}), end(), STOP)]
+    raws = (start(), PING, block_start(0, {"type": "text", "text": ""}), text_delta(0, "Hi"), end(), STOP)
+    parts = [to_bytes([raw]) for raw in raws]
     chunks = [part for raw in parts for part in (1.0, raw)]
     _, stream = run(read(FakeStream([head(content_type="text/event-stream"), *chunks], end=None)))
     timing = stream.timing
-    assert (timing.connected, timing.head, timing.first_event, timing.first_content, timing.ended) == (0, 0, 1, 3, 5)
+    assert (timing.connected, timing.head, timing.first_event, timing.first_content, timing.ended) == (0, 0, 1, 4, 6)
 
 
 # --- Clocks --------------------------------------------------------------------------------------------------------

@@ -260,6 +260,26 @@ def test_a_server_that_asks_for_too_long_a_wait_is_quoted_once() -> None:
     assert (error.args, error.retry_after) == ((error.message,), 90)
 
 
+@pytest.mark.parametrize(
+    ("fields", "seconds", "why"),
+    [
+        ({"retry_after": "5"}, 2, "the server asks to wait 5 s; the total of 2 s ends before that"),
+        ({"retry_after": "90"}, 2, "the server asks to wait 90 s; max_retry_after is 60 s"),
+        ({}, 0.5, "the next attempt would be in 0.5 s; the total of 0.5 s ends before that"),
+    ],
+)
+def test_a_failure_that_could_be_retried_says_why_it_is_not(fields: dict[str, str], seconds: float, why: str) -> None:
+    error = Setting(Peer(plain(b"{}", "429 No", **fields)), timeouts=Timeouts(total=seconds)).fail()
+    assert str(error) == f"status 429: no message in the body ({why})"
+    assert error.args == (error.message,)
+
+
+def test_a_failure_that_would_not_be_retried_in_any_case_says_nothing_of_the_time() -> None:
+    peer = Peer(plain(b"{}", "429 No", retry_after="5"))
+    error = Setting(peer, timeouts=Timeouts(total=2), max_retries=0).fail()
+    assert str(error) == "status 429: no message in the body"
+
+
 # --- Queued ------------------------------------------------------------------------------------------------------------
 
 ONE = PoolLimits(max_connections=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from rawsse import APIError, Client
+from rawsse import APIError, Client, ConfigurationError
 
 MODEL = "claude-sonnet-4-5"
 
@@ -28,6 +28,9 @@ def main() -> int:
                 print(text, end="", flush=True)
             print()
             stop_reason = stream.get_final_message().stop_reason
+    except ConfigurationError as error:  # no key
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     except APIError as error:  # refused, cut, timed out: what had come is on the screen
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         return 1

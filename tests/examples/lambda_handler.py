@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rawsse import APIError, Client, Timeouts
+from rawsse import APIError, Client, ConfigurationError, Timeouts
 
 MODEL = "claude-sonnet-4-5"
 SPARE_SECONDS = 2.0  # to answer before Lambda kills the process
@@ -32,6 +32,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
             messages=[{"role": "user", "content": question}],
             timeout=Timeouts(total=seconds),
         )
+    except ConfigurationError as error:  # no key: that is for the log, and not for the function's caller
+        print(error)
+        return reply(500, {"error": type(error).__name__})
     except APIError as error:  # what had come before the end is worth having: the tokens are paid for
         partial = error.partial.text if error.partial else ""
         return reply(502, {"error": type(error).__name__, "partial": partial, "request_id": error.request_id})

@@ -28,7 +28,7 @@ def reads(question: str) -> Iterator[bytes]:
     head = (
         f"POST {url.path.rstrip('/')}/v1/messages HTTP/1.1",
         f"Host: {url.netloc}",
-        f"X-Api-Key: {os.environ['ANTHROPIC_API_KEY']}",
+        f"X-Api-Key: {os.environ.get('ANTHROPIC_API_KEY') or sys.exit('ANTHROPIC_API_KEY is not set')}",
         "Anthropic-Version: 2023-06-01",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",

@@ -10,7 +10,7 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -24,14 +24,14 @@ from support.redis_server import need_redis, redis_server
 from support.sampling import one_in
 from support.sockets import LOCALHOST, serving
 
-from rawsse import AsyncClient
+from rawsse import AsyncClient, Client, Timeouts
 from rawsse.relay import Relay
 from rawsse.replay import Recording, ReplayServer, answer, recording_of, shipped_fixtures
 from rawsse.server import Server
 from rawsse.sse import Decoder
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, Page, Route
 
 HERE = Path(__file__).parent
 NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", ROOT / "tests/interop/node/node_modules"))
@@ -73,6 +73,17 @@ def new(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_example_is_short(path: Path) -> None:
     limit = {"socket_stream": 100, Path(__file__).stem: 1000}.get(path.stem, 75)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize(
+    ("example", "code"),
+    [("command_line.py", 2), ("tool_loop.py", 2), ("socket_stream.py", 1)],
+)
+def test_a_program_without_a_key_says_so(example: str, code: int) -> None:
+    done = run(example, "Hello", api="http://127.0.0.1:9", ANTHROPIC_API_KEY="")
+    assert "Traceback" not in done.stderr
+    assert "ANTHROPIC_API_KEY" in done.stderr
+    assert done.returncode == code
 
 
 # --- socket_stream.py ---
@@ -186,6 +197,51 @@ def test_the_command_line_program_without_a_question_says_how_it_is_used() -> No
     assert (done.stderr, done.returncode) == ("usage: command_line.py QUESTION\n", 2)
 
 
+# --- tool_loop.py ---
+
+TWO_ANSWERS = ("tools", "tools-answer")
+
+
+def run_loop(*faults: str) -> Any:
+    """The program in front of an API with these faults: what it says, and the requests."""
+    with ReplayServer([shipped_fixtures()[name] for name in TWO_ANSWERS], faults=faults) as api:
+        done = run("tool_loop.py", "Do I need an umbrella?", api=api.base_url)
+    assert "Traceback" not in done.stderr
+    return done, api.requests
+
+
+def test_the_tool_loop_prints_both_answers_and_what_they_cost() -> None:
+    done, requests = run_loop()
+    assert (done.stdout, done.returncode) == ("".join(text_of(name) + "\n" for name in TWO_ANSWERS), 0)
+    assert re.fullmatch(r"\n\d+ tokens read, \d+ written \(answers: 2\)\n", done.stderr)
+    assert "rain in Bergen, Norway, 11 degrees" in json.dumps(requests[1].body["messages"][-1])
+
+
+@pytest.mark.parametrize(
+    ("faults", "code", "said"),
+    [
+        (["close@event=6"], 1, "at least .*: 1.\nStreamTruncatedError"),
+        (["close@event=6 after=1"], 1, "at least .*: 2.\nStreamTruncatedError"),
+        (["status=429,retry-after=300 after=1"], 3, "written .answers: 1.\nRateLimitError: .* wait 300 s"),
+    ],
+)
+def test_the_exit_code_of_the_tool_loop_is_the_kind_of_its_failure(faults: list[str], code: int, said: str) -> None:
+    done, _ = run_loop(*faults)
+    assert re.search(said, done.stderr)
+    assert done.returncode == code
+
+
+def test_the_tool_loop_does_not_wait_for_ever(
+    new: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tool_loop.py", "Hello"])
+    with ReplayServer(shipped_fixtures()["tools"], faults=["stall=9@event=6"]) as api:
+        module = new("tool_loop.py", api.base_url)
+        module.TIMEOUTS = Timeouts(silence=0.2)
+        assert module.main() == 4
+    assert "at least" in capsys.readouterr().err
+
+
 # --- lambda_handler.py ---
 
 
@@ -225,6 +281,16 @@ def test_the_lambda_handler_answers_before_its_time_is_over(new: Any) -> None:
     assert (status, body["error"]) == (502, "TotalTimeoutError")
     assert text_of("plain").startswith(body["partial"])
     assert body["partial"]
+
+
+def test_the_lambda_handler_without_a_key_says_so_in_its_log_alone(
+    new: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = new("lambda_handler.py", "http://127.0.0.1:9")
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    module.client = Client()
+    assert invoke(module.handler, '{"question": "Hello"}') == (500, {"error": "ConfigurationError"})
+    assert "ANTHROPIC_API_KEY" in capsys.readouterr().out
 
 
 # --- fastapi_app.py ---
@@ -324,18 +390,12 @@ def background() -> Iterator[Background]:
         yield background
 
 
-@pytest.mark.real
-def test_the_react_page_chats_in_a_browser(
-    react_modules: dict[str, str], background: Background, chromium: Browser
-) -> None:
-    turns = [
-        shipped_fixtures()["plain"],
-        recording_of(answer("<b>second</b>")),
-        shipped_fixtures()["error-before-content"],
-    ]
-    api = background.enter(ReplayServer(turns))
-    client = background.enter(AsyncClient(base_url=api.base_url, api_key="any", max_retries=0))
-    server = background.enter(Server(Relay(client, static=HERE / "react_page"), port=0))
+ReactPage = Callable[..., "tuple[Page, list[str]]"]
+
+
+@pytest.fixture
+def react_page(react_modules: dict[str, str], background: Background, chromium: Browser) -> Iterator[ReactPage]:
+    """The page in front of a relay that plays these, and what the browser complains of."""
 
     def module(route: Route) -> None:
         headers = {"access-control-allow-origin": "*", "content-type": "text/javascript"}
@@ -344,20 +404,76 @@ def test_the_react_page_chats_in_a_browser(
     with chromium.new_context() as context:
         context.set_default_timeout(PATIENCE * 1000)
         context.route("https://esm.sh/**", module)
-        page, complaints = context.new_page(), list[str]()
-        page.on("pageerror", lambda fault: complaints.append(str(fault)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.goto(server.base_url)
-        for at, question in enumerate(("What is SSE?", "And then?", "More!")):
-            page.get_by_label("Message").fill(question)
-            page.get_by_role("button", name="Send").click()
-            page.locator(".user").nth(at).wait_for()
-            page.get_by_role("button", name="Send").wait_for()
-        shown = page.locator(".assistant").all_text_contents()
-        assert shown[:2] == [f"assistant: {text_of('plain')}", "assistant: <b>second</b>"]  # as text
-        assert "Overloaded" in page.get_by_role("alert").inner_text()
-        # The browser itself says on the console that an answer was 529.
-        assert [each for each in complaints if "529" not in each] == []
+
+        def react_page(*turns: Recording) -> tuple[Page, list[str]]:
+            api = background.enter(ReplayServer(turns))
+            client = background.enter(AsyncClient(base_url=api.base_url, api_key="any", max_retries=0))
+            server = background.enter(Server(Relay(client, static=HERE / "react_page"), port=0))
+            page, complaints = context.new_page(), list[str]()
+            page.on("pageerror", lambda fault: complaints.append(str(fault)))
+            page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+            page.goto(server.base_url)
+            return page, complaints
+
+        yield react_page
+
+
+def say(page: Page, question: str) -> None:
+    page.get_by_label("Message").fill(question)
+    page.get_by_role("button", name="Send").click()
+    page.locator(".user").get_by_text(question).wait_for()
+
+
+@pytest.mark.real
+def test_the_react_page_chats_in_a_browser(react_page: ReactPage) -> None:
+    page, complaints = react_page(
+        shipped_fixtures()["plain"],
+        recording_of(answer("<b>second</b>")),
+        shipped_fixtures()["error-before-content"],
+    )
+    for question in ("What is SSE?", "And then?", "More!"):
+        say(page, question)
+        page.get_by_role("button", name="Send").wait_for()
+    shown = page.locator(".assistant").all_text_contents()
+    assert shown[:2] == [f"assistant: {text_of('plain')}", "assistant: <b>second</b>"]  # as text
+    assert page.locator("#root > small").count() == 0
+    error = page.get_by_role("alert").inner_text()
+    assert error == "The API is overloaded. Wait a moment, then try again. (Overloaded)"
+    # The browser itself says on the console that an answer was 529.
+    assert [each for each in complaints if "529" not in each] == []
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", ["Let me see", ""])
+@pytest.mark.parametrize(
+    ("reason", "words"), [("max_tokens", " (stopped at max_tokens)"), ("refusal", " (the model refused)")]
+)
+def test_the_react_page_says_that_an_answer_is_not_whole(
+    react_page: ReactPage, reason: str, words: str, text: str
+) -> None:
+    page, complaints = react_page(recording_of(answer(text, stop_reason=reason)))
+    say(page, "Hello")
+    page.get_by_text(words.strip(" ()")).wait_for()
+    assert page.locator("small").all_text_contents() == [words]
+    assert page.locator(".assistant").all_text_contents() == [f"assistant: {text}{words}"] * bool(text)
+    assert complaints == []
+
+
+@pytest.mark.real
+def test_the_react_page_says_that_it_is_reconnecting_and_keeps_the_conversation(react_page: ReactPage) -> None:
+    page, complaints = react_page(shipped_fixtures()["plain"])
+    page.context.set_offline(True)
+    say(page, "Hello")
+    page.get_by_text("Reconnecting…").wait_for()
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Send").wait_for()
+    shown = ["user: Hello", f"assistant: {text_of('plain')}"]
+    assert page.locator("#root > p").all_text_contents() == shown
+    page.reload()
+    page.locator(".assistant").wait_for()
+    assert page.locator("#root > p").all_text_contents() == shown
+    # The browser itself says that it was offline, and that the relay did not know the run before it got the prompt.
+    assert [each for each in complaints if "Failed to load resource" not in each] == []
 
 
 # --- three_nodes.py ---

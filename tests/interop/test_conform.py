@@ -137,7 +137,7 @@ if LITELLM:
 TRIED = (
     "unicode, in pieces: 7",
     "end@event=5",
-    "unicode, as no-spaces",
+    "plain, as no-spaces",
     "error@event=5",
     "plain",
     "close@event=5",
@@ -230,7 +230,7 @@ CUT = {"end@event=5": "⚠ cut, no error"}
 NO_ERRORS = CUT | {"error@event=5": "⚠ cut, no error"}
 """Nor does it look for error events."""
 
-SPACES = {"unicode, as no-spaces": "⚠ nothing, no error"}
+SPACES = {"plain, as no-spaces": "⚠ nothing, no error"}
 """It finds only lines that begin with `data: `; WHATWG HTML, 9.2.6, makes the space optional."""
 
 # All of it was also seen by hand, with a server of another make.

@@ -31,7 +31,7 @@ from rawsse.replay import Fault, ReplayServer, faults
 from rawsse.replay.conform import FAULTS, SILENT, cell, table
 
 from .conftest import NODE_MODULES
-from .replay_clients import ASYNC_CLIENTS, NODE_CLIENTS, NODE_PACKAGES, Call, Heard, curl, hear, run_node
+from .replay_clients import ASYNC_CLIENTS, NODE_CLIENTS, NODE_PACKAGES, QUESTION, Call, Heard, curl, hear, run_node
 from .stack import recorded, text
 
 anthropic = pytest.importorskip("anthropic", reason="the official SDK: the extra `interop`")
@@ -270,6 +270,22 @@ KNOWN: Mapping[tuple[str, str], str] = {
 @pytest.mark.parametrize(("spec", "client"), KNOWN)
 def test_a_cell_is_what_is_known_of_that_client(spec: str, client: str, matrix: Matrix) -> None:
     assert words(matrix.once[spec, client]) == KNOWN[spec, client]
+
+
+@pytest.mark.parametrize("spec", ["html=200", "end@event=0"])
+def test_the_text_stream_of_the_sdk_alone_says_nothing_where_the_message_is_an_assertion_error(spec: str) -> None:
+    async def story() -> str:
+        http = anthropic.DefaultAsyncHttpxClient(trust_env=False)
+        async with (
+            server(spec) as played,
+            anthropic.AsyncAnthropic(api_key="any", base_url=played.base_url, http_client=http, max_retries=0) as sdk,
+            sdk.messages.stream(**QUESTION) as stream,
+        ):
+            return "".join([piece async for piece in stream.text_stream])
+
+    assert run(story()) == ""
+    row = next(line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{spec}` |"))
+    assert row.split(" | ")[2] == "`AssertionError`"
 
 
 def test_who_is_silent_about_a_cut_has_at_least_no_stop_reason(matrix: Matrix) -> None:

@@ -7,7 +7,19 @@ import json
 from typing import Any, assert_type
 
 import pytest
-from support.streams import PING, STOP, block_start, block_stop, end, expanded, start, text_delta, to_sse
+from support.streams import (
+    PING,
+    STOP,
+    block_start,
+    block_stop,
+    delta,
+    end,
+    expanded,
+    input_delta,
+    start,
+    text_delta,
+    to_sse,
+)
 
 from rawsse.errors import EventDataError, PartialJSONError
 from rawsse.messages.content import Block, Citation, Message, MessageDeltaFields, StopReason, TextBlock, Usage
@@ -38,6 +50,7 @@ from rawsse.messages.events import (
     ThinkingEvent,
     UnknownDelta,
     UnknownEvent,
+    brings_content,
     read_event,
     whole_events,
 )
@@ -146,6 +159,41 @@ def test_mypy_knows_the_fields() -> None:
 
 def test_what_only_a_stream_can_know_is_none_in_an_event_alone() -> None:
     assert (read(block_stop(0)).content_block, read(STOP).message) == (None, None)
+
+
+EMPTY_TEXT: Raw = {"type": "text", "text": "", "citations": None}
+EMPTY_TOOL: Raw = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "brings"),
+    [
+        (text_delta(0, "H"), True),
+        (delta(0, "thinking_delta", thinking="H"), True),
+        (input_delta(0, "{"), True),
+        (text_delta(0, ""), False),
+        (input_delta(0, ""), False),
+        (delta(0, "signature_delta", signature="x"), False),
+        (delta(0, "citations_delta", citation={"cited_text": "x"}), False),
+        (block_start(0, EMPTY_TEXT), False),
+        (block_start(0, EMPTY_TOOL), False),
+        (block_start(0, {"type": "thinking", "thinking": "", "signature": ""}), False),
+        (block_start(0, {"type": "redacted_thinking", "data": "x"}), False),
+        (block_start(0, {**EMPTY_TEXT, "text": "H"}), True),
+        (block_start(0, {**EMPTY_TOOL, "input": {"a": 1}}), True),
+        (block_start(0, {"type": "web_search_tool_result", "content": [{"type": "web_search_result"}]}), True),
+        (start(), False),
+        (PING, False),
+        (block_stop(0), False),
+        (end(), False),
+        ({"type": "new_event", "delta": {"text": "H"}}, False),
+    ],
+    ids=lambda value: json.dumps(value)[:80],
+)
+def test_content_is_what_a_reader_gets_and_not_that_a_block_begins(raw: Raw, brings: bool) -> None:
+    event = read_event(to_sse(raw))
+    assert event is not None
+    assert brings_content(event) is brings
 
 
 # --- What names an event -------------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from support.streams import (
     block_stop,
     delta,
     end,
+    input_delta,
     start,
     text_delta,
     to_sse,
+    tool_block,
 )
 
 from rawsse.errors import EventOrderError
@@ -74,6 +76,27 @@ def test_it_knows_what_the_builder_knows_in_any_order(seed: int) -> None:
     chances = random.Random(seed)
     for _ in range(20):
         check_same(map(to_sse, [start(), *chances.choices(EVENTS, k=12)]))
+
+
+def test_it_counts_the_bytes_of_text_thinking_and_input_and_of_nothing_else() -> None:
+    watcher = EventWatcher()
+    for event in (
+        start(),
+        block_start(0, {"type": "thinking", "thinking": "", "signature": ""}),
+        delta(0, "thinking_delta", thinking="Hm"),
+        delta(0, "signature_delta", signature="c2lnbmF0dXJl"),
+        block_stop(0),
+        *ANSWER[1:-2],
+        block_start(1, {"type": "text", "text": "Some"}),
+        block_stop(1),
+        block_start(2, tool_block()),
+        input_delta(2, '{"a": 1}'),
+        block_stop(2),
+        block_start(3, {"type": "compaction", "content": None}),
+        delta(3, "compaction_delta", content="So far"),
+    ):
+        watcher.feed(to_sse(event))
+    assert watcher.content_bytes == len('HmHello ☺Some{"a": 1}So far'.encode())
 
 
 def test_a_strict_one_refuses_an_event_out_of_order() -> None:

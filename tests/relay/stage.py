@@ -30,7 +30,20 @@ from rawsse.relay import Relay
 from rawsse.replay.fakes import FakeStream, fake_links
 from rawsse.sse import Decoder, Event
 
-__all__ = ["CHAT", "HEAD", "KEY", "WHOLE", "Api", "Browser", "Stage", "ask", "error_json", "frames", "relay"]
+__all__ = [
+    "CHAT",
+    "HEAD",
+    "KEY",
+    "WHOLE",
+    "Api",
+    "Browser",
+    "Stage",
+    "ask",
+    "error_json",
+    "error_of",
+    "frames",
+    "relay",
+]
 
 KEY = "sk-ant-the-owner's-key"
 CHAT = {"message": "Why is the sky blue?"}
@@ -308,4 +321,20 @@ def error_json(browser: Browser) -> tuple[int, str, str | None]:
     """(status, type, field) of an error in JSON."""
     assert browser.headers["content-type"] == "application/json"
     error = browser.json["error"]
+    return browser.status, error["type"], error.get("field")
+
+
+def error_of(browser: Browser) -> tuple[int, str, str | None]:
+    """(status, type, field) of an error in the form of its route. The text for `useChat` has no type, and begins with the
+    field."""
+    kind = browser.headers["content-type"]
+    if kind == "application/json":
+        return error_json(browser)
+    if kind == "text/plain; charset=utf-8":
+        return browser.status, "", browser.body.decode().partition(": ")[0]
+    assert kind == "text/event-stream; charset=utf-8"
+    said, done = browser.frames
+    assert done.data == "[DONE]"
+    error = json.loads(said.data)
+    error = error if said.event == "message" else error["error"]
     return browser.status, error["type"], error.get("field")

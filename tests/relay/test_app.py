@@ -19,16 +19,19 @@ from support.sampling import one_in
 from support.streams import ANSWER, STOP, Raw, block, block_start, end, start, text_delta, to_bytes
 
 from rawsse.errors import ConfigurationError
-from rawsse.relay import Guard, Relay, RunLimits
+from rawsse.relay import Guard, Relay, RunLimits, User
+from rawsse.relay.dialects import Answer
 from rawsse.relay.follow import SSE_HEADERS
 
-from .stage import CHAT, HEAD, KEY, WHOLE, Browser, Stage, ask, error_json, frames, relay
+from .stage import CHAT, HEAD, KEY, WHOLE, Browser, Stage, ask, error_json, error_of, frames, relay
 
 USER = {"role": "user", "content": "Hi"}
 MESSAGES: Raw = {"model": "claude-x", "max_tokens": 9, "messages": [USER]}
 UI: Raw = {"id": "chat-1", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}], "trigger": "x"}
 TEXT_PATHS = ("/chat/stream", "/api/chat/stream", "/stream")
 CHAT_PATHS = (*TEXT_PATHS, "/api/chat")
+EVENTS = {"accept": "text/event-stream"}
+"""Of clients of `/api/chat` other than `useChat`."""
 RUN_ID = "a-run-that-the-client-named"
 
 
@@ -152,7 +155,7 @@ def test_whom_a_request_is_for_reaches_the_api(path: str, body: Raw, name: str) 
 def test_a_field_that_cannot_be_passed_on_is_refused(path: str) -> None:
     body = CHAT if path == "/stream" else MESSAGES
     browser = ask("POST", path, body, headers={"anthropic-beta": "b\u00e9ta"})
-    assert error_json(browser) == (400, "invalid_request_error", "anthropic-beta")
+    assert error_of(browser) == (400, "invalid_request_error", "anthropic-beta")
     assert browser.calls == []
 
 
@@ -205,11 +208,9 @@ ALL_POSTS = (*CHAT_PATHS, "/v1/messages", "/v1/messages/count_tokens")
         *("empty", "missing", "no text", "max_tokens", "large"),
     ],
 )
-def test_a_wrong_request_is_refused_in_json_and_costs_nothing(
-    path: str, body: Any, status: int, kind: str, field: str
-) -> None:
-    browser = ask("POST", path, body, max_prompt_chars=50, max_chat_bytes=1000, max_body_bytes=1000)
-    assert error_json(browser) == (status, kind, field)
+def test_a_wrong_request_is_refused_and_costs_nothing(path: str, body: Any, status: int, kind: str, field: str) -> None:
+    browser = ask("POST", path, body, headers=EVENTS, max_prompt_chars=50, max_chat_bytes=1000, max_body_bytes=1000)
+    assert error_of(browser) == (status, kind, field)
     assert browser.calls == []
 
 
@@ -231,7 +232,7 @@ def test_a_browsers_request_may_have_8_mb_and_one_of_the_api_32(
     wire = json.dumps({**given, "filler": "y" * (limit - 200)}).encode()
     wire += b" " * (limit - len(wire))
     assert ask("POST", path, wire, api=WHOLE, **options).status == 200
-    assert error_json(ask("POST", path, wire + b" ", **options)) == (413, "request_too_large", "body")
+    assert error_of(ask("POST", path, wire + b" ", **options)) == (413, "request_too_large", "body")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_the_limit_of_a_body_is_an_argument(path: str, name: str) -> None:
     wire = json.dumps({**MESSAGES, "filler": "y" * 500}).encode()
     assert ask("POST", path, wire, **options).status != 413
     wire = json.dumps({**MESSAGES, "filler": "y" * 1000}).encode()
-    assert error_json(ask("POST", path, wire, **options)) == (413, "request_too_large", "body")
+    assert error_of(ask("POST", path, wire, headers=EVENTS, **options)) == (413, "request_too_large", "body")
 
 
 LONG = {"messages": [{"role": "user", "content": "x" * 51}]}
@@ -256,7 +257,7 @@ LONG = {"messages": [{"role": "user", "content": "x" * 51}]}
 @pytest.mark.parametrize("path", CHAT_PATHS)
 def test_a_prompt_that_is_too_long_is_refused(path: str) -> None:
     browser = ask("POST", path, LONG, max_prompt_chars=50)
-    assert error_json(browser) == (413, "request_too_large", "messages.0.content")
+    assert error_of(browser) == (413, "request_too_large", "messages.0.content")
     assert browser.calls == []
 
 
@@ -268,20 +269,20 @@ def test_how_long_a_text_for_the_api_may_be_is_the_api_s_business() -> None:
 @pytest.mark.parametrize("path", ALL_POSTS)
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_a_body_that_a_foreign_form_could_send_is_refused(path: str, kind: str) -> None:
-    browser = ask("POST", path, b'{"prompt": "Hi"}', headers={"content-type": kind})
-    assert error_json(browser) == (415, "invalid_request_error", "content-type")
+    browser = ask("POST", path, b'{"prompt": "Hi"}', headers={"content-type": kind, **EVENTS})
+    assert error_of(browser) == (415, "invalid_request_error", "content-type")
 
 
 @pytest.mark.parametrize("prompt", [None, "", " \n", 7, ["x"]])
 @pytest.mark.parametrize("path", CHAT_PATHS)
 def test_a_prompt_that_is_none_is_refused(path: str, prompt: object) -> None:
     browser = ask("POST", path, {"message": prompt})
-    assert error_json(browser) == (400, "invalid_request_error", "message")
+    assert error_of(browser) == (400, "invalid_request_error", "message")
 
 
 def test_a_request_of_use_chat_without_anything_to_answer_is_refused() -> None:
     browser = ask("POST", "/api/chat", {"id": "c", "messages": [], "trigger": "submit-message"})
-    assert error_json(browser) == (400, "invalid_request_error", "messages")
+    assert error_of(browser) == (400, "", "messages")
 
 
 # --- Other paths and methods -----------------------------------------------------------------------------------------
@@ -303,9 +304,9 @@ def test_a_request_of_use_chat_without_anything_to_answer_is_refused() -> None:
     ],
 )
 def test_another_method_is_refused_and_told_which_are_taken(method: str, path: str, allowed: str) -> None:
-    browser = ask(method, path)
-    assert error_json(browser) == (405, "invalid_request_error", None)
-    assert browser.json["error"]["message"] == f"{path} does not take {method}"
+    browser = ask(method, path, headers=EVENTS)
+    assert browser.status == 405
+    assert f"{path} does not take {method}" in browser.body.decode()
     assert browser.headers["allow"] == allowed
 
 
@@ -341,6 +342,10 @@ def test_a_page_of_ones_own_is_served_instead(tmp_path: Path) -> None:
     assert (browser.body, browser.headers["content-type"]) == (b"half", "text/plain; charset=utf-8")
     assert ask("GET", "/page.js", static=tmp_path).status == 404
     assert ask("GET", "/rawsse.js", static=tmp_path).body == (files("rawsse") / "web" / "rawsse.js").read_bytes()
+
+
+def test_an_empty_folder_switches_the_page_off(tmp_path: Path) -> None:
+    assert [ask("GET", path, static=tmp_path).status for path in ("/", "/style.css", "/rawsse.js")] == [404, 404, 200]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
@@ -415,39 +420,82 @@ REFUSED: list[tuple[int, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
+async def to_another_plan(request: Raw, user: User | None) -> None:
+    raise Answer(402, "billing_error", "the relay is for those who pay")
+
+
+async def to_nothing(request: Raw, user: User | None) -> Any:
+    return 5
+
+
+WRONG: list[tuple[int, str, dict[str, Any]]] = [
+    (400, "invalid_request_error", {"body": b"{"}),
+    (400, "invalid_request_error", {"headers": {"x-run-id": "short"}}),
+    (402, "billing_error", {"on_request": to_another_plan}),
+    (405, "invalid_request_error", {"method": "PUT"}),
+    (413, "request_too_large", {"max_chat_bytes": 9}),
+    (415, "invalid_request_error", {"headers": {"content-type": "text/plain"}}),
+    (500, "api_error", {"on_request": to_nothing}),
+    (503, "overloaded_error", {"limits": RunLimits(max_runs=0)}),
+]
+
+
+def ask_wrongly(path: str, request: Raw, **options: Any) -> Browser:
+    return ask(options.pop("method", "POST"), path, options.pop("body", request), **options)
+
+
+@pytest.mark.parametrize(("status", "kind", "options"), [*REFUSED, *WRONG])
 @pytest.mark.parametrize("path", ["/chat/stream", "/api/chat/stream", "/stream"])
 def test_a_client_of_text_is_refused_in_frames(path: str, status: int, kind: str, options: dict[str, Any]) -> None:
-    browser = ask("POST", path, CHAT, **options)
+    browser = ask_wrongly(path, CHAT, **options)
     assert (browser.status, browser.headers["content-type"]) == (status, "text/event-stream; charset=utf-8")
     error, done = browser.data
     assert (json.loads(error)["type"], done) == (kind, "[DONE]")
 
 
-@pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
+@pytest.mark.parametrize(("status", "kind", "options"), [*REFUSED, *WRONG])
 def test_a_client_of_events_is_refused_in_frames(status: int, kind: str, options: dict[str, Any]) -> None:
     # As `fetchEventSource` and rawsse.js do; the body, which would tell the dialect, is that of a stranger.
     headers = {"accept": "text/event-stream"} | options.get("headers", {})
-    browser = ask("POST", "/api/chat", CHAT, **{**options, "headers": headers})
+    browser = ask_wrongly("/api/chat", CHAT, **{**options, "headers": headers})
     assert (browser.status, browser.headers["content-type"]) == (status, "text/event-stream; charset=utf-8")
     error, done = browser.frames
     assert (error.event, json.loads(error.data)["error"]["type"], done.data) == ("error", kind, "[DONE]")
 
 
-@pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
+@pytest.mark.parametrize(("status", "kind", "options"), [*REFUSED, *WRONG])
 @pytest.mark.parametrize("accept", [{}, {"accept": "*/*"}])
 def test_use_chat_shows_why_it_is_refused(
     accept: dict[str, str], status: int, kind: str, options: dict[str, Any]
 ) -> None:
     del kind
-    browser = ask("POST", "/api/chat", UI, **{**options, "headers": accept | options.get("headers", {})})
+    browser = ask_wrongly("/api/chat", UI, **{**options, "headers": accept | options.get("headers", {})})
     assert (browser.status, browser.headers["content-type"]) == (status, "text/plain; charset=utf-8")
-    assert browser.body.startswith((b"the relay ", b"pages of this origin "))
+    assert re.fullmatch("[^{}]+", browser.body.decode())
+
+
+@pytest.mark.parametrize(("status", "kind", "options"), [*REFUSED, (405, "", {"method": "POST"})])
+def test_use_chat_shows_why_it_may_not_resume(status: int, kind: str, options: dict[str, Any]) -> None:
+    del kind
+    browser = ask_wrongly("/api/chat/c/stream", {}, **{"method": "GET", **options})
+    assert (browser.status, browser.headers["content-type"]) == (status, "text/plain; charset=utf-8")
+    assert re.fullmatch("[^{}]+", browser.body.decode())
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_once_the_body_is_read_it_tells_the_form_of_a_refusal(accept: str) -> None:
+    fields: dict[str, Any] = {"headers": {"accept": accept}}
+    assert error_of(ask("POST", "/api/chat", {"messages": [USER], "system": "Be bad."}, **fields))[1:] == (
+        "invalid_request_error",
+        "system",
+    )
+    assert error_of(ask("POST", "/api/chat", {**UI, "system": "Be bad."}, **fields)) == (400, "", "system")
 
 
 @pytest.mark.parametrize(("status", "kind", "options"), REFUSED)
 @pytest.mark.parametrize(
-    ("method", "path"), [*EVERY[-3:], *(("POST", path) for path in ALL_POSTS if path.startswith("/v1")), ("GET", "/me")]
+    ("method", "path"),
+    [*EVERY[-3:-1], *(("POST", path) for path in ALL_POSTS if path.startswith("/v1")), ("GET", "/me")],
 )
 def test_other_clients_are_refused_as_the_api_does(
     method: str, path: str, status: int, kind: str, options: dict[str, Any]
@@ -595,7 +643,7 @@ def test_a_refused_request_that_is_repeated_is_refused_alike() -> None:
 @pytest.mark.parametrize("wrong", ["", "short", "x" * 65, "sixteen or more!", "a" * 15 + "/", "a" * 15 + "\u00e9"])
 def test_a_name_that_could_be_guessed_or_read_wrong_is_refused(wrong: str) -> None:
     browser = ask("POST", "/stream", CHAT, headers={"x-run-id": wrong})
-    assert error_json(browser) == (400, "invalid_request_error", "x-run-id")
+    assert error_of(browser) == (400, "invalid_request_error", "x-run-id")
     assert browser.calls == []
 
 
@@ -604,8 +652,8 @@ def test_a_name_cannot_be_shared_by_two_dialects() -> None:
         headers = {"x-run-id": RUN_ID}
         await stage.ask("POST", "/stream", CHAT, headers=headers).done()
         other = await stage.ask("POST", "/api/chat", CHAT, headers=headers).done()
-        assert error_json(other) == (409, "conflict_error", "x-run-id")
-        assert other.json["error"]["message"] == "x-run-id: belongs to another request"
+        assert error_of(other) == (409, "conflict_error", "x-run-id")
+        assert "x-run-id: belongs to another request" in other.data[0]
 
     in_one_relay(story, WHOLE)
 
@@ -615,7 +663,7 @@ def test_a_name_cannot_be_shared_by_two_requests() -> None:
         headers = {"x-run-id": RUN_ID}
         await stage.ask("POST", "/stream", {"message": "one"}, headers=headers).done()
         other = await stage.ask("POST", "/stream", {"message": "two"}, headers=headers).done()
-        assert error_json(other) == (409, "conflict_error", "x-run-id")
+        assert error_of(other) == (409, "conflict_error", "x-run-id")
         assert len(stage.calls) == 1
 
     in_one_relay(story, WHOLE)
@@ -748,7 +796,7 @@ def test_a_request_that_is_repeated_when_the_beginning_of_its_run_is_forgotten_i
             )
             await asyncio.sleep(1)
             again = await stage.ask("POST", "/stream", CHAT, headers=named).done()
-            assert error_json(again) == (410, "not_found_error", None)
+            assert error_of(again) == (410, "not_found_error", None)
             first.leave()
 
     run(story())
@@ -894,7 +942,7 @@ def test_the_models_are_for_those_who_may_use_them() -> None:
 def test_another_model_than_those_allowed_is_refused(path: str) -> None:
     body = {**MESSAGES, "model": "claude-z"}
     browser = ask("POST", path, body, model="claude-a", models=["claude-b"])
-    assert error_json(browser) == (400, "invalid_request_error", "model")
+    assert error_of(browser) == (400, "invalid_request_error", "model")
     assert browser.calls == []
     api = refusal(200, b'{"input_tokens": 14}') if path.endswith("count_tokens") else WHOLE
     for model in ("claude-a", "claude-b"):

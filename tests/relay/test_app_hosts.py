@@ -261,7 +261,7 @@ def test_a_body_that_is_too_large_is_refused(open_host: Open) -> None:
     async def story(_: Stage, host: Host) -> None:
         async with connected(host) as client:
             head = await client.ask("POST", "/stream", b" " * 200_000)
-            assert (head.status, json.loads(await client.rest())["error"]["field"]) == (413, "body")
+            assert (head.status, b'"field":"body"' in await client.rest()) == (413, True)
 
     play(open_host, story, max_chat_bytes=1000)
 

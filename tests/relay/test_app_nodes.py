@@ -224,6 +224,21 @@ def test_the_tokens_and_open_runs_of_a_run_that_ended_count_on_every_node() -> N
     run(story())
 
 
+def test_the_tokens_of_a_run_that_is_stopped_are_estimated_for_every_node() -> None:
+    async def story() -> None:
+        async with relays(guard=USERS, user_limits=UserLimits(tokens_per_day=1000)) as (a, b):
+            reader = a.ask("POST", "/stream", CHAT, headers=ADA)
+            (await a.call()).send(start(), block_start(0, TEXT_BLOCK), *[text_delta(0, "word")] * 50)
+            await reader.head()
+            assert (await b.ask("DELETE", "/runs", headers=ADA).done()).json == {"stopped": 1}
+            await reader.done()
+            for node in (a, b):
+                told = (await node.ask("GET", "/me", headers=ADA).done()).json
+                assert told["left"] == {"tokens": 1000 - 10 - 50}
+
+    run(story())
+
+
 def test_a_daily_limit_that_ends_open_runs_ends_those_of_the_node() -> None:
     limits = UserLimits(tokens_per_day=15, ends_open_runs=True)
 

@@ -54,7 +54,9 @@ def test_the_built_in_page_may_load_nothing_from_elsewhere() -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/__init__.py", "/../cli.py", "/..", "/nothing.js"])
+@pytest.mark.parametrize(
+    "path", ["/__init__.py", "/../cli.py", "/..", "/nothing.js", "/README.md", "/package.json", "/chat.d.ts"]
+)
 def test_of_the_package_nothing_but_the_page_is_served(path: str) -> None:
     with pytest.raises(Answer, match="there is no /"):
         Page().find(path)

@@ -18,8 +18,8 @@ from rawsse.relay.ledger import Ledger
 from rawsse.server import Scope
 
 from .outlets import TEXT_BLOCK
-from .stage import CHAT, WHOLE, Browser, Stage, ask, error_json, relay
-from .test_record import SAYS_NO, Rows
+from .stage import CHAT, WHOLE, Browser, Stage, ask, error_json, error_of, relay
+from .test_record import ERROR, SAYS_NO, Rows
 
 USER = {"role": "user", "content": "Hi"}
 MESSAGES = {"model": "m", "max_tokens": 9, "messages": [USER], "stream": True}
@@ -83,7 +83,7 @@ async def over(*browsers: Browser) -> None:
 def test_no_route_is_open_to_a_stranger(method: str, path: str) -> None:
     browser = ask(method, path, CHAT if method == "POST" else None, authenticate=by_name)
     assert browser.status == 401
-    assert browser.headers["www-authenticate"] == "Bearer"
+    assert browser.headers["www-authenticate"] == "Login"
     assert browser.calls == []
 
 
@@ -350,6 +350,34 @@ def test_tokens_of_the_day_are_what_the_answers_have_cost(body: Any) -> None:
     run(story())
 
 
+LONG = [start(), block_start(0, TEXT_BLOCK), *[text_delta(0, "word")] * 50]
+"""All but the end of an answer of 10 tokens in and, as the quotas estimate, 50 out."""
+
+
+@pytest.mark.parametrize("end", ["stops", "leaves", "is cut", "errs"])
+@pytest.mark.parametrize(("path", "body"), [*CHATS, ("/v1/messages", {**MESSAGES, "stream": False})])
+def test_an_answer_that_ends_just_before_its_end_uses_up_the_day_s_tokens_too(path: str, body: Any, end: str) -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name, limits=RunLimits(grace_seconds=0)) as stage:
+            for _ in range(2):
+                browser = stage.ask("POST", path, body, headers=as_user("ada"))
+                api = await stage.call()
+                api.send(*LONG)
+                await ticks(20)
+                if end == "stops":
+                    assert (await stage.ask("DELETE", "/runs", headers=as_user("ada")).done()).json == {"stopped": 1}
+                elif end == "leaves":
+                    browser.leave()
+                else:
+                    api.send(*[ERROR] * (end == "errs"), end=True)
+                await browser.done()
+            told = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
+            assert told["left"] == {"requests": 1, "tokens": 0, "open_runs": 2}
+            assert (await stage.ask("POST", path, body, headers=as_user("ada")).done()).status == 429
+
+    run(story())
+
+
 def test_quotas_survive_a_restart(tmp_path: Any) -> None:
     async def day(**options: Any) -> list[int]:
         ledger = Ledger(tmp_path / "ledger.db", batch_seconds=0.01)
@@ -485,7 +513,7 @@ def test_a_relay_without_users_has_limits_too() -> None:
 )
 def test_a_browser_may_not_choose_what_the_operator_decides(path: str, body: Any, field: str, value: Any) -> None:
     browser = ask("POST", path, {**body, field: value})
-    assert error_json(browser) == (400, "invalid_request_error", field)
+    assert error_of(browser) == (400, "" if "id" in body else "invalid_request_error", field)
     assert browser.calls == []
 
 
@@ -518,7 +546,7 @@ def test_a_user_may_have_fewer_models_and_tokens_than_the_relay() -> None:
     (call,) = ask("POST", "/stream", CHAT, **options).calls
     assert (call.json["model"], call.json["max_tokens"]) == ("claude-b", 10)
     for body, field in (({"model": "claude-a"}, "model"), ({"max_tokens": 11}, "max_tokens")):
-        assert error_json(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
+        assert error_of(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
     listed = ask("GET", "/v1/models", **options).json
     assert [model["id"] for model in listed["data"]] == ["claude-b"]
 
@@ -551,7 +579,7 @@ def test_what_all_users_together_may_choose_holds_for_each() -> None:
     options: dict[str, Any] = {"model": "claude-a", "models": ["claude-b"], "all_limits": everyone}
     options |= {"authenticate": by_name, "headers": as_user("bob")}
     for body, field in (({"model": "claude-a"}, "model"), ({"max_tokens": 11}, "max_tokens")):
-        assert error_json(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
+        assert error_of(ask("POST", "/stream", {**CHAT, **body}, **options))[2] == field
         assert error_json(ask("POST", "/v1/messages", {**MESSAGES, "model": "claude-b", **body}, **options))[2] == field
 
 
@@ -694,7 +722,8 @@ def test_metrics_count_runs_refusals_and_readers() -> None:
                 assert line in lines, line
             wrong = await stage.ask("GET", "/metrics", headers={"authorization": "Bearer wrong"}).done()
             assert wrong.status == 401
-            assert (await stage.ask("GET", "/metrics", headers=as_user("ada")).done()).status == 200
+            assert error_json(await stage.ask("GET", "/metrics", headers=as_user("ada")).done())[0] == 403
+            assert (await stage.ask("GET", "/metrics", headers=as_user("eve")).done()).status == 200
             await over(*opened)
 
     run(story())
@@ -705,8 +734,9 @@ def test_a_token_for_the_metrics_is_asked_for_with_and_without_users(tokens: tup
     options: dict[str, Any] = {"guard": Guard(tokens=tokens), "metrics_token": "m3trics"}
     assert ask("GET", "/metrics", **options).status == 401
     assert ask("GET", "/metrics", headers={"x-api-key": "wrong"}, **options).status == 401
-    for token in ("m3trics", *tokens):
-        assert ask("GET", "/metrics", headers={"x-api-key": token}, **options).status == 200
+    assert ask("GET", "/metrics", headers={"x-api-key": "m3trics"}, **options).status == 200
+    for token in tokens:  # it is that of a user, and not of an operator
+        assert ask("GET", "/metrics", headers={"x-api-key": token}, **options).status == 403
     assert ask("GET", "/metrics").status == 200
 
 
@@ -818,7 +848,7 @@ def test_what_the_embedder_gives_in_place_of_a_request_must_be_one(
         options: dict[str, Any] = {"on_request": on_request, "authenticate": by_name, "observers": [rows]}
         async with relay(WHOLE, **options) as stage:
             browser = await stage.ask("POST", path, body, headers=as_user("ada")).done()
-            assert error_json(browser) == (500, "api_error", None)
+            assert error_of(browser)[:2] == (500, "" if body is UI else "api_error")
             me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
             assert (me["left"]["requests"], me["left"]["open_runs"], stage.calls, rows.starts) == (3, 2, [], [])
 

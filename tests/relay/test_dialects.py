@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
+from itertools import chain
 from typing import Any
 
 import pytest
 from support.streams import PING, STOP, Raw, block_start, delta, end, input_delta, start, text_delta, to_sse
 
+import rawsse.relay
 from rawsse.errors import (
     APIConnectionError,
     ConfigurationError,
@@ -36,11 +40,15 @@ from rawsse.relay.dialects import (
     InvalidRequest,
     MessagesDialect,
     TextDialect,
+    WholeDialect,
     failure_of,
     one_line,
     read_chat,
     read_messages,
 )
+from rawsse.relay.event_source import ItemsDialect
+from rawsse.relay.stored_runs import RESUMABLE
+from rawsse.relay.ui import DIALECTS
 from rawsse.sse import Decoder, Event
 
 END_MARK = Event("message", "[DONE]")
@@ -62,6 +70,20 @@ def event_of(sse: Event) -> StreamEvent:
     event = read_event(sse)
     assert event is not None
     return event
+
+
+def test_every_dialect_of_the_package_has_a_row_and_a_name_of_its_own() -> None:
+    for module in pkgutil.iter_modules(rawsse.relay.__path__, "rawsse.relay."):
+        importlib.import_module(module.name)
+    found, kinds = [Dialect], set[type[Dialect]]()
+    while found:
+        found = [kind for each in found for kind in each.__subclasses__() if kind.__module__.startswith("rawsse.")]
+        kinds |= {*found}
+    others = {MessagesDialect, WholeDialect, ItemsDialect}  # of /v1/messages, and of other applications
+    rows = {*chain(*DIALECTS.values())}
+    assert rows == kinds - others
+    assert {kind.name for kind in rows} == {*RESUMABLE}
+    assert len({kind.name for kind in rows}) == len(rows)
 
 
 def texts(*raws: Raw) -> list[str]:

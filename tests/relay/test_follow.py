@@ -36,7 +36,7 @@ from rawsse.relay.ui import UIDialect
 from rawsse.sse import Event
 
 from .outlets import TEXT_BLOCK, FakeOutlet, house, join, texts
-from .stage import CHAT, HEAD, WHOLE, error_json, frames, relay
+from .stage import CHAT, HEAD, WHOLE, error_json, error_of, frames, relay
 from .test_record import Rows
 
 MANY = [f"{number} \N{GRINNING FACE} " for number in range(3000)]
@@ -575,7 +575,7 @@ def test_the_text_dialect_tells_the_usage_if_it_is_asked_to() -> None:
             assert [*text, done] == plain.data
             assert json.loads(usage) == {"usage": {"input_tokens": 10, "output_tokens": 7}, "stop_reason": "end_turn"}
             wrong = await stage.ask("POST", "/stream", {**CHAT, "usage": "yes"}).done()
-            assert error_json(wrong) == (400, "invalid_request_error", "usage")
+            assert error_of(wrong) == (400, "invalid_request_error", "usage")
 
     run(story())
 

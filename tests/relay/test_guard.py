@@ -9,7 +9,7 @@ import pytest
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, check_bind
 from rawsse.relay.dialects import Answer
-from rawsse.relay.guard import is_loopback
+from rawsse.relay.guard import MAX_LOGGED, is_loopback
 from rawsse.relay.users import User, identify
 
 HOST = {"host": "localhost:8000"}
@@ -79,7 +79,7 @@ OTHER_NAMES = [
 @pytest.mark.parametrize("host", [*OTHER_NAMES, "", "localhost, evil.example"])
 def test_another_name_is_refused(host: str) -> None:
     refusal = Guard().refuse({"host": host})
-    text = "the relay does not have the name in the Host header; --allow-host adds one"
+    text = "the relay does not have the name in the Host header"
     assert told(refusal) == (421, "invalid_request_error", text)
 
 
@@ -126,8 +126,26 @@ FOREIGN = [
 @pytest.mark.parametrize("origin", [*FOREIGN, "", "https://evil.example, http://localhost:8000"])
 def test_a_page_of_another_origin_is_refused(origin: str) -> None:
     refusal = Guard(origins=["https://friend.example"]).refuse({**HOST, "origin": origin})
-    text = "pages of this origin may not use the relay; --allow-origin adds one"
-    assert told(refusal) == (403, "permission_error", text)
+    assert told(refusal) == (403, "permission_error", "pages of this origin may not use the relay")
+
+
+def test_how_to_allow_what_was_refused_is_told_to_the_operator_once(caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard()
+    for _ in range(2):
+        guard.refuse({"host": "chat.example.org\n"})
+        guard.refuse({**HOST, "origin": "https://friend.example"})
+    assert caplog.messages == [
+        "refused the host 'chat.example.org ': Guard(hosts=…) allows it, or serve --allow-host",
+        "refused the origin 'https://friend.example': Guard(origins=…) allows it, or serve --allow-origin",
+    ]
+
+
+def test_strangers_cannot_fill_the_log_with_names(caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard()
+    for number in range(2 * MAX_LOGGED):
+        assert status(guard, {"host": f"{number}.example" + "x" * 9000}) == 421
+    assert len(caplog.messages) == MAX_LOGGED
+    assert all(len(line) < 1000 for line in caplog.messages)
 
 
 @pytest.mark.parametrize("given", ["https://friend.example", "https://Friend.example/"])

@@ -146,11 +146,13 @@ def locked(path: Path) -> Iterator[None]:
 # --- Rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_one_row_with_all_that_its_record_says_but_the_words(path: Path) -> None:
-    made = record(cache_read_input_tokens=0, exact=False, on_disconnect="drain", words="of 10.0.0.1")
+def test_a_run_is_one_row_with_all_that_its_record_says_but_the_words_and_the_estimate(path: Path) -> None:
+    made = record(
+        cache_read_input_tokens=0, exact=False, on_disconnect="drain", words="of 10.0.0.1", estimated_tokens=9
+    )
     (row,) = rows(written(path, start(made), made))
     expected = made.to_dict()
-    del expected["words"], row["owner"]
+    del expected["words"], expected["estimated_tokens"], row["owner"]
     assert row == expected
 
 

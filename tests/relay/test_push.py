@@ -320,7 +320,7 @@ def test_whatever_comes_between_two_texts_reads_of_their_own_give_what_one_read_
 def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
     def numbers(*, is_short: bool) -> Iterator[dict[str, Any]]:
         answer = unfolded()
-        text, taken = in_chunk(frame()), 0
+        text, taken = in_chunk(frame(DELTA.replace('"x"', '"é☺😀"'))), 0
         for number, data in enumerate((OPEN, text, text * 3, in_chunk(b": hello\n\n"), text, text), 1):
             if number % 2:
                 answer.deadline(number**2 - 1.0)  # a wait begins
@@ -329,11 +329,14 @@ def test_the_shortest_way_keeps_the_numbers_that_the_plain_way_keeps() -> None:
             else:
                 answer.receive(data, number**2)
                 answer.take_events()
-            kept = {**vars(answer), "longest_gap": answer.timing.longest_gap}
+            more = {"longest_gap": answer.timing.longest_gap, "content_bytes": answer.builder.content_bytes}
+            kept = {**vars(answer), **more}
             yield {name: value for name, value in kept.items() if isinstance(value, int | float)}
         assert taken == 3 * is_short  # not the one after the comment, which begins the count of such bytes again
 
-    assert list(numbers(is_short=True)) == list(numbers(is_short=False))
+    short = list(numbers(is_short=True))
+    assert short == list(numbers(is_short=False))
+    assert short[-1]["content_bytes"] - short[0]["content_bytes"] == 6 * len("é☺😀".encode())
 
 
 def test_a_chunk_of_any_size_takes_the_shortest_way() -> None:

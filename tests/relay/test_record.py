@@ -50,6 +50,7 @@ def usage(**counts: Any) -> bytes:
     return HEAD + to_bytes([*ANSWER[:-2], {**ANSWER[-2], "usage": counts}, ANSWER[-1]])
 
 
+ERROR = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
 OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
 SAYS_NO = b"HTTP/1.1 529 Overloaded\r\ncontent-length: %d\r\n\r\n%b" % (len(OVERLOADED), OVERLOADED)
 COMPACTION = {"type": "compaction", "input_tokens": 500, "output_tokens": 60}
@@ -79,6 +80,27 @@ def test_the_tokens_are_those_that_are_billed(script: bytes, expected: tuple[int
     assert record.total_tokens == sum(expected[:4])
 
 
+@pytest.mark.parametrize(
+    ("script", "estimated", "quota"),
+    [
+        (HEAD + to_bytes(ANSWER), 0, 17),  # the API has counted them
+        (HEAD + to_bytes(ANSWER[:-1]), 0, 17),
+        (HEAD + to_bytes(ANSWER[:-2]), 3, 13),  # "Hello ☺" has 9 bytes in UTF-8
+        (HEAD + to_bytes([*ANSWER[:-2], ERROR]), 3, 13),
+        (HEAD + to_bytes(ANSWER[:2]), 0, 11),  # at least what the API has told
+        (usage(input_tokens=3, output_tokens=7, iterations=[{"type": "new"}]), 3, 10),
+        (SAYS_NO, 0, 0),
+        (b"", 0, 0),
+    ],
+    ids=["whole", "tail", "cut", "error", "no content", "unknown", "refused", "no answer"],
+)
+def test_for_the_quotas_the_output_of_an_answer_that_was_cut_is_estimated_from_its_content(
+    script: bytes, estimated: int, quota: int
+) -> None:
+    record = record_of_one(script)
+    assert (record.estimated_tokens, record.quota_tokens) == (estimated, quota)
+
+
 def test_a_record_says_who_what_and_how() -> None:
     record = record_of_one(HEAD + to_bytes(ANSWER), user="ada", id="a-chosen-id-00000", model="claude-asked")
     assert record.to_dict() == {
@@ -100,6 +122,7 @@ def test_a_record_says_who_what_and_how() -> None:
         "on_disconnect": None,
         "request_id": "req_1",
         "words": "the answer is whole",
+        "estimated_tokens": 0,
     }
 
 

@@ -84,18 +84,21 @@ class Checked(Schedule):
     def check_reader(self, reader: Reader) -> None:
         """It got each frame once and in order, to the one end."""
         browser = reader.browser
+        assert browser.status != 410 or self.is_small
         if browser.headers.get("content-type", "").startswith("text/event-stream"):
             events = frames(browser.body)
             if reader.path == "/v1/messages":
                 self.check_messages(reader, events)
-            elif browser.status not in (401, 429, 503) or any(each.id for each in events):
+            elif browser.status not in (400, 401, 409, 410, 429, 503) or any(each.id for each in events):
                 self.check_frames(reader, events)
         elif reader.path == "/v1/messages" and browser.status == 200 and browser.is_ended:
             (api,) = self.calls_of(reader.model)
             assert tuple(browser.json["usage"][name] for name in USAGE) == usage_in(self.heard(api))[:2]
-        elif browser.status == 410:
-            assert self.is_small
-        elif reader.after and any(self.runs[tag].start.user != reader.user for tag in reader.after):
+        elif (
+            browser.status != 410
+            and reader.after
+            and any(self.runs[tag].start.user != reader.user for tag in reader.after)
+        ):
             assert browser.status in (0, 404), "another user's run"
 
     def check_messages(self, reader: Reader, events: list[Event]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from rawsse.relay.users import (
     identify,
     user_of_scope,
 )
+from rawsse.server import Scope
 
 ADA, BOB = "ada-secret-9f2", "bob-secret-77c"
 
@@ -113,6 +115,13 @@ def test_a_digest_that_only_begins_as_one_that_is_known_is_another(tmp_path: Pat
     assert users.find_token({"x-api-key": ADA}) is None
 
 
+@pytest.mark.parametrize("tail", ["  -", " *-"])
+def test_what_sha256sum_prints_may_be_pasted_whole(tmp_path: Path, tail: str) -> None:
+    # https://www.gnu.org/software/coreutils/manual/html_node/cksum-output-modes.html
+    users = UserFile(write(tmp_path, f'[[user]]\nid = "ada"\ntoken_sha256 = "{sha256(ADA)}{tail}"'))
+    assert users.find_token({"x-api-key": ADA}) == User("ada")
+
+
 def test_the_digest_of_nothing_lets_nobody_in_who_brings_nothing(tmp_path: Path) -> None:
     users = UserFile(write(tmp_path, f'[[user]]\nid = "ada"\ntoken_sha256 = "{sha256("")}"'))
     for headers in ({}, {"authorization": "Bearer "}, {"authorization": "Bearer"}, {"x-api-key": ""}):
@@ -195,6 +204,10 @@ BAD_FILES: Mapping[str, tuple[str, str]] = {
     ),
     "hex with spaces": (
         f'[[user]]\nid = "ada"\ntoken_sha256 = "{sha256(ADA)[:-1]} "',
+        "user 1 ('ada'): token_sha256 must be 64 hexadecimal digits",
+    ),
+    "hex and more": (
+        f'[[user]]\nid = "ada"\ntoken_sha256 = "{sha256(ADA)}0  -"',
         "user 1 ('ada'): token_sha256 must be 64 hexadecimal digits",
     ),
     "hex as a number": ('[[user]]\nid = "ada"\ntoken_sha256 = 7', "token_sha256 must be 64 hexadecimal digits"),
@@ -401,7 +414,8 @@ def who(
         refused = answer
     else:
         return user.id if user is not None else None
-    assert refused.headers == (("www-authenticate", "Bearer"),)
+    takes_tokens = authenticate is None and any(tokens or ())
+    assert refused.headers == (("www-authenticate", "Bearer" if takes_tokens else "Login"),)
     assert b'"authentication_error"' in refused.body
     assert ADA.encode() not in refused.body
     return str(refused.status)
@@ -410,6 +424,10 @@ def who(
 KEY = {"x-api-key": ADA}
 ADAS = f"token-{sha256(ADA)[:8]}"
 OUT = SimpleNamespace(is_authenticated=False)
+
+
+async def nobody(scope: Scope) -> None:
+    """The host's login knows nobody."""
 
 
 def test_a_relay_without_users_has_none() -> None:
@@ -431,6 +449,22 @@ def test_a_login_is_enough_and_comes_before_the_token() -> None:
     assert who(user="bob") == "bob"
     assert who(tokens=Tokens([ADA]), user="bob") == "bob"
     assert who(KEY, tokens=Tokens([ADA]), user="bob") == "bob"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tokens": Tokens([ADA])}, "a valid token: Authorization: Bearer …, or x-api-key"),
+        ({"user": OUT}, "a login"),
+        ({"tokens": Tokens([ADA]), "user": OUT}, "a login, or a valid token: Authorization: Bearer …, or x-api-key"),
+    ],
+)
+def test_a_refusal_names_only_what_would_be_accepted(options: dict[str, Any], words: str) -> None:
+    tokens, scope = options.get("tokens", Tokens()), {name: each for name, each in options.items() if name == "user"}
+    with pytest.raises(Answer, match=f"^the relay needs {re.escape(words)}$"):
+        asyncio.run(identify(scope, {}, tokens))
+    with pytest.raises(Answer, match=r"^the relay needs a login$"):
+        asyncio.run(identify(scope, KEY, tokens, nobody))
 
 
 @pytest.mark.parametrize("login", [OUT, None, ""], ids=repr)

@@ -128,6 +128,20 @@ def test_a_text_is_streamed_as_the_api_streams_it() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("A frog jumps into the old pond, with a splash of water.",),
+        (thinking("Which one?"), "It is the second.", tool_use("get_weather", {"place": "Bergen"})),
+        (),
+    ],
+)
+def test_the_made_up_output_tokens_are_the_deltas_that_a_pace_counts(parts: Any) -> None:
+    message = answer(*parts)
+    body = recording_of(message).body
+    assert message.raw["usage"]["output_tokens"] == max(1, body.count(b"event: content_block_delta\n"))
+
+
 def test_a_tools_input_begins_with_an_empty_fragment_and_ends_inside_words() -> None:
     recording = recording_of(answer(tool_use("f", {"place": "Bergen", "days": 3})), fragments=9)
     assert deltas(recording, "partial_json") == ["", '{"place":', ' "Bergen"', ', "days":', " 3}"]

@@ -42,7 +42,7 @@ from rawsse.replay.conform import (
     try_server,
 )
 from rawsse.replay.proxy import RecordingProxy
-from rawsse.replay.variants import by_event, rewrite_by
+from rawsse.replay.variants import REWRITES, by_event, rewrite_by
 from rawsse.server import Receive, Scope, Send, Server
 
 PLAIN = shipped_fixtures()["plain"]
@@ -77,6 +77,7 @@ def changed(old: bytes, new: bytes, recording: Recording = PLAIN) -> Recording:
         (("A ser", "end_turn", WHOLE), "⚠ altered, no error"),
         (("A A server", "end_turn", WHOLE), "⚠ altered, no error"),
         (("", None, WHOLE), "⚠ nothing, no error"),
+        (("", None, ""), "⚠ nothing, no error"),
         (("A ser", None, WHOLE, "`ReadError`"), "`ReadError`"),
         ((WHOLE, "end_turn", WHOLE, "`ReadError`"), "`ReadError`"),
         (("", None, WHOLE, "`ReadTimeout`", 1, 599.999999), "`ReadTimeout` after 600 s"),
@@ -97,10 +98,12 @@ def test_a_table_in_markdown() -> None:
 
 def test_a_table_as_text_is_aligned_and_counts() -> None:
     assert as_text(ROWS).splitlines() == [
-        "ok     a    whole",
-        "wrong  bbb  x|y",
-        "⚠      c    ⚠ cut",
+        "ok     a                               whole",
+        "wrong  bbb                             x|y",
+        "⚠      c                               ⚠ cut",
         "-      d",
+        "⚠      not the whole answer came out, and no error said so",
+        "-      not judged: nothing in a stream tells this, or both endings are allowed",
         "1 right, 1 wrong, 1 ⚠ taken for whole, 1 not judged",
     ]
 
@@ -154,6 +157,15 @@ def test_the_first_answer_is_a_whole_one_without_a_fault_and_no_name_comes_twice
     cases = client_cases()
     assert (cases[0].wanted, cases[0].options) == ("whole", {})
     assert len({case.name for case in cases}) == len(cases)
+
+
+def test_a_mistake_with_utf_8_spoils_only_the_rows_that_cut_it_and_the_forms_of_gateways_are_in_ascii() -> None:
+    pieces = [case for case in client_cases() if "segments" in case.options]
+    forms = [case for case in client_cases() if "rewrite" in case.options]
+    assert len(pieces) == 4
+    assert not any(case.recording.body.isascii() for case in pieces)
+    assert {case.options["rewrite"] for case in forms} == REWRITES.keys()
+    assert all(case.recording.body.isascii() for case in forms)
 
 
 def test_every_kind_of_fault_is_tried() -> None:

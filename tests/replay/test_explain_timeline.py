@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.answers import head
+from support.reading import Attempt
 from support.streams import PING, STOP, block, block_start, delta, end, input_delta, start, text_delta, tool_block
 
+from rawsse.client.answer import Answer
+from rawsse.relay.push import UnfoldedAnswer
 from rawsse.replay import Read, Recording, every_split, shipped_fixtures
 from rawsse.replay.explain import Gap, Group, Timeline, kinds_of
 from rawsse.sse import encode
@@ -108,6 +112,37 @@ def test_first_content_is_the_first_delta_that_is_not_empty() -> None:
     assert timeline.events[0].t == 1.0
     assert timeline.first_content is not None
     assert (timeline.first_content.t, timeline.first_content.event) == (2.0, 4)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        {"type": "text", "text": "Hi"},
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"type": "web_search_result"}]},
+        {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}},
+    ],
+    ids=lambda begun: begun["type"],
+)
+def test_a_block_that_does_not_begin_empty_is_content(begun: dict[str, object]) -> None:
+    timeline = of((1.0, wire(start())), (2.0, wire(block_start(0, begun))))
+    assert timeline.first_content is not None
+    assert timeline.first_content.t == 2.0
+
+
+REAL = {name: recording for name, recording in shipped_fixtures().items() if recording.is_stream}
+
+
+@pytest.mark.parametrize("kind", [Answer, UnfoldedAnswer])
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_the_client_and_the_relay_time_the_first_content_as_it_is_explained(name: str, kind: type[Answer]) -> None:
+    recording = REAL[name]
+    explained = Timeline.of(recording).first_content
+    attempt = Attempt(kind, now=0.0).send()
+    attempt.exchange.receive(head(content_type="text/event-stream"), 0.0)
+    for read in recording.reads:
+        attempt.exchange.receive(read.data, read.t)
+        attempt.take()
+    assert attempt.timing.first_content == (None if explained is None else explained.t)
 
 
 def test_tokens_per_second_are_counted_from_the_first_content_to_the_last() -> None:

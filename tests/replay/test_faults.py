@@ -72,6 +72,7 @@ def test_the_text_of_a_fault_says_all_of_it(spec: str, fault: Fault) -> None:
         ("redirect", "redirect=307"),
         ("status=429,Retry-After=2", "status=429,retry-after=2"),
         ("reset@event=3  x2  after=0", "reset@event=3 x2"),
+        ("reset@event=6 after=1 x2", "reset@event=6 x2 after=1"),
         (r'error=api_error,message="Oh, \"no\" @ x"@event=1', r'error=api_error,message="Oh, \"no\" @ x"@event=1'),
     ],
 )
@@ -135,7 +136,8 @@ def test_a_status_has_the_type_that_the_api_gives_it(status: int, kind: str) -> 
         ("reset at 3", "invalid fault 'reset at 3': write NAME"),
         ("reset@event=3x2", "invalid fault 'reset@event=3x2': write NAME"),
         ("rest@event=3", "unknown fault 'rest'; there are reset, close, half-close, stall,"),
-        ("reset@event=3 after=1 x2", "invalid fault 'reset@event=3 after=1 x2': write NAME"),
+        ("reset@event=3 x2 after=1 x2", "invalid fault 'reset@event=3 x2 after=1 x2': write NAME"),
+        ("reset@event=3 after=1 x2 after=1", "invalid fault 'reset@event=3 after=1 x2 after=1': write NAME"),
         ("gzip x0", "invalid fault 'gzip x0': write NAME"),
         ("gzip x2 x3", "invalid fault 'gzip x2 x3': write NAME"),
         ("gzip=9", "invalid fault 'gzip=9': write gzip"),

@@ -426,22 +426,34 @@ def test_it():
     )
 
 
-def test_one_request_to_the_real_api_fails_a_test_that_also_asks_here(project: pytest.Pytester) -> None:
+def test_a_connection_to_another_machine_fails_a_test_also_if_its_error_is_caught(
+    project: pytest.Pytester,
+) -> None:
     result = run(
         project,
         """
 import socket
 
 @pytest.mark.replay("plain")
-@pytest.mark.parametrize("host", ["api.anthropic.com", "telemetry.example"])
-def test_it(host):
+@pytest.mark.parametrize("host", ["api.anthropic.com", "192.0.2.1"])
+def test_caught(host):
     ask()
-    with pytest.raises(PermissionError, match=f"a connection to {host} port 443 was refused"):
+    try:
         socket.create_connection((host, 443), 10)
+    except OSError:
+        pass
+
+@pytest.mark.replay("plain", network=False)
+def test_expected():
+    ask()
+    with pytest.raises(PermissionError, match="a connection to telemetry.example port 443 was refused"):
+        socket.create_connection(("telemetry.example", 443), 10)
 """,
     )
-    result.assert_outcomes(failed=1, passed=1)
-    assert "rawsse: connections to api.anthropic.com port 443 were refused" in said(result)
+    result.assert_outcomes(failed=2, passed=1)
+    for host in ("api.anthropic.com", "192.0.2.1"):
+        assert f"rawsse: connections to {host} port 443 were refused" in said(result)
+    assert "network=False says that the test expects this" in said(result)
 
 
 def test_a_failing_test_shows_who_was_refused(project: pytest.Pytester) -> None:
@@ -895,6 +907,33 @@ def test_it():
     text = (project.path / "recordings/it.sse.jsonl").read_text(encoding="utf-8")
     assert "What of " in text
     assert "acme-7781-internal" not in text
+
+
+def test_a_warning_says_that_a_new_recording_plays_another_text_than_the_test_heard(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "any-key-of-the-api")
+    secret = "sk-ant-api03-abcdefghijklmnopqrstuvwxyz"
+    test = f"""
+@pytest.mark.replay("it")
+def test_it():
+    assert b"The key is {secret}" in ask()
+"""
+    with Background() as background:
+        api = Player(recording_of(answer(f"The key is {secret}"), fragments="whole"), speed=0)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", background.enter(Server(api, port=0)).base_url)
+        result = run(project, test, "--rawsse-record=once", "-W", "default")
+    result.assert_outcomes(passed=1, warnings=1)
+    assert "rawsse: secrets hidden in the recorded answers of this test: 1. The next run plays asterisks" in said(
+        result
+    )
+    run(project, test).assert_outcomes(failed=1)
+
+
+def test_the_options_and_the_mark_lead_to_what_they_mean(project: pytest.Pytester) -> None:
+    assert "ANTHROPIC_BASE_URL" in " ".join(said(project.runpytest_inprocess(*LOADED, *ALONE, "--help")).split())
+    marks = said(project.runpytest_inprocess(*LOADED, *ALONE, "--markers"))
+    assert re.search(r"@pytest\.mark\.replay\(.*python -m pydoc rawsse\.replay\.pytest_plugin", marks)
 
 
 def test_more_exchanges_than_names_are_not_written(

@@ -37,6 +37,7 @@ from rawsse.replay import (
     ReplayServer,
     ScrubPolicy,
     by_event,
+    compose,
     scrub,
     shipped_fixtures,
 )
@@ -586,6 +587,31 @@ def test_each_recording_is_told_to_the_log_in_one_line(tmp_path: Path, caplog: p
     assert caplog.messages == [
         "0001-claude-sonnet-5-complete.sse.jsonl: status 200, complete (clean), 42 reads, 3.163 s"
     ]
+
+
+def test_the_line_of_a_recording_whose_answer_is_not_what_was_said_counts_what_was_hidden(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rawsse.replay")
+    recorder = Recorder(tmp_path, policy=ScrubPolicy(secrets=("acme-7781",)))
+    secret = "sk-ant-api03-abcdefghijklmnopqrstuvwxyz"
+    said = f"Take {secret[:20]}", f"{secret[20:]} for acme-7781."  # one of them in two deltas
+    echo = compose.recording_of(compose.answer("".join(said)), fragments=list(said))
+    question = [{"role": "user", "content": "What of acme-7781?"}]
+
+    async def story() -> None:
+        async with (
+            client_with(FakeNetwork(echo, speed=0), recorder) as client,
+            client.messages.stream(**{**ASK, "messages": question}) as stream,
+        ):
+            await stream.get_final_message()
+
+    run(story())
+    (line,), (record,) = caplog.messages, caplog.records
+    assert record.levelname == "WARNING"
+    assert line.endswith(" s, secrets hidden in the request body: 1, secrets hidden in the response body: 2")
+    assert secret[13:] not in line
+    assert recorder.hidden == 2
 
 
 # --- The flight recorder ---------------------------------------------------------------------------------------------

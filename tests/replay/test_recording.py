@@ -281,6 +281,23 @@ def test_a_folder_without_recordings_is_refused(tmp_path: Path) -> None:
 # --- Those that come with rawsse ---
 
 
+def test_a_name_without_a_path_is_that_of_a_shipped_recording_and_a_path_counts_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [Recording.load(path) for path in find_recordings("plain")] == [shipped_fixtures()["plain"]]
+    (tmp_path / "plain").write_text("")
+    assert find_recordings("plain") == [Path("plain")]
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"none of that name comes with rawsse \(citations, cut, .*\): 'plian'"):
+        find_recordings("plian")
+    assert find_recordings("gone/plain") == [Path("gone/plain")]  # loading it gives the system's error
+    assert find_recordings("plain.sse") == [Path("plain.sse")]
+
+
 def test_the_shipped_recordings_are_those_in_the_folder() -> None:
     assert list(shipped_fixtures()) == [path.name.removesuffix(".sse.jsonl") for path in FIXTURES]
 

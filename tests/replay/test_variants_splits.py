@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -150,6 +152,26 @@ def test_every_split_cuts_at_every_place() -> None:
 
 def test_every_split_cuts_at_both_ends_too_if_chunks_may_be_empty() -> None:
     assert list(every_split(b"ab", empty=True)) == [(b"", b"ab"), (b"a", b"b"), (b"ab", b"")]
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_the_recipe_for_a_client_of_httpx_finds_a_mistake_and_none_where_there_is_none(library: str) -> None:
+    httpx = pytest.importorskip(library, reason="the extra `interop`")
+    lines = inspect.cleandoc(every_split.__doc__ or "").partition("    def parse")
+    code = textwrap.dedent("".join(lines[1:]))
+    names: dict[str, Any] = {"httpx": httpx, "assert_every_split": assert_every_split, "body": "data: ü\n\n".encode()}
+
+    def right(client: Any) -> str:
+        with client.stream("POST", "http://any/v1/messages") as response:
+            return "".join(response.iter_text())
+
+    def broken(client: Any) -> str:
+        with client.stream("POST", "http://any/v1/messages") as response:
+            return "".join(chunk.decode() for chunk in response.iter_raw())
+
+    exec(code, names | {"ask": right})
+    with pytest.raises(AssertionError, match=r"cut at byte 7: .*UnicodeDecodeError"):
+        exec(code, names | {"ask": broken})
 
 
 def test_every_pair_split_cuts_at_every_two_places() -> None:

@@ -121,20 +121,29 @@ async function run({ responses, deletes = [], url = "http://relay.test/api/chat"
   return { ...told, drawn: id, id: chat.id, text, usage, stopReason, ending, stopped, listeners, unhandled };
 }
 
-/** Ask a conversation questions; `send` a list of those that are sent in one go, `stop` after so many texts. */
-async function converse({ responses, rounds, stopAfter = null, by = "stop", ...options }) {
+/** Ask a conversation questions; `rounds` are lists of those that are sent in one go, `resumes` of ids, before them: null for what
+ * is in `kept`. `stop` after so many texts. */
+async function converse({ responses, rounds = [], resumes = [], kept = {}, room = Infinity, stopAfter = null, by = "stop", ...options }) {
   const abort = new AbortController();
   const requests = [];
   const states = [];
-  const chat = new Chat({ url: "http://relay.test/api/chat/stream", waits: [1], fetch: player(responses, [], requests), signal: abort.signal, ...options });
+  const storage = {
+    getItem: (key) => kept[key] ?? null,
+    setItem(key, text) {
+      if (text.length > room) throw new DOMException("no room", "QuotaExceededError");
+      kept[key] = text;
+    },
+    removeItem: (key) => delete kept[key],
+  };
+  const chat = new Chat({ url: "http://relay.test/api/chat/stream", waits: [1], fetch: player(responses, [], requests), signal: abort.signal, storage, ...options });
   chat.subscribe(() => {
     const { output, isStreaming, error } = chat.getState();
-    states.push({ output, isStreaming, error: error?.type ?? null });
+    states.push({ ...chat.getState(), error: error && plain(error), kept: { ...kept } });
     if (stopAfter !== null && output === stopAfter && isStreaming) by === "stop" ? chat.stop() : abort.abort();
   });
+  await Promise.all(resumes.map((id) => chat.resume(id ?? undefined)));
   for (const questions of rounds) await Promise.all(questions.map((question) => chat.send(question)));
-  const { messages, usage, error } = chat.getState();
-  return { requests, states, messages, usage, error: error && plain(error) };
+  return { requests, states, ...states.at(-1) };
 }
 
 /** Pieces pushed in one go, and then one by one; what was painted. There are no frames here, as in a hidden tab. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -51,6 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Path:
     folder = tmp_path_factory.mktemp("project")
     packed = json.loads(run("npm", "pack", WEB, "--json", "--pack-destination", folder, cwd=folder))[0]
     assert sorted(file["path"] for file in packed["files"]) == [
+        "README.md",
         "chat.d.ts",
         "chat.js",
         "package.json",
@@ -140,6 +142,11 @@ def test_a_bundler_finds_it_and_its_bundle_runs(project: Path, packages: Path) -
     assert SHOWN in run("node", "bundle.cjs", cwd=project)
 
 
+def example() -> str:
+    """The component of the package's README."""
+    return (WEB / "README.md").read_text(encoding="utf-8").partition("```jsx\n")[2].partition("```")[0]
+
+
 CONSUMER = """
 import { ChatError, streamChat, textOf, type Options } from "rawsse";
 import { useStreamingChat } from "rawsse/react";
@@ -163,6 +170,9 @@ export function useTalk(): [string, boolean] {
         ("", ""),
         ('streamChat("/", {}, { onText: (n) => n.toFixed() });', "toFixed"),
         ('streamChat("/", {}, { waits: 3 });', "not assignable"),
+        ('useStreamingChat({ storage: sessionStorage, key: "k" }).stopReason?.trim();', ""),
+        ('useStreamingChat({ id: "one" });', "'id' does not exist"),
+        ("useStreamingChat({ smooth: false });", "'smooth' does not exist"),
     ],
 )
 def test_a_typescript_project_gets_its_types(project: Path, packages: Path, code: str, said: str) -> None:
@@ -170,3 +180,21 @@ def test_a_typescript_project_gets_its_types(project: Path, packages: Path, code
     command = [str(packages / ".bin/tsc"), "--noEmit", *TSC, "consumer.ts"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode == 0, said in done.stdout) == (said == "", True)
+
+
+def fields(name: str) -> set[str]:
+    """The names of a type in the declarations of rawsse/chat."""
+    body = (WEB / "chat.d.ts").read_text(encoding="utf-8").partition(f"export type {name} = {{")[2].partition("\n};")[0]
+    return set(re.findall(r"^    (\w+)\??:", body, re.MULTILINE))
+
+
+def test_the_readme_names_all_fields_of_the_result(project: Path) -> None:
+    table = (project / "node_modules/rawsse/README.md").read_text(encoding="utf-8").partition("| result |")[2]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row)}
+    assert named == {*fields("ChatState"), "send", "stop", "resume"}
+
+
+def test_the_component_of_the_readme_has_right_types(project: Path, packages: Path) -> None:
+    (project / "readme.tsx").write_text(example())
+    run(packages / ".bin/tsc", "--noEmit", *TSC, "--jsx", "react-jsx", "readme.tsx", cwd=project)

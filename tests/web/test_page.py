@@ -256,6 +256,30 @@ def test_stop_reason_usage_and_speed_stand_under_the_answer_with_their_meaning(c
     assert "1\u202f412" in facts
 
 
+@pytest.mark.parametrize(
+    ("events", "has_content"),
+    [
+        ([open_block(), delta("Hi")], True),
+        ([open_block(text="Hi")], True),
+        ([open_block(type="web_search_tool_result", content=[{"type": "web_search_result"}])], True),
+        ([open_block(type="tool_use", id="t", name="f", input={"a": 1})], True),
+        ([open_block(), delta("")], False),
+        ([open_block(type="tool_use", id="t", name="f", input={})], False),
+    ],
+)
+def test_the_first_token_is_the_first_event_that_brings_content(
+    chat: Chat, events: list[dict[str, Any]], has_content: bool
+) -> None:
+    chat.page.get_by_role("button", name="Wire").click()
+    chat.ask().end(b"".join(script(start(), *events, close_block(), *finish())))
+    chat.see("details.facts summary").click()
+    assert ("First token" in chat.page.locator("details.facts dl").inner_text()) is has_content
+    chat.wait_for_end()
+    words = chat.page.locator("#wire figcaption").text_content() or ""
+    assert ("first token" in words) is has_content
+    assert ("no content yet" in words) is not has_content
+
+
 # --- Stopping --------------------------------------------------------------------------------------------------------
 
 

@@ -329,19 +329,21 @@ def test_twenty_thousand_events_at_once_leave_the_page_its_turns(visit: Visit, b
 BUNDLE = """
 import React from "react";
 export const { StrictMode, createElement, useEffect, useInsertionEffect, useRef, useState, useSyncExternalStore } = React;
-export { createRoot } from "react-dom/client";
+export { createRoot, hydrateRoot } from "react-dom/client";
 export { flushSync } from "react-dom";
 """
 
 COMPONENT = """async (kind) => {
   const react = await import("react");
-  const { StrictMode, createElement: h, createRoot, useEffect, useRef, useState } = react;
+  const { StrictMode, createElement: h, createRoot, hydrateRoot, useEffect, useRef, useState } = react;
   const { Chat, streamingChatHook } = await import("/chat.js");
   const useStreamingChat = kind === "argument" ? streamingChatHook(react) : (await import("/react.js")).useStreamingChat;
   window.states = [];
   window.outer = new Chat("/api/chat/stream");
+  const kept = { storage: sessionStorage };
   function Talk() {
-    const chat = useStreamingChat(kind === "outer" ? outer : "/api/chat/stream");
+    const options = { outer, kept, hydrated: kept }[kind] ?? "/api/chat/stream";
+    const chat = useStreamingChat(options);
     window.talk = chat;
     states.push(chat.output);
     const sent = useRef(false);
@@ -350,7 +352,7 @@ COMPONENT = """async (kind) => {
       if (kind === "guarded effect" && !sent.current) chat.send("Hello");
       sent.current = true;
     }, []);
-    return h("pre", { id: "output" }, chat.output);
+    return h("pre", { id: "output", "data-turns": chat.messages.length }, chat.output);
   }
   function App() {
     const [isShown, show] = useState(true);
@@ -359,7 +361,10 @@ COMPONENT = """async (kind) => {
   }
   const element = document.createElement("div");
   document.body.append(element);
-  createRoot(element).render(h(StrictMode, null, h(App)));
+  const app = h(StrictMode, null, h(App));
+  if (kind !== "hydrated") return createRoot(element).render(app);
+  element.innerHTML = '<pre id="output" data-turns="0"></pre>'; // as a server renders it, without the browser's storage
+  hydrateRoot(element, app);
 }"""
 
 
@@ -483,3 +488,54 @@ def test_a_question_during_an_answer_stops_it_and_the_conversation_goes_on(
         {"role": "user", "content": "Second"},
     ]
     assert page.locator("#output").text_content() == text("plain")
+
+
+def reload(page: Page, kind: str = "kept") -> list[str]:
+    page.reload()
+    page.wait_for_function("'begin' in window")
+    return mount(page, kind)
+
+
+@pytest.mark.usefixtures("react")
+@pytest.mark.parametrize("kind", ["kept", "hydrated"])
+def test_after_a_reload_the_hook_goes_on_with_the_answer_that_was_running(
+    visit: Visit, background: Background, kind: str
+) -> None:
+    gate = background.gate(free=4)
+    page, proxy, relay = visit(
+        recorded("plain"), recorded("plain"), speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600)
+    )
+    mount(page, "kept")
+    page.evaluate("() => void talk.send('First')")
+    page.wait_for_function("talk.output !== ''")
+    run = page.evaluate("talk.id")
+    complaints = reload(page, kind)
+    page.wait_for_function("talk.output !== ''")
+    assert page.evaluate("[talk.id, talk.isStreaming]") == [run, True]
+    gate.let(1000)
+    wait_for_end(page)
+    assert page.locator("#output").text_content() == text("plain")
+    assert [request.split()[:2] for request in proxy.requests] == [
+        ["POST", "/api/chat/stream"],
+        ["GET", f"/runs/{run}"],
+    ]
+    assert (page.evaluate("talk.stopReason"), complaints, len(relay.requests)) == ("end_turn", [], 1)
+    page.evaluate("talk.send('Second')")
+    assert [turn["content"] for turn in relay.requests[-1].body["messages"]] == ["First", text("plain"), "Second"]
+
+
+@pytest.mark.usefixtures("react")
+def test_after_a_reload_stop_ends_the_call_to_the_api(visit: Visit, background: Background) -> None:
+    gate = background.gate(free=4)
+    page, proxy, _ = visit(speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600))
+    mount(page, "kept")
+    page.evaluate("() => void talk.send('Hello')")
+    page.wait_for_function("talk.output !== ''")
+    reload(page)
+    page.wait_for_function("talk.output !== ''")
+    assert page.evaluate("talk.stop()") is True
+    assert gate.left.wait(PATIENCE)
+    reload(page)
+    page.wait_for_function("talk.messages.length === 2")
+    assert page.evaluate("[talk.isStreaming, talk.messages[1].ending]") == [False, "stopped"]
+    assert [request.split()[0] for request in proxy.requests] == ["POST", "GET", "DELETE"]

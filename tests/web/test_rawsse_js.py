@@ -1,4 +1,4 @@
-"""rawsse.js under Node, and the page's words: the parser, answers and how they are resumed and stopped, conversations."""
+"""rawsse.js under Node, and the page's words: the parser, answers and how they are resumed and stopped."""
 
 from __future__ import annotations
 
@@ -153,6 +153,24 @@ def test_the_prompt_is_posted_as_json_with_the_callers_headers_and_token(node: N
         "x-mine": "1",
     }
     assert (request["headers"], len(run_id)) == (sent, 32)
+
+
+def test_a_header_of_the_caller_that_is_the_requests_own_is_replaced_in_any_case(node: Node) -> None:
+    given = {
+        "Content-Type": "text/plain",
+        "ACCEPT": "*/*",
+        "Authorization": "mine",
+        "X-Run-Id": "m" * 16,
+        "x-mine": "1",
+    }
+    told = node("run", responses=[play(HI), play(YOU, end="hang")], headers=given, token="t", at={"stopAfter": 2})
+    assert methods(told) == ["POST", "GET", "DELETE"]
+    for request in told["requests"]:
+        head = request["headers"]
+        assert (head["accept"], head["authorization"], head["x-mine"]) == ("text/event-stream", "Bearer t", "1")
+    post, *others = (request["headers"] for request in told["requests"])
+    assert (post["x-run-id"], post["content-type"]) == (told["drawn"], "application/json")
+    assert ["x-run-id" in head for head in others] == [False, False]
 
 
 def test_no_two_runs_have_the_same_name(node: Node) -> None:
@@ -475,12 +493,17 @@ def test_a_run_that_failed_while_nobody_looked_says_why(node: Node) -> None:
 # --- Errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_tells_status_type_field_and_words(node: Node) -> None:
-    body = {
-        "type": "error",
-        "error": {"type": "invalid_request_error", "message": "messages: empty", "field": "messages"},
-    }
-    refused = play(json.dumps(body), status=400, headers={"content-type": "application/json"})
+WRONG = {"type": "invalid_request_error", "message": "messages: empty", "field": "messages"}
+IN_TEXT = {"error": WRONG["message"], "type": WRONG["type"], "field": WRONG["field"]}
+REFUSED = {
+    "application/json": json.dumps({"type": "error", "error": WRONG}),
+    "text/event-stream": f"data: {json.dumps(IN_TEXT)}\n\ndata: [DONE]\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refusal_tells_status_type_field_and_words(node: Node, kind: str) -> None:
+    refused = play(REFUSED[kind], status=400, headers={"content-type": kind})
     error = node("run", responses=[refused])["error"]
     assert (error["name"], error["status"], error["type"]) == ("ChatError", 400, "invalid_request_error")
     assert (error["field"], error["detail"]) == ("messages", "messages: empty")
@@ -679,55 +702,6 @@ def test_without_frames_text_is_painted_by_a_timer_and_none_is_lost_or_doubled(n
 def test_what_waits_to_be_painted_is_painted_before_the_end_is_told(node: Node) -> None:
     told = node("run", responses=[play(HI + YOU + DONE)], callbacks=True, smooth=True)
     assert (told["texts"], len(told["done"])) == ([["Hi you", "Hi you"]], 1)
-
-
-# --- Conversations ---------------------------------------------------------------------------------------------------
-
-
-def turns(*texts: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 9, texts, strict=False)]
-
-
-def test_a_conversation_sends_all_that_was_said(node: Node) -> None:
-    told = node("converse", responses=[play(HI + DONE), play(YOU + DONE)], rounds=[["One"], ["Two"]])
-    assert told["requests"][1]["body"] == {"messages": turns("One", "Hi", "Two"), "usage": True}
-    assert told["messages"] == turns("One", "Hi", "Two", " you")
-
-
-def test_a_conversation_tells_each_state(node: Node) -> None:
-    states = node("converse", responses=[play(HI + DONE)], rounds=[["One"]])["states"]
-    assert states[0] == {"output": "", "isStreaming": True, "error": None}
-    assert states[-1] == {"output": "Hi", "isStreaming": False, "error": None}
-
-
-def test_of_two_questions_in_one_go_only_the_last_is_sent(node: Node) -> None:
-    told = node("converse", responses=[play(HI + DONE)], rounds=[["One", "Two"]])
-    assert [request["method"] for request in told["requests"]] == ["POST"]
-    assert told["messages"] == turns("Two", "Hi")
-
-
-def test_a_question_that_got_no_answer_is_replaced_by_the_next(node: Node) -> None:
-    told = node("converse", responses=[play(status=400), play(HI + DONE)], rounds=[["Bad"], ["Good"]])
-    assert told["requests"][1]["body"]["messages"] == turns("Good")
-    assert told["error"] is None
-
-
-def test_an_error_is_a_state_and_keeps_what_came(node: Node) -> None:
-    told = node("converse", responses=[play(HI, headers=BARE)], rounds=[["One"]])
-    assert (told["error"]["type"], told["messages"]) == ("truncated", turns("One", "Hi"))
-    assert told["states"][-1] == {"output": "Hi", "isStreaming": False, "error": "truncated"}
-
-
-@pytest.mark.parametrize("by", ["stop", "signal"])
-def test_stopping_a_conversation_is_no_error_and_keeps_what_came(node: Node, by: str) -> None:
-    told = node("converse", responses=[play(HI, end="hang")], rounds=[["One"]], stopAfter="Hi", by=by)
-    assert (told["error"], told["messages"]) == (None, turns("One", "Hi"))
-    assert [request["method"] for request in told["requests"]] == ["POST", "DELETE"]
-
-
-def test_the_usage_of_an_answer_is_in_the_state(node: Node) -> None:
-    told = node("converse", responses=[play(events(*api_answer("Hi")))], rounds=[["One"]])
-    assert told["usage"]["output_tokens"] == 7
 
 
 # --- Words -----------------------------------------------------------------------------------------------------------

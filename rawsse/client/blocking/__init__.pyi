@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rawsse.client.answer import Answer
@@ -141,19 +142,20 @@ class BlockingMessageStream:
         """Read the stream to its end; the text of all text blocks. Raises `RuntimeError` if there is none."""
 
 class BlockingToolRunner(Generic[Item]):
-    """The tool loop: an iterator over the answers, as `Message`s or, with `stream`, as open `BlockingMessageStream`s.
+    """The tool loop: an iterator over the answers, as `Message`s or, with `stream`, as open `rawsse.client.blocking.BlockingMessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
-    `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
-    arguments of `client.messages.stream`; the `container` that an answer names is that of the next request. `thread` is an
-    argument of the official SDK; only False is supported.
+    `max_iterations`) answers the loop stops; without it, more than `rawsse.client.tools.runner.MAX_TURNS` raise
+    `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` that an answer names is that
+    of the next request. `thread` is an argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
-    "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins."""
+    "tool without function", or "closed". Tools run only after the stop reason "tool_use".
+
+    The five clocks (`timeouts`) run for each answer, and none for the tools. Bound the whole loop with `max_turns`, and
+    under asyncio with `asyncio.timeout(seconds)` around it: that ends the current answer, and cancels coroutine tools."""
 
     stopped_by: str | None
-    partial: Message | None
 
     def __init__(
         self,
@@ -186,7 +188,15 @@ class BlockingToolRunner(Generic[Item]):
 
     @property
     def usage(self) -> TotalUsage:
-        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
+        """The cost of all answers together; `usage.turns` has the cost of each.
+
+        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
+        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing."""
+
+    @property
+    def partial(self) -> Message | None:
+        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
+        never began, and when the next turn begins."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
@@ -232,7 +242,6 @@ class BlockingReply:
     that arrived."""
 
     stopped_by: str | None
-    partial: Message | None
 
     def __init__(
         self, conversation: BlockingConversation, question: Any, replaced: ConversationTurn | None = None
@@ -254,7 +263,15 @@ class BlockingReply:
 
     @property
     def usage(self) -> TotalUsage:
-        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
+        """The cost of all answers together; `usage.turns` has the cost of each.
+
+        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
+        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing."""
+
+    @property
+    def partial(self) -> Message | None:
+        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
+        never began, and when the next turn begins."""
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
@@ -306,9 +323,9 @@ class BlockingReply:
 class BlockingConversation:
     """Questions and answers in turn, one at a time.
 
-    `client` is a `Client`. `tools` and `max_turns` (of the tool loop, for each question) are those of `BlockingToolRunner`,
+    `client` is a `Client`. `tools` and `max_turns` (of the tool loop, for each question) are those of `rawsse.client.blocking.BlockingToolRunner`,
     `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `CUT_NOTE`; if it is empty, no note is added."""
+    `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added."""
 
     fields: dict[str, Any]
     turns: list[ConversationTurn]
@@ -349,7 +366,7 @@ class BlockingConversation:
         Raises `RuntimeError` if nothing has been asked."""
 
 class BlockingRawResponse(Generic[T]):
-    """A response and the answer in it. With `stream=True` that is a `BlockingEventStream`, which the caller must read to its end or
+    """A response and the answer in it. With `stream=True` that is a `rawsse.client.blocking.BlockingEventStream`, which the caller must read to its end or
     close; leaving the `with` block of the response closes it."""
 
     @property
@@ -391,7 +408,7 @@ class BlockingRawResponse(Generic[T]):
     def __exit__(self, *exc: object) -> None: ...
 
 class BlockingWithRawResponse:
-    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `BlockingRawResponse`."""
+    """The calls of a resource (`client.messages`, `client.models`), each of which gives a `rawsse.client.blocking.BlockingRawResponse`."""
 
     def __init__(self, resource: Any) -> None: ...
     def __getattr__(self, name: str) -> Any: ...
@@ -451,11 +468,11 @@ class Messages:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
 
     def stream(
         self,
@@ -503,13 +520,13 @@ class Messages:
     def tool_runner(
         self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[False] = False, **arguments: Any
     ) -> BlockingToolRunner[Message]:
-        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `BlockingToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `rawsse.client.blocking.BlockingToolRunner`."""
 
     @overload
     def tool_runner(
         self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[True], **arguments: Any
     ) -> BlockingToolRunner[BlockingMessageStream]:
-        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `BlockingToolRunner`."""
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `rawsse.client.blocking.BlockingToolRunner`."""
 
     def events(
         self,
@@ -520,7 +537,8 @@ class Messages:
         **options: Unpack[CallOptions],
     ) -> BlockingEventStream:
         """The events of the answer to a request whose whole `body` is given: for programs that forward requests. As with
-        `stream`, `with` sends the request. `kind` may be an `Answer` that keeps less."""
+        `stream`, `with` sends the request. `kind` may be a class that keeps less than
+        `rawsse.client.answer.Answer`."""
 
     def count_tokens(
         self, *, model: str, messages: Turns, output_format: type[Any] | None = None, **fields: Unpack[CountFields]
@@ -533,11 +551,11 @@ class Models:
     def __init__(self, client: Any) -> None: ...
     @property
     def with_raw_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
 
     @property
     def with_streaming_response(self) -> BlockingWithRawResponse:
-        """The same calls, each of which gives a `BlockingRawResponse`: the response, and the answer in it."""
+        """The same calls, each of which gives a `rawsse.client.blocking.BlockingRawResponse`: the response, and the answer in it."""
 
     def list(
         self,
@@ -616,9 +634,21 @@ class Client:
         now: Callable[[], float] = ...,
         chance: Callable[[], float] = ...,
     ) -> None: ...
-    messages: Messages
-    models: Models
-    beta: Beta
+    @cached_property
+    def messages(self) -> Messages:
+        """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`; and the same
+        with their responses, in `with_raw_response` and `with_streaming_response`.
+
+        `help(client.messages)` has the arguments of each, `pydoc rawsse.client.resources` those that all of them take."""
+
+    @cached_property
+    def models(self) -> Models:
+        """The models that can be asked: `list` and `retrieve`; and the same with their responses, in `with_raw_response` and
+        `with_streaming_response`. `help(client.models)` has their arguments."""
+
+    @cached_property
+    def beta(self) -> Beta:
+        """`beta.messages` and `beta.models` are `messages` and `models`, for code written for the official SDK."""
 
     @property
     def base_url(self) -> str:
@@ -671,4 +701,4 @@ class Client:
         It shares the connections of this one: closing one closes the other."""
 
     def conversation(self, *, model: str, max_tokens: int, **options: Any) -> BlockingConversation:
-        """A conversation, whose history can be sent at any time. Arguments as for `BlockingConversation`."""
+        """A conversation, whose history can be sent at any time. Arguments as for `rawsse.client.blocking.BlockingConversation`."""

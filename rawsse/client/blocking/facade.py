@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
-from functools import partial
+from functools import cached_property, partial
 from types import GenericAlias
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ _WORDS = (
     (re.compile(r"\b(async |await |Async(?=[A-Z])|a(?=close\b))"), ""),
     (re.compile(r"\b(?=(Conversation|EventStream|MessageStream|(With)?RawResponse|Reply|ToolRunner)\b)"), "Blocking"),
     (re.compile(r"\bPages\b"), "Page"),
+    (re.compile("`(?=Blocking)"), "`rawsse.client.blocking."),  # `rawsse` does not export them
 )
 
 
@@ -77,6 +78,8 @@ class Facade:
             elif inspect.isdatadescriptor(member):
                 doc = in_blocking_words(inspect.getdoc(member) or "")
                 setattr(cls, name, property(partial(cls.__getattr__, name=name), doc=doc))  # type: ignore[call-arg]
+            elif isinstance(member, cached_property):
+                setattr(cls, name, _Attribute(member))
         if hasattr(of, "__anext__"):
             cls.__next__ = cls._read  # type: ignore[attr-defined]
 
@@ -133,6 +136,17 @@ class Facade:
 
     def __dir__(self) -> set[str]:
         return {*super().__dir__(), *filter(_is_public, dir(self._inner))}
+
+
+class _Attribute(cached_property[Any]):
+    """An attribute of the async object, in its blocking form. Unlike a property, a test may replace it."""
+
+    def __init__(self, original: cached_property[Any]) -> None:
+        super().__init__(original.func)
+        self.attrname, self.__doc__ = original.attrname, in_blocking_words(inspect.getdoc(original) or "")
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else instance.__getattr__(self.attrname)
 
 
 def _is_public(name: str) -> bool:

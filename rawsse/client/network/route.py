@@ -164,8 +164,7 @@ def refusal(proxy: Proxy, origin: Origin, status: int, headers: Headers) -> Prox
             remedy = "it did not reach that host"
         case _:
             remedy = "no tunnel was opened"
-    may_heal = status in (408, 429) or status >= 500
-    return ProxyError(f"{proxy.asked(origin)} answered {status}: {remedy}", status_code=status, may_heal=may_heal)
+    return ProxyError(f"{proxy.asked(origin)} answered {status}: {remedy}", status_code=status)
 
 
 # --- Which proxy ---------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class Conversation:
 
     `client` is an `AsyncClient`. `tools` and `max_turns` (of the tool loop, for each question) are those of `ToolRunner`,
     `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `CUT_NOTE`; if it is empty, no note is added.
+    `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added.
     """
 
     def __init__(

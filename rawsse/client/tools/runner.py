@@ -183,9 +183,10 @@ def is_call(block: object) -> TypeGuard[ToolUseBlock]:
 
 
 class TotalUsage(Usage):
-    """Token counts of one or several answers. `turns` are the counts that were added up.
+    """Token counts of one or several answers. `turns` are the counts that were added up, one for each answer that began.
 
-    `exact` is False if an answer was cut: the counts are then those that had arrived, a lower bound.
+    `exact` is False if an answer was cut, or a request that was sent got none: the counts are then those that had
+    arrived, a lower bound.
     """
 
     __slots__ = ("exact", "turns")
@@ -197,23 +198,25 @@ class TotalUsage(Usage):
 
 
 def usage_of(message: Message | None, *, exact: bool) -> TotalUsage:
-    """The counts that are billed for one answer; zeros for an answer that never began.
+    """The counts that are billed for one answer; none at all for an answer that never began.
 
     Not exact if the usage has `iterations` that are not understood, as it is for a cut answer.
     """
-    usage = message.get("usage") if message is not None else None
-    counts = as_sent(usage) if isinstance(usage, dict) else {**NOTHING}
+    if message is None:
+        return TotalUsage({}, exact=exact)
+    usage = message.get("usage")
+    counts = {**NOTHING, **(as_sent(usage) if isinstance(usage, dict) else {})}
     all_counts = billed(counts)
     return TotalUsage(counts if all_counts is None else all_counts, exact=exact and all_counts is not None)
 
 
 def add_up(turns: Sequence[TotalUsage]) -> TotalUsage:
     """The sum of every count, known or not, including those in objects (`server_tool_use`). Other values are left
-    out."""
+    out; `turns` leaves out answers that never began."""
     total: dict[str, Any] = {**NOTHING}
     for turn in turns:
         add_counts(turn.raw, total)
-    return TotalUsage(total, exact=all(turn.exact for turn in turns), turns=turns)
+    return TotalUsage(total, exact=all(turn.exact for turn in turns), turns=[turn for turn in turns if turn.raw])
 
 
 # --- The calls of an answer ----------------------------------------------------------------------------------------
@@ -331,9 +334,19 @@ class _Turn:
             return None
 
     @property
+    def has_ended(self) -> bool:
+        """The stream of the answer has ended, complete or not."""
+        return self.stream.ending is not None
+
+    @property
     def is_whole(self) -> bool:
         """The answer has arrived to its end."""
         return self.stream.ending is not None and self.stream.ending.kind == "complete"
+
+    @property
+    def usage(self) -> TotalUsage:
+        """The counts that have arrived."""
+        return usage_of(self.message, exact=self.is_whole)
 
     async def results(self, api: Any, calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
         """A `tool_result` for each call that is answered here, in the order of the calls. No call runs twice: if the
@@ -369,13 +382,15 @@ class ToolRunner(Generic[Item]):
     """The tool loop: an async iterator over the answers, as `Message`s or, with `stream`, as open `MessageStream`s.
 
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
-    `max_iterations`) answers the loop stops; without it, more than `MAX_TURNS` raise `TurnLimitError`. `fields` are other
-    arguments of `client.messages.stream`; the `container` that an answer names is that of the next request. `thread` is an
-    argument of the official SDK; only False is supported.
+    `max_iterations`) answers the loop stops; without it, more than `rawsse.client.tools.runner.MAX_TURNS` raise
+    `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` that an answer names is that
+    of the next request. `thread` is an argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
-    "tool without function", or "closed". Tools run only after the stop reason "tool_use". `partial` is the part that
-    had arrived of an answer whose turn failed; None if the answer never began, and when the next turn begins.
+    "tool without function", or "closed". Tools run only after the stop reason "tool_use".
+
+    The five clocks (`timeouts`) run for each answer, and none for the tools. Bound the whole loop with `max_turns`, and
+    under asyncio with `asyncio.timeout(seconds)` around it: that ends the current answer, and cancels coroutine tools.
     """
 
     def __init__(
@@ -398,7 +413,7 @@ class ToolRunner(Generic[Item]):
         if self._max_turns is not None and self._max_turns < 1:
             raise ConfigurationError(f"max_turns must be 1 or more, not {self._max_turns}")
         self.stopped_by: str | None = None
-        self.partial: Message | None = None
+        self._partial: Message | None = None
         self._api = api
         self._history = [as_turn(message) for message in messages]
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
@@ -431,8 +446,20 @@ class ToolRunner(Generic[Item]):
 
     @property
     def usage(self) -> TotalUsage:
-        """The cost of all turns together, without the current one; `usage.turns` has the cost of each."""
-        return add_up(self._usages)
+        """The cost of all answers together; `usage.turns` has the cost of each.
+
+        An answer counts from the moment its stream has ended, complete or not: in an `except` around the reading of a
+        stream that failed, `usage` has what that answer cost. A request that the API refused costs nothing.
+        """
+        turn = self._turn
+        return add_up([*self._usages, *([turn.usage] if turn is not None and turn.has_ended else [])])
+
+    @property
+    def partial(self) -> Message | None:
+        """The part that had arrived of an answer whose turn failed, from the moment its stream has ended; None if the answer
+        never began, and when the next turn begins."""
+        turn = self._turn
+        return turn.message if turn is not None and turn.has_ended and not turn.is_whole else self._partial
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
@@ -483,7 +510,7 @@ class ToolRunner(Generic[Item]):
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
             return None
-        self.partial = None
+        self._partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=as_history(self._history), **{**self._fields, **tools})
         self._turn = turn = _Turn(stream, self._toolbox)
@@ -535,7 +562,7 @@ class ToolRunner(Generic[Item]):
         await turn.stream.close()
         self._turn = None
         self._turns_taken += 1
-        self._note(message, exact=True)
+        self._note(turn)
         self._history += [message for message in added if message is not None] + self._appended
         self._appended = []
 
@@ -543,13 +570,14 @@ class ToolRunner(Generic[Item]):
         turn, self._turn = self._turn, None
         self._appended = []
         if turn is not None:
-            self.partial = turn.message
-            self._note(self.partial, exact=turn.is_whole)
+            self._partial = turn.message
+            self._note(turn)
             await turn.stream.close()
 
-    def _note(self, message: Message | None, *, exact: bool) -> None:
+    def _note(self, turn: _Turn) -> None:
         """Keep the cost of the answer, and the container in which its code ran: the next request must name it."""
-        self._usages.append(usage_of(message, exact=exact))
+        self._usages.append(turn.usage)
+        message = turn.message
         container = object_at(message.raw, "container").get("id") if message is not None else None
         if isinstance(container, str) and container:
             given = self._fields.get("container")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import gc
 import inspect
 import pydoc
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, get_origin
 
@@ -14,6 +16,7 @@ import pytest
 from support.answers import ASK, KEY, Connections, answer, plain
 from support.streams import ANSWER
 
+import rawsse
 from rawsse.client.blocking import (
     BlockingConversation,
     BlockingEventStream,
@@ -87,6 +90,37 @@ def test_no_text_speaks_of_async_code(facade: type) -> None:
     assert not re.findall(r"\b(async \w+|await|Async\w+|aclose|__a(?:enter|exit|iter|next)__)\b", shown)
     others = {of.__name__ for of in Facade._blocking} | {"Pages", "TextStream"}
     assert not re.findall(rf"\b({'|'.join(others)})\b", shown)
+
+
+IN_THE_ENVIRONMENT = r"ANTHROPIC_\w+|\w+_PROXY|SSL_CERT_\w+"
+
+
+@pytest.mark.parametrize("kind", [*FACADES, *(of for of, made in Facade._blocking.items() if made in FACADES)])
+def test_a_docstring_names_nothing_that_cannot_be_looked_up(kind: type) -> None:
+    members = [inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")]
+    texts = [inspect.getdoc(each) or "" for each in (kind, *members) if not isinstance(each, int | str)]
+    names = set(re.findall(r"`([A-Z]\w+|rawsse\.[\w.]+)[`(.]", " ".join(texts)))
+    here = {**vars(builtins), **({} if issubclass(kind, Facade) else vars(sys.modules[kind.__module__]))}
+    found = {name for name in names if pydoc.locate(name) or name in here or hasattr(rawsse, name)}
+    assert {name for name in names - found if not re.fullmatch(IN_THE_ENVIRONMENT, name)} == set()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(("name", "calls"), [("messages", AsyncMessages), ("models", AsyncModels)])
+def test_help_lists_what_a_client_has_with_all_its_calls(kind: type, name: str, calls: type) -> None:
+    assert f" |  {name}" in pydoc.plain(pydoc.render_doc(f"rawsse.{kind.__name__}"))
+    shown = pydoc.plain(pydoc.render_doc(f"rawsse.{kind.__name__}.{name}"))
+    assert set(re.findall(r"`(\w+)`", shown)) >= {call for call in dir(calls) if not call.startswith("_")}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_a_client_has_can_be_replaced_in_a_test_and_is_not_shared_with_other_options(kind: Any) -> None:
+    client = kind(api_key=KEY)
+    for name in ("messages", "models", "beta"):
+        before = getattr(client, name)
+        assert getattr(client.with_options(max_retries=1), name) is not before
+        setattr(client, name, "a fake")
+        assert getattr(client, name) == "a fake"
 
 
 def test_a_signature_names_what_the_method_gives() -> None:

@@ -29,7 +29,7 @@ from support.upstream import interrupt_when_waiting, is_waiting, needs_signals, 
 
 from rawsse.client.blocking import BlockingMessageStream, Client
 from rawsse.client.tools.tool import tool
-from rawsse.errors import ConfigurationError, StreamCancelledError
+from rawsse.errors import ConfigurationError, StreamCancelledError, StreamTruncatedError
 from rawsse.replay.fakes import FakeStream
 
 CALL = [
@@ -63,6 +63,19 @@ def weather(city: str) -> str:
 def result_of(connection: FakeStream) -> Any:
     """The result of the only tool, as it was sent."""
     return Sent(connection.written).json["messages"][-1]["content"][0]
+
+
+def test_a_failed_answer_has_counted_where_its_error_is_caught() -> None:
+    peer = FakeStream([answer(ANSWER[:3]).removesuffix(b"0\r\n\r\n")])
+    with (
+        Client(api_key=KEY, base_url="http://api.example", connect=Connections(peer), max_retries=0) as client,
+        client.messages.tool_runner(**ASK, tools=[weather], stream=True) as runner,
+    ):
+        with pytest.raises(StreamTruncatedError):
+            [text for each in runner for text in each.text_stream]
+        assert runner.partial is not None
+        assert (len(runner.usage.turns), runner.usage.exact) == (1, False)
+    assert len(runner.usage.turns) == 1
 
 
 def test_answers_come_one_after_the_other_and_tools_run_between_them(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from functools import cached_property
 
 import pytest
 
@@ -50,8 +51,8 @@ def test_a_class_has_what_the_stub_says(node: ast.ClassDef) -> None:
     assert members
     for name, member in members.items():
         found = inspect.getattr_static(getattr(blocking, node.name), name)
-        is_property = "property" in map(ast.unparse, member.decorator_list)
-        assert isinstance(found, property) == is_property, name
+        is_property = not {"property", "cached_property"}.isdisjoint(map(ast.unparse, member.decorator_list))
+        assert isinstance(found, property | cached_property) == is_property, name
         if not is_property and not name.startswith("__"):
             has = inspect.signature(getattr(getattr(blocking, node.name), name)).parameters
             named = [argument.arg for argument in (*member.args.args, *member.args.kwonlyargs) if argument.arg != "cls"]

@@ -206,9 +206,10 @@ def test_a_sum_is_exact_if_all_its_parts_are() -> None:
     assert add_up([]).exact is True
 
 
-def test_of_an_answer_that_never_began_nothing_is_known() -> None:
-    unknown = usage_of(None, exact=False)
-    assert (unknown.input_tokens, unknown.output_tokens, unknown.exact) == (0, 0, False)
+def test_an_answer_that_never_began_is_no_turn_but_may_have_cost_something() -> None:
+    began = usage_of(usage_message(), exact=True)  # without counts, as some gateways send it
+    total = add_up([usage_of(None, exact=False), began])
+    assert (total.input_tokens, total.output_tokens, total.turns, total.exact) == (0, 0, (began,), False)
 
 
 def test_the_counts_are_a_copy() -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.answers import SSE_HEAD, answer, chunked
+from support.answers import SSE_HEAD, answer, chunked, client_of
 from support.asking import Script, calling, check_history, saying
 from support.clock import run, ticks
 from support.sampling import one_in
 from support.streams import Raw
 
 from rawsse.client.client import AsyncClient
+from rawsse.client.retry import Timeouts
+from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.client.tools.tool import Tool, tool
-from rawsse.errors import APIError, OverloadedError
+from rawsse.errors import APIError, OverloadedError, TotalTimeoutError
 from rawsse.messages import Message
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.fakes import FakeStream
@@ -133,7 +137,74 @@ def test_a_request_whose_answer_never_came_may_have_cost_something(text: bytes) 
             await runner.until_done()
         return runner
 
-    assert run(story()).usage.exact is False
+    usage = run(story()).usage
+    assert (usage.exact, usage.turns) == (False, ())
+
+
+def seen(runner: ToolRunner[Any]) -> Any:
+    return [turn.output_tokens for turn in runner.usage.turns], runner.usage.exact, bool(runner.partial)
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        (FakeStream([answer(TWO_TURNS[1])]), ([7], True, False)),
+        (failing(TWO_TURNS[1][:3]), ([1], False, True)),
+        (cut(TWO_TURNS[1][:3]), ([1], False, True)),
+        (cut([]), ([], False, False)),
+    ],
+    ids=["whole", "failed", "cut", "cut before it began"],
+)
+def test_a_stream_that_has_ended_counts_at_once_and_once(peer: FakeStream, expected: Any) -> None:
+    async def story() -> list[Any]:
+        async with ToolRunner[MessageStream](Script(peer), **ASK, stream=True) as runner:
+            async for stream in runner:
+                found = [seen(runner)]
+                with suppress(APIError):
+                    await stream.until_done()
+                found.append(seen(runner))
+                with suppress(APIError, StopAsyncIteration):
+                    await anext(runner)
+                return [*found, seen(runner)]
+        raise AssertionError("no answer")
+
+    assert run(story()) == [([], True, False), expected, expected]
+
+
+def test_a_stream_that_the_caller_closes_counts_at_once() -> None:
+    async def story() -> list[Any]:
+        async with ToolRunner[MessageStream](Script(TWO_TURNS[1]), **ASK, stream=True) as runner:
+            stream = await anext(runner)
+            await anext(stream.text_stream)
+            await stream.close()
+            found = [seen(runner)]
+        return [*found, seen(runner)]
+
+    assert run(story()) == [([1], False, True)] * 2
+
+
+@pytest.mark.parametrize(("seconds", "stopped_by"), [(5, "end_turn"), (2, None)])
+def test_the_total_clock_runs_for_each_answer(seconds: float, stopped_by: str | None) -> None:
+    async def story() -> ToolRunner[Message]:
+        client = client_of(*(FakeStream([3, answer(turn)]) for turn in TWO_TURNS), timeouts=Timeouts(total=seconds))
+        runner = client.messages.tool_runner(**ASK, tools=Log().tools)
+        with suppress(TotalTimeoutError):
+            await runner.until_done()
+        return runner
+
+    assert run(story()).stopped_by == stopped_by
+
+
+def test_the_timeout_of_asyncio_bounds_the_whole_loop() -> None:
+    async def story() -> ToolRunner[Message]:
+        client = client_of(*(FakeStream([3, answer(turn)]) for turn in TWO_TURNS))
+        runner = client.messages.tool_runner(**ASK, tools=Log().tools)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await runner.until_done()
+        return runner
+
+    assert len(run(story()).messages) == 3  # the first answer and its results
 
 
 # --- Real recordings -----------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""chat.js under Node: conversations, why their answers ended, and how they go on after a reload."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from .node_harness import Node
+from .test_rawsse_js import BARE, DONE, HI, YOU, api_answer, events, methods, play
+from .test_rawsse_js import node as node  # a fixture
+from .test_rawsse_js import pytestmark as pytestmark  # where there is a node
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 9, texts, strict=False)]
+
+
+def said(told: Any) -> list[dict[str, str]]:
+    """The messages as the API takes them."""
+    return [{"role": turn["role"], "content": turn["content"]} for turn in told["messages"]]
+
+
+def bodies(told: Any) -> list[Any]:
+    return [request["body"]["messages"] for request in told["requests"] if request["method"] == "POST"]
+
+
+def test_a_conversation_sends_all_that_was_said_and_nothing_else(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE), play(YOU + DONE)], rounds=[["One"], ["Two"]])
+    assert told["requests"][1]["body"] == {"messages": turns("One", "Hi", "Two"), "usage": True}
+    assert said(told) == turns("One", "Hi", "Two", " you")
+
+
+def test_a_conversation_tells_each_state(node: Node) -> None:
+    states = node("converse", responses=[play(HI + DONE)], rounds=[["One"]])["states"]
+    told = [(state["output"], state["isStreaming"], state["ending"], state["error"]) for state in states]
+    assert (told[0], told[-1]) == (("", True, None, None), ("Hi", False, "complete", None))
+
+
+def test_of_two_questions_in_one_go_only_the_last_is_sent(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE)], rounds=[["One", "Two"]])
+    assert [request["method"] for request in told["requests"]] == ["POST"]
+    assert said(told) == turns("Two", "Hi")
+
+
+def test_an_id_among_the_options_of_a_conversation_names_none_of_its_answers(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE), play(YOU + DONE)], rounds=[["One"], ["Two"]], id="i" * 16)
+    first, second = (request["headers"]["x-run-id"] for request in told["requests"])
+    assert len({first, second, "i" * 16}) == 3
+
+
+def test_a_question_that_got_no_answer_is_replaced_by_the_next(node: Node) -> None:
+    told = node("converse", responses=[play(status=400), play(HI + DONE)], rounds=[["Bad"], ["Good"]])
+    assert told["requests"][1]["body"]["messages"] == turns("Good")
+    assert told["error"] is None
+
+
+def ended(text: str, reason: str) -> dict[str, Any]:
+    """An answer in the text dialect, with its stop reason."""
+    end = json.dumps({"usage": {"output_tokens": 1}, "stop_reason": reason})
+    return play(f"data: {json.dumps({'text': text})}\n\ndata: {end}\n\n{DONE}")
+
+
+@pytest.mark.parametrize("reason", ["end_turn", "max_tokens", "refusal", "model_context_window_exceeded", "pause_turn"])
+@pytest.mark.parametrize("text", ["Let me see what I can", ""])
+def test_a_conversation_says_why_the_model_ended_its_answer(node: Node, reason: str, text: str) -> None:
+    told = node("converse", responses=[ended(text, reason)], rounds=[["One"]])
+    assert (told["stopReason"], told["ending"], told["error"]) == (reason, "complete", None)
+    assert [(turn["stopReason"], turn["ending"]) for turn in told["messages"][1:]] == [(reason, "complete")] * bool(
+        text
+    )
+
+
+def test_each_answer_of_a_conversation_keeps_why_it_ended(node: Node) -> None:
+    told = node("converse", responses=[ended("Cut", "max_tokens"), ended("Whole", "end_turn")], rounds=[["1"], ["2"]])
+    assert [turn.get("stopReason") for turn in told["messages"]] == [None, "max_tokens", None, "end_turn"]
+    assert bodies(told)[1] == turns("1", "Cut", "2")
+
+
+# "You can remove or rephrase the turn that triggered the refusal […]. Attempting to continue without resetting will result in
+# continued refusals." (platform.claude.com, Handle streaming refusals)
+@pytest.mark.parametrize("text", ["Let me see what I can", ""])
+def test_a_question_that_the_model_refused_is_replaced_by_the_next_with_its_answer(node: Node, text: str) -> None:
+    answers = [ended("Hi", "end_turn"), ended(text, "refusal"), ended("Yes", "end_turn")]
+    told = node("converse", responses=answers, rounds=[["One"], ["Bad"], ["Good"]])
+    assert bodies(told)[2] == turns("One", "Hi", "Good")
+    assert said(told) == turns("One", "Hi", "Good", "Yes")
+
+
+def test_an_error_is_a_state_and_keeps_what_came(node: Node) -> None:
+    told = node("converse", responses=[play(HI, headers=BARE)], rounds=[["One"]])
+    assert (told["error"]["type"], said(told)) == ("truncated", turns("One", "Hi"))
+    assert (told["output"], told["isStreaming"], told["ending"]) == ("Hi", False, "failed")
+    assert told["messages"][1]["ending"] == "failed"
+
+
+@pytest.mark.parametrize("by", ["stop", "signal"])
+def test_stopping_a_conversation_is_no_error_and_keeps_what_came(node: Node, by: str) -> None:
+    told = node("converse", responses=[play(HI, end="hang")], rounds=[["One"]], stopAfter="Hi", by=by)
+    assert (told["error"], said(told)) == (None, turns("One", "Hi"))
+    assert told["messages"][1]["ending"] == "stopped"
+    assert [request["method"] for request in told["requests"]] == ["POST", "DELETE"]
+
+
+def test_the_usage_of_an_answer_is_in_the_state(node: Node) -> None:
+    told = node("converse", responses=[play(events(*api_answer("Hi")))], rounds=[["One"]])
+    assert told["usage"]["output_tokens"] == 7
+
+
+def test_from_a_lost_connection_to_the_head_of_the_next_response_a_conversation_is_reconnecting(node: Node) -> None:
+    answers = [play(HI), play("{}", status=503), play(YOU + DONE)]
+    states = node("converse", responses=answers, rounds=[["One"]])["states"]
+    told = [state["isReconnecting"] for state in states if state["isStreaming"]]
+    assert [now for was, now in itertools.pairwise([None, *told]) if now is not was] == [False, True, False]
+    assert states[-1]["isReconnecting"] is False
+
+
+def test_a_conversation_that_is_stopped_while_it_reconnects_is_not_reconnecting(node: Node) -> None:
+    told = node("converse", responses=[play(HI)], rounds=[["One"]], waits=[60_000], stopAfter="Hi")
+    assert (told["isReconnecting"], told["isStreaming"]) == (False, False)
+
+
+# --- Over a reload ---------------------------------------------------------------------------------------------------
+
+
+def test_the_id_of_a_running_answer_is_in_the_state_until_its_end(node: Node) -> None:
+    told = node("converse", responses=[play(HI, end="hang")], rounds=[["One"]], stopAfter="Hi")
+    ids = [state["id"] for state in told["states"] if state["isStreaming"]]
+    assert (ids[0], ids[-1], told["id"]) == (told["requests"][0]["headers"]["x-run-id"], "r/1", None)
+
+
+@pytest.mark.parametrize("before", [turns("One"), turns("One", "H")])
+def test_an_answer_goes_on_by_its_id_and_nothing_is_sent(node: Node, before: Any) -> None:
+    told = node("converse", responses=[play(HI + YOU + DONE)], resumes=["r/1"], messages=before)
+    assert [(request["method"], request["url"]) for request in told["requests"]] == [
+        ("GET", "http://relay.test/runs/r%2F1")
+    ]
+    assert (said(told), told["ending"]) == (turns("One", "Hi you"), "complete")
+
+
+def test_an_answer_that_goes_on_twice_in_one_go_is_read_once_and_not_stopped(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE)], resumes=["r/1", "r/1"], messages=turns("One"))
+    assert methods(told) == ["GET"]
+
+
+def test_an_answer_that_went_on_is_stopped_on_the_server(node: Node) -> None:
+    told = node("converse", responses=[play(HI, end="hang")], resumes=["r/1"], messages=turns("One"), stopAfter="Hi")
+    assert (methods(told), told["messages"][1]["ending"]) == (["GET", "DELETE"], "stopped")
+
+
+def kept_by(told: Any) -> Any:
+    return json.loads(told["kept"]["rawsse.chat"])
+
+
+def test_a_storage_keeps_the_conversation_and_the_id_of_the_running_answer(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE)], rounds=[["One"]])
+    first = next(state for state in told["states"] if state["id"])
+    assert kept_by(first) == {"messages": turns("One"), "id": first["id"]}
+    assert kept_by(told) == {"messages": told["messages"], "id": None}
+
+
+def test_a_conversation_goes_on_from_its_storage_with_the_running_answer(node: Node) -> None:
+    kept = {"mine": json.dumps({"messages": turns("One", "Hi", "Two"), "id": "r/1"})}
+    told = node(
+        "converse", responses=[play(HI + DONE)], resumes=[None, None], kept=kept, key="mine", rounds=[["Three"]]
+    )
+    assert methods(told)[:2] == ["GET", "POST"]
+    assert bodies(told) == [turns("One", "Hi", "Two", "Hi", "Three")]
+
+
+def test_a_conversation_whose_last_answer_had_ended_goes_on_without_a_request(node: Node) -> None:
+    kept = {"rawsse.chat": json.dumps({"messages": turns("One", "Hi"), "id": None})}
+    told = node("converse", responses=[], resumes=[None], kept=kept)
+    assert (told["requests"], said(told), told["isStreaming"]) == ([], turns("One", "Hi"), False)
+
+
+def test_an_answer_that_the_relay_no_longer_has_is_an_error_and_its_question_stays(node: Node) -> None:
+    kept = {"rawsse.chat": json.dumps({"messages": turns("One"), "id": "r/1"})}
+    told = node("converse", responses=[], resumes=[None], kept=kept)
+    assert (told["error"]["type"], said(told), told["id"]) == ("forgotten", turns("One"), None)
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"messages": 3, "id": "r/1"}'])
+def test_what_another_program_wrote_into_the_storage_is_not_taken(node: Node, text: str) -> None:
+    told = node("converse", responses=[play(HI + DONE)], resumes=[None], kept={"rawsse.chat": text}, rounds=[["One"]])
+    assert (methods(told), said(told)) == (["POST"], turns("One", "Hi"))
+
+
+def test_a_storage_without_room_keeps_nothing_and_the_conversation_goes_on(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE)], rounds=[["One"]], room=10, kept={"rawsse.chat": "old"})
+    assert (told["kept"], said(told)) == ({}, turns("One", "Hi"))
