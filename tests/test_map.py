@@ -32,6 +32,11 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(path)))
+
+
 def docstring_of(path: Path) -> str:
     return ast.get_docstring(tree_of(path)) or ""
 
@@ -66,7 +71,7 @@ def path_of(module: str) -> Path:
 @cache
 def imports(path: Path) -> set[str]:
     """What a file imports, inside functions and for types only (`if TYPE_CHECKING`) too."""
-    nodes = list(ast.walk(tree_of(path)))
+    nodes = nodes_of(path)
     names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
 
@@ -145,13 +150,14 @@ def test_only_what_programs_import_from_lists_its_names() -> None:
 
 
 def test_no_module_keeps_state() -> None:
+    for module in modules():
+        assert not any(isinstance(node, ast.Global) for node in nodes_of(path_of(module))), module
     for module, node in ((name, node) for name in modules() for node in tree_of(path_of(name)).body):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             assert names in (["__all__"],), (
                 f"rawsse.{module}: {names} can be changed; annotate it as Mapping or Sequence"
             )
-        assert not any(isinstance(child, ast.Global) for child in ast.walk(node)), module
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,8 @@ CLOSED = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}
 
 def redirected(redirection: str, *arguments: str) -> Command:
     """A command as a shell starts it."""
-    start = "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1], 'sh', sys.executable, '-m', 'rawsse', *sys.argv[2:]])"
-    return Command(f'exec "$@" {redirection}', *arguments, program=("-c", start), env=CLOSED)
+    start = ("-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "rawsse")
+    return Command(*arguments, program=start, executable=shutil.which("sh"), env=CLOSED)
 
 
 @pytest.mark.parametrize("arguments", [["ask", "Hi"], *SPEAKING[2:]], ids=lambda arguments: arguments[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -68,22 +69,27 @@ def page_of(body: bytes) -> Parsed:
     return Parsed(explain_html(Recording.from_sse(body)))
 
 
+@cache
+def page_of_fixture(name: str) -> Parsed:
+    return Parsed(explain_html(shipped_fixtures()[name]))
+
+
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
 def test_every_event_has_a_row_and_what_it_adds_is_linked_to_the_message(name: str) -> None:
-    recording = shipped_fixtures()[name]
-    events, page = Timeline.of(recording).events, Parsed(explain_html(recording))
+    events, page = Timeline.of(shipped_fixtures()[name]).events, page_of_fixture(name)
     rows = [given["id"] for tag, given, _ in page.elements if tag == "li" and "id" in given]
     assert rows == [f"e{event.event}" for event in events]
-    assert len(set(page.ids())) == len(page.ids())
+    ids = set(page.ids())
+    assert len(ids) == len(page.ids())
     for tag, given, _ in page.elements:
         if tag == "a":
             assert given["href"].startswith("#")
-            assert given["href"][1:] in page.ids()
+            assert given["href"][1:] in ids
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
 def test_nothing_is_asked_of_the_network(name: str) -> None:
-    page = Parsed(explain_html(shipped_fixtures()[name]))
+    page = page_of_fixture(name)
     assert {tag for tag, _, _ in page.elements} & {"link", "img", "iframe", "object", "form", "base"} == set()
     for _, given, _ in page.elements:
         assert not {"src", "srcset", "action", "style", "poster"} & set(given)
@@ -94,7 +100,7 @@ def test_nothing_is_asked_of_the_network(name: str) -> None:
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
-    page = Parsed(explain_html(shipped_fixtures()["plain"]))
+    page = page_of_fixture("plain")
     policy = next(given["content"] for tag, given, _ in page.elements if given.get("http-equiv"))
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
@@ -102,7 +108,7 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() ->
 
 
 def test_the_figures_are_those_of_the_recording() -> None:
-    page = Parsed(explain_html(shipped_fixtures()["pings"]))
+    page = page_of_fixture("pings")
     assert dict(zip(page.all("dt")[-10:], page.all("dd")[-10:], strict=True)) == {
         "first event": "0.900 s",
         "first content": "4.650 s, event 17",

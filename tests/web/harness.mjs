@@ -170,7 +170,7 @@ const tasks = {
       return { error: error.message };
     }
   },
-  results: ({ input }) => results(EventStreamParser, Buffer.from(input, "base64")),
+  results: ({ input, isSample }) => results(EventStreamParser, Buffer.from(input, "base64"), isSample),
   dispatchedAt,
   run,
   converse,
