@@ -88,7 +88,7 @@ SHUTDOWN_RETRY_MS = 2000
 _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id")
 
 MAX_RUNS_READ = 32
-"""Runs that one connection may read."""
+"""Runs that one request may read or stop."""
 
 _CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
 
@@ -466,17 +466,21 @@ class _Call(Exchange):
     async def _read_runs(self) -> None:
         """Several runs in one connection; without an `id` the list of those that are open. Each `after` is the id of a frame,
         which says of which run it is."""
-        ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
-        if not ids:
+        found = await self._named_runs(self._user_id)
+        if not found:
             await self._list_runs()
             return
+        runs = [run for run in found.values() if run is not None]
+        wanted = [(run, max((run.number_of(each) or 0 for each in self._seen), default=0)) for run in runs]
+        await follow_all(self, wanted, missing=[id for id, run in found.items() if run is None])
+
+    async def _named_runs(self, user: str) -> dict[str, Feed | None]:
+        """The runs that are named, `?id=…&id=…`; None for each that is not there."""
+        ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
         if len(ids) > MAX_RUNS_READ:
             raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
-        home, seen = self._relay.home, self._seen
-        found = {id: await home.find(self._user_id, id, seen) for id in ids}
-        runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
-        wanted = [(run, max((run.number_of(each) or 0 for each in seen), default=0)) for run in runs]
-        await follow_all(self, wanted, missing=[id for id in ids if found[id] not in runs])
+        found = {id: await self._relay.home.find(user, id, self._seen) for id in ids}
+        return {id: run if run is not None and run.dialect.is_resumable else None for id, run in found.items()}
 
     async def _resume_chat(self) -> None:
         chat = self.path.removeprefix("/api/chat/").removesuffix("/stream")
@@ -504,7 +508,17 @@ class _Call(Exchange):
         await self.send_json(told)
 
     async def _stop_runs(self) -> None:
-        await self.send_json({"stopped": await self._relay.home.stop_all(self._asked_user())})
+        """Those that are named, or all."""
+        home, user = self._relay.home, self._asked_user()
+        if "id" not in self.query:
+            await self.send_json({"stopped": await home.stop_all(user)})
+            return
+        if user is None:
+            raise InvalidRequest("user", "must name the user of the runs")
+        runs = [run for run in (await self._named_runs(user)).values() if run is not None and not run.is_finished]
+        for run in runs:
+            await home.stop(run)
+        await self.send_json({"stopped": len(runs)})
 
     async def _me(self) -> None:
         await self.send_json(await self._relay.home.me(self._user))

@@ -130,6 +130,26 @@ def test_a_run_is_stopped_at_another_node_and_the_answer_comes_when_it_has_ended
     run(story())
 
 
+def test_the_runs_that_are_named_are_stopped_wherever_they_are_and_no_others() -> None:
+    async def story() -> None:
+        async with relays() as (a, b):
+            readers = []
+            for number, stage in enumerate((a, b, b)):
+                readers.append(stage.ask("POST", "/stream", CHAT, headers={"x-run-id": f"{ID}-{number}"}))
+                say(await stage.call())
+                await readers[-1].head()
+            named = f"id={ID}-0&id={ID}-1&id={ID}-0&id=missing"
+            for stopped in (2, 0):
+                assert (await b.ask("DELETE", "/runs", query=named).done()).json == {"stopped": stopped}
+            for reader in readers[:2]:
+                assert '"cancelled"' in (await reader.done()).body.decode()
+            assert [each["run"] for each in (await a.ask("GET", "/runs").done()).json] == [f"{ID}-2"]
+            readers[2].leave()
+            await readers[2].done()
+
+    run(story())
+
+
 def test_the_list_and_the_stop_of_all_runs_are_those_of_all_nodes() -> None:
     async def story() -> None:
         async with relays() as (a, b):

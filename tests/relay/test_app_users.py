@@ -667,6 +667,27 @@ def test_an_operator_ends_one_run_of_a_user_and_does_not_read_it() -> None:
     run(story())
 
 
+def test_of_several_runs_a_user_ends_those_that_are_named_and_theirs() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine, also, other = await begun(stage, "ada"), await begun(stage, "ada"), await begun(stage, "bob")
+            first, _, third = (f"id={each.headers['x-run-id']}" for each in (mine, also, other))
+
+            async def stop(asker: str, query: str) -> Any:
+                return (await stage.ask("DELETE", "/runs", headers=as_user(asker), query=query).done()).json
+
+            for query, stopped in ((third, 0), ("id=", 0), (f"{first}&{third}", 1)):
+                assert await stop("ada", query) == {"stopped": stopped}
+            await mine.done()
+            assert (also.is_ended, other.is_ended) == (False, False)
+            assert (await stop("eve", f"{third}&user=*"))["error"]["field"] == "user"
+            assert await stop("eve", f"{third}&user=bob") == {"stopped": 1}
+            await other.done()
+            await over(also)
+
+    run(story())
+
+
 def test_a_user_whose_name_is_the_operator_s_word_for_all_is_like_any_other() -> None:
     async def star(scope: Scope) -> User | None:
         return User("*") if dict(scope["headers"]).get(b"x-user") == b"*" else await by_name(scope)
