@@ -30,7 +30,7 @@ Where a change goes:
     a clock      client/retry.py: `Timeouts` says where its other parts are
     a dialect    relay/dialects.py: a subclass of `Dialect`; relay/ui.py: its row in `DIALECTS`
     a route      relay/app.py: a method of `_Call`, and its row in `_ROUTES`
-    a fault      replay/faults.py: a function, and its row in `_ROWS`
+    a fault      replay/faults.py: a function, and its row in `_ROWS`; replay/conform.py: `FAULTS` has it tried on clients
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.

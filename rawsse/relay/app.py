@@ -315,7 +315,7 @@ class _Call(Exchange):
     async def _route(self) -> None:
         handlers = next(handlers for pattern, handlers in _ROUTES if pattern.fullmatch(self.path))
         if handlers is not _HEALTH:
-            await self._check_sender(is_call="HEAD" not in handlers and self.method != "OPTIONS")
+            await self._check_sender(is_call=handlers is not _FILES and self.method != "OPTIONS")
         if self.method in handlers:
             await handlers[self.method](self)
         elif self.method == "OPTIONS":

@@ -210,7 +210,8 @@ def diagnose(trace: Trace, plan: Plan, nonce: str) -> list[Finding]:
 def _of_status(head: Response, body: bytes) -> tuple[str, str]:
     is_relay = b'"type":"error"' in body.replace(b" ", b"")
     who = "the relay" if is_relay else f"a proxy or another server ({_software(head)})"
-    place = f", to {quote(head.headers['location'])}" if "location" in head.headers else ""
+    base = head.headers.get("location", "").partition("/doctor?")[0]  # as `rawsse doctor` takes it
+    place = f", to {quote(base)}" if base else ""
     name, kind = f"status {head.status}", {3: "redirect", 5: "gateway"}.get(head.status // 100, "refusal")
     return name if name in _REMEDIES else kind, f"{who} answers {head.status} {quote(head.reason)}{place}"
 

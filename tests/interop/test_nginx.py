@@ -180,29 +180,43 @@ def test_a_browser_speaks_http_2_with_the_shipped_configuration(connect_to_site:
         assert secure.selected_alpn_protocol() == "h2"
 
 
+def answers(status: int, asked: list[int]) -> Server:
+    """A node that answers every request with this status."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            while (await receive()).get("more_body"):
+                pass
+            asked.append(status)
+            await send({"type": "http.response.start", "status": status})
+            await send({"type": "http.response.body", "body": b"?"})
+
+    return Server(app, port=0)
+
+
 @pytest.mark.parametrize("path", ["/chat/stream", "/v1/messages", "/runs"])
 def test_with_several_nodes_what_one_refuses_that_is_about_to_leave_is_asked_of_another(
     path: str, connect_to_site: Connect, background: Background
 ) -> None:
     asked: list[int] = []
-
-    def node(status: int) -> str:
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http":
-                while (await receive()).get("more_body"):
-                    pass
-                asked.append(status)
-                await send({"type": "http.response.start", "status": status})
-                await send({"type": "http.response.body", "body": b"?"})
-
-        return background.enter(Server(app, port=0)).base_url
-
-    connection = connect_to_site(node(503), node(200), node(503))
+    connection = connect_to_site(*(background.enter(answers(status, asked)).base_url for status in (503, 200, 503)))
     for _ in range(4):
         connection.request("GET" if path == "/runs" else "POST", path, b"" if path == "/runs" else b"{}")
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b"?")
     assert (asked.count(200), asked.count(503) > 0) == (4, True)
+
+
+def test_with_several_nodes_refusals_of_the_api_make_nginx_give_up_on_no_node(
+    connect_to_site: Connect, background: Background
+) -> None:
+    asked: list[int] = []
+    connection = connect_to_site(*(background.enter(answers(503, asked)).base_url for _ in range(3)))
+    for _ in range(4):
+        connection.request("POST", "/chat/stream", b"{}")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (503, b"?")  # a 502 is nginx's, which knows no node any more
+    assert len(asked) == 12
 
 
 def test_the_metrics_of_one_node_are_not_shown_as_those_of_all(connect_to_site: Connect, start: Start) -> None:

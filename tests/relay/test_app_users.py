@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from support.clock import run, ticks
 from support.streams import ANSWER, STOP, block_start, end, start, text_delta
 
 from rawsse.errors import ConfigurationError
-from rawsse.relay import Guard, Relay, RunLimits, RunRecord, User, UserLimits
+from rawsse.relay import Guard, Relay, RunLimits, RunRecord, User, UserLimits, app
 from rawsse.relay.dialects import Answer
 from rawsse.relay.ledger import Ledger
 from rawsse.server import Scope
@@ -85,6 +86,13 @@ def test_no_route_is_open_to_a_stranger(method: str, path: str) -> None:
     assert browser.status == 401
     assert browser.headers["www-authenticate"] == "Login"
     assert browser.calls == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_route_that_is_added_is_not_open_either(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    added = (re.compile("/version"), {"GET": app._Call._me, "HEAD": app._Call._me})
+    monkeypatch.setattr(app, "_ROUTES", [added, *app._ROUTES])
+    assert ask(method, "/version", authenticate=by_name).status == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/rawsse.js", "/healthz", "/readyz"])
