@@ -15,14 +15,14 @@ Read in this order; a module imports only what stands before it (a test keeps it
     deploy/         the relay as a service: systemd, nginx, a container
     cli/            the command line
 
-How it works, in an evening: six stops, and the question that each answers.
+How it works, in an evening: six stops in a clone, and the question that each answers.
 
-    1. rawsse explain --event 5 fixtures/unicode.sse.jsonl  How does text get to the message, if a read cuts a character?
+    1. rawsse explain --event 5 unicode     How does text get to the message, if a read cuts a character?
     2. tests/examples/socket_stream.py      How is an answer streamed with a socket and nothing else, in a hundred lines?
     3. rawsse/sse.py                        Which bytes are an event, wherever the reads cut them?
-    4. rawsse/http1/                        Where does an answer begin and end in a connection that is used again?
+    4. rawsse/http1/codings.py              Where does an answer begin and end in a connection that is used again?
     5. rawsse/messages/message.py           Which event may follow which (`TRANSITIONS`), and what do they add up to?
-    6. rawsse/client/answer.py              How does an answer end, if the peer, the network or a clock ends it?
+    6. rawsse/client/answer.py              How does an answer end, if the peer ends it? exchange.py: the network, or a clock?
 
 Where a change goes:
 
@@ -30,7 +30,7 @@ Where a change goes:
     a clock      client/retry.py: `Timeouts` says where its other parts are
     a dialect    relay/dialects.py: a subclass of `Dialect`; relay/ui.py: its row in `DIALECTS`
     a route      relay/app.py: a method of `_Call`, and its row in `_ROUTES`
-    a fault      replay/faults.py: a function, and its row in `_ROWS`
+    a fault      replay/faults.py: a function, and its row in `_ROWS`; replay/conform.py: `FAULTS` has it tried on clients
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.

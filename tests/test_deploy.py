@@ -25,7 +25,7 @@ from rawsse.http1 import MAX_BODY_BYTES
 ROOT = Path(__file__).parents[1]
 DEPLOY = files("rawsse") / "deploy"
 UNIT, DOCKERFILE, NGINX = (
-    (DEPLOY / name).read_text(encoding="utf-8") for name in ("rawsse.service", "Dockerfile", "nginx.conf")
+    (DEPLOY / name).read_text(encoding="utf-8") for name in ("rawsse@.service", "Dockerfile", "nginx.conf")
 )
 
 
@@ -54,11 +54,23 @@ def service() -> configparser.SectionProxy:
 def test_the_unit_starts_a_command_that_exists_and_is_stopped_within_its_time(
     service: configparser.SectionProxy,
 ) -> None:
-    *command, more = shlex.split(service["ExecStart"])
+    *command, more = shlex.split(service["ExecStart"].replace("%i", "2"))
     arguments = serve_of(command)
-    assert more == "$RAWSSE_OPTIONS"
+    assert (more, arguments.port) == ("$RAWSSE_OPTIONS", 8002)
     assert (arguments.host, arguments.proxy_headers, arguments.log_format) == ("127.0.0.1", "127.0.0.1", "json")
-    assert (service["KillSignal"], int(service["TimeoutStopSec"]) > arguments.grace) == ("SIGTERM", True)
+    assert arguments.drain > 0
+    seconds = arguments.drain + arguments.grace
+    assert (service["KillSignal"], int(service["TimeoutStopSec"]) > seconds) == ("SIGTERM", True)
+
+
+def test_each_instance_of_the_unit_has_a_folder_with_its_ledger_and_all_may_have_one_store(
+    service: configparser.SectionProxy,
+) -> None:
+    assert service["WorkingDirectory"] == f"%S/{service['StateDirectory']}"
+    assert "%i" in service["StateDirectory"]
+    assert serve_of(shlex.split(service["ExecStart"].replace("%i", "2"))[:-1]).ledger == Path("ledger.db")
+    assert "RAWSSE_STORE=redis://" in UNIT
+    assert "pip install 'rawsse[speed,redis]'" in UNIT
 
 
 def test_the_unit_has_no_rights_no_key_and_enough_descriptors(service: configparser.SectionProxy) -> None:
@@ -73,7 +85,8 @@ def test_the_unit_says_how_the_service_gets_its_users() -> None:
     # systemd.exec(5), LoadCredential: "ID:PATH"; the copy is /run/credentials/UNIT/ID.
     ((name, source),) = re.findall(r"^#LoadCredential=(\S+):(\S+)$", UNIT, flags=re.MULTILINE)
     options = re.findall(r"--users (\S+)$", UNIT, flags=re.MULTILINE)
-    assert options == [f"/run/credentials/rawsse.service/{name}"]
+    # Its documentation: "To reference the path of a credential from ExecStart=, use ${CREDENTIALS_DIRECTORY}/mycred".
+    assert options == [f"${{CREDENTIALS_DIRECTORY}}/{name}"]
     assert source == "/etc/rawsse/users.toml"
     assert str(serve_of(["rawsse", "serve", "--users", *options]).users) == options[0]
 
@@ -92,7 +105,7 @@ def test_the_unit_names_every_secret_that_may_come_from_the_environment() -> Non
 def test_systemd_itself_finds_no_fault_in_the_unit(check: list[str], mark: str, tmp_path: Path) -> None:
     if (tool := shutil.which("systemd-analyze")) is None:
         pytest.skip("no systemd-analyze on this machine")
-    file = tmp_path / "rawsse.service"
+    file = tmp_path / "rawsse@2.service"
     unit = UNIT.replace("#LoadCredential=", f"{mark}LoadCredential=")
     file.write_text(unit.replace("/opt/rawsse/bin/rawsse", sys.executable))  # what is not there is a fault
     done = subprocess.run([tool, *check, file], capture_output=True, text=True, timeout=30, check=False)
@@ -146,7 +159,9 @@ def test_the_image_runs_as_a_user_with_a_number_and_starts_a_command_that_exists
     assert int(found["USER"]) > 0
     arguments = serve_of(json.loads(found["ENTRYPOINT"]))  # in JSON: a shell between would swallow SIGTERM
     (seconds,) = re.findall(r"--stop-timeout (\d+)", DOCKERFILE)
-    assert (found["STOPSIGNAL"], int(seconds) > arguments.grace) == ("SIGTERM", True)
+    assert arguments.drain > 0
+    assert (found["STOPSIGNAL"], int(seconds) > arguments.drain + arguments.grace) == ("SIGTERM", True)
+    assert "[speed,redis]" in found["RUN"]
     environment = dict(pair.split("=") for pair in found["ENV"].split())
     assert (environment["RAWSSE_HOST"], environment["PORT"]) == ("0.0.0.0", found["EXPOSE"])
     assert "ANTHROPIC_API_KEY" not in environment

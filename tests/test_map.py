@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import rawsse
+from rawsse.replay import shipped_fixtures
 
 PACKAGE = Path(rawsse.__file__).parent
 PURE = ("errors", "sse", "http1", "messages", "client.exchange", "client.answer", "client.retry")
@@ -29,6 +30,11 @@ def entries(docstring: str) -> list[str]:
 @cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(path)))
 
 
 def docstring_of(path: Path) -> str:
@@ -65,7 +71,7 @@ def path_of(module: str) -> Path:
 @cache
 def imports(path: Path) -> set[str]:
     """What a file imports, inside functions and for types only (`if TYPE_CHECKING`) too."""
-    nodes = list(ast.walk(tree_of(path)))
+    nodes = nodes_of(path)
     names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
 
@@ -79,14 +85,15 @@ def test_the_evening_path_has_six_stops_that_exist_and_a_question_for_each() -> 
     stops = re.findall(r"^    (\d)\. (\S.*?)  +(\S.*\?)$", rawsse.__doc__, re.MULTILINE)
     assert [number for number, _, _ in stops] == ["1", "2", "3", "4", "5", "6"]
     for _, stop, question in stops:
-        assert (PACKAGE.parent / stop.split()[-1]).exists(), stop  # of a command, its last argument
+        last = stop.split()[-1]  # of a command, its last argument
+        assert (PACKAGE.parent / last).exists() or last in shipped_fixtures(), stop
         for name in re.findall(r"`(\w+)`", question):
             assert hasattr(importlib.import_module(stop.removesuffix(".py").replace("/", ".")), name)
 
 
 def test_the_places_for_a_change_exist_with_their_names() -> None:
     places = re.findall(r"([a-z/_0-9]+\.py): ([^;\n]+)", (rawsse.__doc__ or "").partition("Where a change goes")[2])
-    assert len(places) == 7
+    assert len(places) == 8
     for file, words in places:
         names = re.findall(r"`(\w+)`", words)
         text = (PACKAGE / file).read_text(encoding="utf-8")
@@ -143,13 +150,14 @@ def test_only_what_programs_import_from_lists_its_names() -> None:
 
 
 def test_no_module_keeps_state() -> None:
+    for module in modules():
+        assert not any(isinstance(node, ast.Global) for node in nodes_of(path_of(module))), module
     for module, node in ((name, node) for name in modules() for node in tree_of(path_of(name)).body):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             assert names in (["__all__"],), (
                 f"rawsse.{module}: {names} can be changed; annotate it as Mapping or Sequence"
             )
-        assert not any(isinstance(child, ast.Global) for child in ast.walk(node)), module
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import signal
 import socket
@@ -20,12 +21,13 @@ from typing import Any
 import pytest
 from support.background import PATIENCE
 from support.command import Command
-from support.streams import block_start, start, text_delta, to_bytes
+from support.streams import STOP, block_start, block_stop, end, start, text_delta, to_bytes
 
 from rawsse.server import Receive, Scope, Send, Server
 
 KEY = "sk-ant-the-owner's-key"
 BEGINNING = to_bytes([start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, "Hello")])
+ENDING = to_bytes([block_stop(0), end(), STOP])
 PIECE = to_bytes([text_delta(0, "x" * 1000)]) * 64
 FULL = 4 * 1024 * 1024
 """What a run keeps of its frames: a reader that has read nothing is far behind. The buffers on the way hold little more."""
@@ -33,12 +35,35 @@ FULL = 4 * 1024 * 1024
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to be handled")
 
 
+UVICORN = """
+import socket, sys, uvicorn
+from rawsse import AsyncClient
+from rawsse.relay import Relay
+
+relay = Relay(AsyncClient(base_url=sys.argv[1]), shutdown_seconds=float(sys.argv[2]))
+
+async def app(scope, receive, send):
+    if scope["type"] != "lifespan":
+        return await relay(scope, receive, send)
+    await receive()
+    async with relay.lifespan():
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_config=None)).run(sockets=[listener])
+"""
+
+
 class Api:
-    """The API. The prompt says how it answers: `idle` after the beginning, `busy`, or in a `flood`."""
+    """The API. The prompt says how it answers: `idle` after the beginning (until `may_end`), `busy`, or in a `flood`."""
 
     def __init__(self) -> None:
         self.open = 0
         self.full = asyncio.Semaphore(0)
+        self.may_end = asyncio.Event()
         self.all_closed = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,6 +93,8 @@ class Api:
             if prompt == "flood" and sent - len(PIECE) <= FULL < sent:
                 self.full.release()
             await asyncio.sleep(0 if prompt == "flood" else 0.02)  # what busy means
+        await self.may_end.wait()
+        await send({"type": "http.response.body", "body": ENDING, "more_body": False})
 
 
 class Stream:
@@ -129,11 +156,13 @@ class House:
 
 
 @asynccontextmanager
-async def house(grace: float) -> AsyncIterator[House]:
+async def house(grace: float, drain: float, program: str = "") -> AsyncIterator[House]:
     api = Api()
     async with Server(api, port=0, grace_seconds=0) as upstream:
-        arguments = ("serve", "--port", "0", "--base-url", upstream.base_url, "--grace", str(grace))
-        with Command(*arguments, env={"ANTHROPIC_API_KEY": KEY}) as command:
+        serve = ("serve", "--port", "0", "--base-url", upstream.base_url, "--grace", f"{grace}", "--drain", f"{drain}")
+        arguments = (upstream.base_url, f"{drain}") if program else serve
+        options: dict[str, Any] = {"program": ("-c", program)} if program else {}
+        with Command(*arguments, env={"ANTHROPIC_API_KEY": KEY}, **options) as command:
             opened = House(api, command)
             try:
                 yield opened
@@ -142,9 +171,11 @@ async def house(grace: float) -> AsyncIterator[House]:
                     stream.writer.transport.abort()
 
 
-def play(story: Callable[[House], Coroutine[Any, Any, None]], *, grace: float) -> None:
+def play(
+    story: Callable[[House], Coroutine[Any, Any, None]], *, grace: float, drain: float = 0, program: str = ""
+) -> None:
     async def inner() -> None:
-        async with house(grace) as opened:
+        async with house(grace, drain, program) as opened:
             await story(opened)
 
     asyncio.run(inner())
@@ -193,6 +224,81 @@ def test_a_second_signal_ends_it_at_once() -> None:
         await asyncio.wait_for(opened.api.all_closed.wait(), PATIENCE)
 
     play(story, grace=60)
+
+
+def get(opened: House, path: str) -> tuple[int, bytes]:
+    """One request, on a connection of its own."""
+    host = opened.command.base_url.removeprefix("http://")
+    asked = http.client.HTTPConnection(host, timeout=PATIENCE)
+    try:
+        asked.request("GET", path)
+        answer = asked.getresponse()
+        return answer.status, answer.read()
+    finally:
+        asked.close()
+
+
+async def drained(opened: House) -> None:
+    """Wait until the relay says that it takes no more requests."""
+    async with asyncio.timeout(PATIENCE):
+        while (await asyncio.to_thread(get, opened, "/readyz"))[0] != 503:
+            pass
+
+
+def test_with_drain_running_answers_come_to_their_end_and_new_requests_are_refused() -> None:
+    async def story(opened: House) -> None:
+        streams = await opened.open(idle=5)
+        opened.signal()
+        await drained(opened)
+        refused = await opened.ask("idle")
+        assert (await refused.reader.readline()).startswith(b"HTTP/1.1 503")
+        opened.api.may_end.set()
+        for stream in streams["idle"]:
+            rest = await stream.rest()
+            assert b"event: message_stop" in rest
+            assert rest.endswith(b"\r\n0\r\n\r\n")
+        refused.writer.close()
+        assert await opened.exit_code() == 0
+
+    play(story, grace=60, drain=600)
+
+
+def test_a_second_signal_ends_the_drain_with_a_last_frame_and_the_third_one_ends_at_once() -> None:
+    async def story(opened: House) -> None:
+        streams = await opened.open(idle=5)
+        await opened.ask_half()
+        opened.signal()
+        await drained(opened)
+        opened.signal()
+        assert [is_farewell(await stream.rest()) for stream in streams["idle"]] == [True] * 5
+        opened.signal()
+        assert await opened.exit_code() == 0
+
+    play(story, grace=60, drain=600)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("signals", [1, 2])
+def test_in_an_application_under_uvicorn_the_answers_end_too_or_at_the_second_signal_with_a_last_frame(
+    signals: int,
+) -> None:
+    pytest.importorskip("uvicorn", reason="a server that is not ours: the interop extra")
+
+    async def story(opened: House) -> None:
+        streams = await opened.open(idle=5)
+        opened.signal()
+        with contextlib.suppress(OSError):  # uvicorn accepts no more connections
+            await drained(opened)
+        if signals == 2:
+            opened.signal()
+        else:
+            opened.api.may_end.set()
+        for stream in streams["idle"]:
+            rest = await stream.rest()
+            assert (b"event: message_stop" in rest, is_farewell(rest)) == (signals == 1, signals == 2)
+        assert await opened.exit_code() == -signal.SIGTERM  # uvicorn raises it again
+
+    play(story, grace=60, drain=600, program=UVICORN)
 
 
 def test_its_log_says_how_each_run_ended_and_no_secret() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rawsse.cli.options import DEFAULT_MODEL, REPEATED, SECONDS, ListTable, add_command, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
-from rawsse.errors import APIError, RawsseError
+from rawsse.errors import APIError, ConfigurationError, RawsseError
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -208,6 +208,8 @@ def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int |
             continue
         name = Path(recording.name).name.removesuffix(".jsonl").removesuffix(".sse")
         page = out / f"{name}.html" if is_folder else out
+        if page.is_file() and page.suffix not in (".html", ".htm"):
+            raise ConfigurationError(f"--html: {page} is not a page, and would be overwritten")
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, text)
         show(f"{page}")
@@ -246,7 +248,9 @@ def add_doctor(commands: Any) -> None:
     option = parser.add_argument
     option("url", metavar="URL", help="the relay's URL for browsers, with the path before /chat/stream")
     option("--token", help="the relay's token, never shown (default: RAWSSE_TOKEN in the environment)")
-    silence = "the longest pause (default 3): 35 finds a proxy that cuts connections after 30 idle seconds, 65 after 60"
+    silence = (
+        "the longest pause (default 3): 20 finds a proxy that cuts streams before the relay's heartbeat, every 15 s"
+    )
     option("--silence", type=float, default=3.0, metavar="SECONDS", help=silence)
     option("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
 

@@ -22,7 +22,7 @@ from rawsse.errors import ConfigurationError, quote
 if TYPE_CHECKING:
     from rawsse.client.client import AsyncClient
 
-DEFAULT_MODEL = "claude-sonnet-4-5"
+DEFAULT_MODEL = "claude-sonnet-5"
 DEFAULT_MAX_TOKENS = 4096
 
 NO_KEY = (

@@ -68,7 +68,10 @@ def add_serve(commands: Any) -> None:
     option("--allow-origin", **REPEATED, metavar="ORIGIN", help="an allowed origin: https://example.org (repeatable)")
     option("--allow-model", **REPEATED, dest="models", metavar="NAME", help="a model to allow (repeatable)")
     option("--static", type=Path, metavar="DIR", help="your own page instead of the built-in one")
-    option("--grace", **SECONDS, default=10.0, help="how long open streams may take to end after SIGTERM (default 10)")
+    shutdown = "how long running answers may continue after SIGTERM, or until a second one; none begins (default 0)"
+    option("--drain", **SECONDS, default=0.0, help=shutdown)
+    grace = "how long sending the last frames to all clients may then take (default 10)"
+    option("--grace", **SECONDS, default=10.0, help=grace)
     option("--resume-grace", **SECONDS, default=10.0, help="how long an answer waits for a reader (default 10)")
     drain = f"an answer without a reader: cancel it (default), or let it continue for {DRAIN_SECONDS:.0f} s"
     option("--on-disconnect", choices=("cancel", "drain"), default="cancel", help=drain)
@@ -247,7 +250,8 @@ def _serve(arguments: argparse.Namespace) -> bool:
         try:
             async with relay.client:
                 await relay.home.start()
-                await _listen(app, host, port, on_shutdown=relay.aclose, grace_seconds=arguments.grace)
+                end: dict[str, Any] = {"drain": relay.drain, "on_shutdown": relay.aclose}
+                await _listen(app, host, port, grace_seconds=arguments.grace, **end)
         finally:
             reading.cancel()
             await asyncio.wait({reading})
@@ -293,6 +297,7 @@ def _relay(arguments: argparse.Namespace, **parts: Any) -> Relay:
     limits = PoolLimits(max_connections=room_for_connections(MAX_RUNS))
     client = new_client(arguments.base_url, recorder=recorder, limits=limits)
     options = {name: getattr(arguments, name) for name in ("model", "models", "max_tokens", "system", "static")}
+    options["shutdown_seconds"] = arguments.drain
     options["metrics_token"] = arguments.metrics_token or os.environ.get("RAWSSE_METRICS_TOKEN") or None
     drain_seconds = DRAIN_SECONDS if arguments.on_disconnect == "drain" else 0.0
     run_limits = RunLimits(grace_seconds=arguments.resume_grace, drain_seconds=drain_seconds)

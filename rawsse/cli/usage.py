@@ -3,12 +3,12 @@
     rawsse usage ledger.db --by user,day --since 2026-11-01
     rawsse usage ledger.db --by user --prices prices.toml --json
 
-Prices are a TOML file with one table per model, per million tokens. A snapshot (`claude-sonnet-4-5-20250929`) without a
-table has the prices of its model (`claude-sonnet-4-5`):
+Prices are a TOML file with one table per model, per million tokens. A snapshot (`claude-sonnet-5-20250929`) without a
+table has the prices of its model (`claude-sonnet-5`):
 
     currency = "USD"
 
-    ["claude-sonnet-4-5"]
+    ["claude-sonnet-5"]
     input = 3.0
     output = 15.0
     cache_write = 3.75
@@ -62,7 +62,7 @@ def add_usage(commands: Any) -> None:
     option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, such as 2026-11-30 (UTC)")
     option("--until", type=_day, default=date.max, metavar="DAY", help="until the end of this day (UTC)")
     prices = 'prices per million tokens: TOML with currency = "USD" and a table for each model that answered, such as'
-    example = '["claude-sonnet-4-5"] input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3'
+    example = '["claude-sonnet-5"] input = 3.0, output = 15.0, cache_write = 3.75, cache_read = 0.3'
     option("--prices", **FILE, help=f"{prices} {example}")
     option("--json", action="store_true", help="print a JSON list instead of a table")
 

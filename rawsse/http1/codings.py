@@ -1,10 +1,18 @@
 """The codings of an HTTP body: the chunked transfer coding (RFC 9112, 7.1), and gzip and deflate (RFC 9110, 8.4).
 
-chunks = ChunkedReader()
-data, unread = chunks.read(unread + bytes_from_the_peer)      # None: more bytes are needed; b"": the body has ended
+A body ends (RFC 9112, 6.3) after the chunk of size 0, if it is chunked; else after as many bytes as `Content-Length` says; else
+where the connection is closed, and then the connection cannot be used again. A chunk is its size in hexadecimal digits, and its
+data. These two have 5 and 12 bytes:
 
-decoder = ContentDecoder("gzip")
-text += decoder.decode(data)                                  # `data` may be split anywhere
+    5 CR LF h e l l o CR LF c CR LF SP s t r e a m i n g ... CR LF 0 CR LF CR LF
+
+A read may end anywhere, even inside a size:
+
+    chunks = ChunkedReader()
+    data, unread = chunks.read(unread + bytes_from_the_peer)      # None: more bytes are needed; b"": the body has ended
+
+    decoder = ContentDecoder("gzip")
+    text += decoder.decode(data)                                  # `data` may be split anywhere
 """
 
 from __future__ import annotations

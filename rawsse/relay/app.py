@@ -4,7 +4,7 @@ This file has the routes. `runs.py` has a run's lifecycle, `follow.py` sends it,
 `guard.py` and `users.py` decide who may use the relay.
 
     async with AsyncClient() as client:
-        await serve(Relay(client, model="claude-sonnet-4-5"), "127.0.0.1", 8000)
+        await serve(Relay(client, model="claude-sonnet-5"), "127.0.0.1", 8000)
 
 or mounted in an application: `app = FastAPI(lifespan=relay.lifespan)`, `app.mount("/claude", relay)`. At shutdown every open
 stream gets its last frame. uvicorn and hypercorn notify an application of the shutdown only when no stream is open, or after
@@ -45,7 +45,7 @@ from rawsse.relay.dialects import (
     read_messages,
     snapshot,
 )
-from rawsse.relay.doctor import send_beats
+from rawsse.relay.doctor import HEARTBEAT_FIELD, send_beats
 from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
@@ -88,7 +88,7 @@ SHUTDOWN_RETRY_MS = 2000
 _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id", "anthropic-user-profile-id")
 
 MAX_RUNS_READ = 32
-"""How many runs one connection may read."""
+"""How many runs one request may read or stop."""
 
 _CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
 
@@ -132,13 +132,16 @@ class Relay(Observer):
     `limits` are those of runs; `max_body_bytes` bounds the body of `/v1/messages`, `max_chat_bytes` that of the browsers'
     routes. `write_seconds` is how long a client may read nothing, under servers other than `rawsse.server`. `clock`
     returns Unix seconds. Raises `ConfigurationError`.
+
+    `shutdown_seconds` is how long running answers may continue at a shutdown. Meanwhile no run begins, and `/readyz` returns
+    503. The host's own limit, such as uvicorn's `timeout_graceful_shutdown`, must be longer.
     """
 
     def __init__(
         self,
         client: AsyncClient,
         *,
-        model: str = "claude-sonnet-4-5",
+        model: str = "claude-sonnet-5",
         models: Sequence[str] = (),
         max_tokens: int | None = None,
         system: str | None = None,
@@ -157,6 +160,7 @@ class Relay(Observer):
         examples: Iterable[str] = (),
         limits: RunLimits | None = None,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        shutdown_seconds: float = 0.0,
         write_seconds: float = WRITE_SECONDS,
         max_chat_bytes: int = MAX_CHAT_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -165,6 +169,8 @@ class Relay(Observer):
     ) -> None:
         if not heartbeat_seconds > 0:
             raise ConfigurationError(f"heartbeat_seconds must be above 0, not {heartbeat_seconds}")
+        if not shutdown_seconds >= 0:
+            raise ConfigurationError(f"shutdown_seconds must be 0 or more, not {shutdown_seconds}")
         for function in (on_end, *chain.from_iterable((observer.begun, observer.ended) for observer in observers)):
             if _is_async(function):
                 raise ConfigurationError(f"{function!r} must be a plain function: it is called and not awaited")
@@ -192,6 +198,7 @@ class Relay(Observer):
         self._runs = Runs(limits or RunLimits(), heartbeat_seconds, observers=observers, clock=clock)
         self.home = Home(self._runs, self.quotas) if store is None else Node(self._runs, self.quotas, store)
         self._is_cutting = False  # `_cut_all` is about to be called
+        self._shutdown_seconds = shutdown_seconds
         self._page = Page(static, notice=notice, examples=examples)
         self._write_seconds = write_seconds
         self._max_chat_bytes = max_chat_bytes
@@ -217,6 +224,11 @@ class Relay(Observer):
             if self.quotas.must_end(run.start.user, now):
                 run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
 
+    async def drain(self) -> None:
+        """Begin no more runs, and wait until those that have begun have ended: for `shutdown_seconds` at most, or until
+        `aclose` is called. Call it while clients can still connect, and then `aclose`."""
+        await self.home.drain(self._shutdown_seconds)
+
     async def aclose(self) -> None:
         """End every run with a last frame that reports the shutdown, and wait until all have ended."""
         text = "the relay is shutting down"
@@ -224,23 +236,31 @@ class Relay(Observer):
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """The lifespan of an application that mounts the relay, as in `FastAPI(lifespan=relay.lifespan)`: the streams end at
-        the first SIGTERM or SIGINT, and then the ledger is closed."""
+        """The lifespan of an application that mounts the relay, as in `FastAPI(lifespan=relay.lifespan)`: the streams end
+        within `shutdown_seconds` of the first SIGTERM or SIGINT, or at the second one, and then the ledger is closed."""
         del app
-        stop = asyncio.Event()
+        stop, end = asyncio.Event(), asyncio.Event()
+
+        async def drain() -> None:
+            await stop.wait()
+            await self.drain()
+            end.set()
 
         async def close() -> None:
-            await stop.wait()
+            await end.wait()
             await self.aclose()
 
+        def on_signal() -> None:
+            (end if stop.is_set() else stop).set()
+
         await self.home.start()
-        closing = asyncio.create_task(close())
+        tasks = [asyncio.create_task(each) for each in (drain(), close())]
         try:
-            with signals_call(stop.set, passes_on=True):
+            with signals_call(on_signal, passes_on=True):
                 yield
         finally:
             stop.set()
-            await closing
+            await asyncio.gather(*tasks)
         if self.ledger is not None:
             await asyncio.to_thread(self.ledger.close)
 
@@ -252,7 +272,11 @@ class Relay(Observer):
         elif scope["type"] == "lifespan":
             for step in ("startup", "shutdown"):
                 await receive()
-                await (self.home.start() if step == "startup" else self.aclose())
+                if step == "startup":
+                    await self.home.start()
+                else:
+                    await self.drain()
+                    await self.aclose()
                 await send({"type": f"lifespan.{step}.complete"})
         else:
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
@@ -290,7 +314,7 @@ class _Call(Exchange):
     async def _route(self) -> None:
         handlers = next(handlers for pattern, handlers in _ROUTES if pattern.fullmatch(self.path))
         if handlers is not _HEALTH:
-            await self._check_sender(is_call="HEAD" not in handlers and self.method != "OPTIONS")
+            await self._check_sender(is_call=handlers is not _FILES and self.method != "OPTIONS")
         if self.method in handlers:
             await handlers[self.method](self)
         elif self.method == "OPTIONS":
@@ -403,20 +427,22 @@ class _Call(Exchange):
 
     # Routes that read or stop one ------------------------------------------------------------------------------------
 
-    async def _find_run(self) -> Feed:
-        run = await self._relay.home.find(self._user_id, self.path.removeprefix("/runs/"), self._seen)
+    async def _find_run(self, user: str) -> Feed:
+        run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
         if run is None or not run.dialect.is_resumable:
             raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
         return run
 
     async def _stop_run(self) -> None:
-        await self._relay.home.stop(await self._find_run())
+        if (user := self._asked_user()) is None:
+            raise InvalidRequest("user", "must name the user of the run")
+        await self._relay.home.stop(await self._find_run(user))
         await self.send_whole(204)
 
     async def _read_run(self) -> None:
         count = self._relay.metrics.count_resume
         try:
-            run = await self._find_run()
+            run = await self._find_run(self._user_id)
             after, first = await self._place(run)
             count("nothing_left" if run.is_finished and after >= run.last and not first else "resumed")
             await follow(self, run, after, first=first)
@@ -439,17 +465,21 @@ class _Call(Exchange):
     async def _read_runs(self) -> None:
         """Several runs in one connection; without an `id`, the list of open runs. Each `after` is the id of a frame, which
         includes that of its run."""
-        ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
-        if not ids:
+        found = await self._named_runs(self._user_id)
+        if not found:
             await self._list_runs()
             return
+        runs = [run for run in found.values() if run is not None]
+        wanted = [(run, max((run.number_of(each) or 0 for each in self._seen), default=0)) for run in runs]
+        await follow_all(self, wanted, missing=[id for id, run in found.items() if run is None])
+
+    async def _named_runs(self, user: str) -> dict[str, Feed | None]:
+        """The runs that are named, `?id=…&id=…`; None for each that is not there."""
+        ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
         if len(ids) > MAX_RUNS_READ:
             raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
-        home, seen = self._relay.home, self._seen
-        found = {id: await home.find(self._user_id, id, seen) for id in ids}
-        runs = [run for run in found.values() if run is not None and run.dialect.is_resumable]
-        wanted = [(run, max((run.number_of(each) or 0 for each in seen), default=0)) for run in runs]
-        await follow_all(self, wanted, missing=[id for id in ids if found[id] not in runs])
+        found = {id: await self._relay.home.find(user, id, self._seen) for id in ids}
+        return {id: run if run is not None and run.dialect.is_resumable else None for id, run in found.items()}
 
     async def _resume_chat(self) -> None:
         chat = self.path.removeprefix("/api/chat/").removesuffix("/stream")
@@ -463,7 +493,7 @@ class _Call(Exchange):
     # Routes about runs -----------------------------------------------------------------------------------------------
 
     def _asked_user(self) -> str | None:
-        """The user whose open runs are requested; None: all users'. Raises `Answer`: 403."""
+        """The user whose runs are requested, `?user=`; None: all users', `?user=*`. Raises `Answer`: 403."""
         asked = self.query.get("user", [""])[0]
         if not asked:
             return self._user_id
@@ -477,13 +507,24 @@ class _Call(Exchange):
         await self.send_json(told)
 
     async def _stop_runs(self) -> None:
-        await self.send_json({"stopped": await self._relay.home.stop_all(self._asked_user())})
+        """Those that are named, or all."""
+        home, user = self._relay.home, self._asked_user()
+        if "id" not in self.query:
+            await self.send_json({"stopped": await home.stop_all(user)})
+            return
+        if user is None:
+            raise InvalidRequest("user", "must name the user of the runs")
+        runs = [run for run in (await self._named_runs(user)).values() if run is not None and not run.is_finished]
+        for run in runs:
+            await home.stop(run)
+        await self.send_json({"stopped": len(runs)})
 
     async def _me(self) -> None:
         await self.send_json(await self._relay.home.me(self._user))
 
     async def _doctor(self) -> None:
-        await send_beats(self, SSE_HEADERS)
+        heartbeat = (HEARTBEAT_FIELD, f"{self._relay._runs.heartbeat_seconds:g}")
+        await send_beats(self, (*SSE_HEADERS, heartbeat))
 
     async def _metrics(self) -> None:
         if self._user is None:  # even without users, the token for the metrics is required
@@ -529,7 +570,8 @@ class _Call(Exchange):
 
     async def _health(self) -> None:
         is_well = self.path == "/healthz" or await self._relay.home.is_ready()
-        await self.send_whole(200 if is_well else 503, [TEXT], b"ok\n" if is_well else b"not ready\n")
+        retry = [] if is_well else [("retry-after", "2")]
+        await self.send_whole(200 if is_well else 503, [TEXT, *retry], b"ok\n" if is_well else b"not ready\n")
 
 
 _Handlers = Mapping[str, Callable[[_Call], Awaitable[None]]]

@@ -18,6 +18,7 @@ The clocks of relay and client are not compared. The fastest beat counts as one 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ LATE_SECONDS = 0.25
 
 PADDING = "é ☺ <p>&amp; http://127.0.0.1/ 12345678901234567890123456789012345678901234567890"
 """Characters, markup and an address that a proxy may rewrite."""
+
+HEARTBEAT_FIELD = "x-heartbeat-seconds"
+"""The header field in which the relay says how often a silent stream has a heartbeat."""
 
 MAX_NONCE_CHARS = 32
 """Of the client's `Last-Event-ID`, which is sent back."""
@@ -206,7 +210,8 @@ def diagnose(trace: Trace, plan: Plan, nonce: str) -> list[Finding]:
 def _of_status(head: Response, body: bytes) -> tuple[str, str]:
     is_relay = b'"type":"error"' in body.replace(b" ", b"")
     who = "the relay" if is_relay else f"a proxy or another server ({_software(head)})"
-    place = f", to {quote(head.headers['location'])}" if "location" in head.headers else ""
+    base = head.headers.get("location", "").partition("/doctor?")[0]  # as `rawsse doctor` takes it
+    place = f", to {quote(base)}" if base else ""
     name, kind = f"status {head.status}", {3: "redirect", 5: "gateway"}.get(head.status // 100, "refusal")
     return name if name in _REMEDIES else kind, f"{who} answers {head.status} {quote(head.reason)}{place}"
 
@@ -246,8 +251,15 @@ def _of_events(
     seconds = trace.ended - (trace.events[-1][0] if trace.events else trace.asked)
     if count < plan.events:
         yield "cut", f"the stream was cut {seconds:.1f} s after {count} of {plan.events} events{why}"
-    elif count == plan.events:
+    elif count == plan.events and not seconds > heartbeat_seconds(head) + LATE_SECONDS:
         yield "idle", f"the connection was cut after {seconds:.1f} s of silence{why}"
+
+
+def heartbeat_seconds(head: Response) -> float:
+    """How long the relay's streams may be silent: a connection that may be silent for longer is not cut. Infinity if it is not
+    known."""
+    text = head.headers.get(HEARTBEAT_FIELD, "")
+    return float(text) if _NUMBER.fullmatch(text) else math.inf
 
 
 def _software(head: Response) -> str:

@@ -30,7 +30,11 @@ class Home:
 
     async def is_ready(self) -> bool:
         """A run can begin."""
-        return not self.runs.is_closed
+        return not self.runs.is_draining
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more runs, and wait until those that have begun have ended: for `seconds` at most, or until `aclose`."""
+        await self.runs.drain(seconds)
 
     async def aclose(self, failure: Failure) -> None:
         """End every run with this in its last frame, and wait until all have ended."""
@@ -56,7 +60,7 @@ class Home:
         return self.runs.by_alias(user, chat)
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
-        """The runs of a user, or of all, that have not ended, each with the number of its readers, as far as it is known."""
+        """The runs of a user, or of all, that have not ended, each with the number of its readers here, at this node."""
         return {run.start: run.readers for run in self.runs.open(user)}
 
     async def stop(self, run: Feed) -> None:

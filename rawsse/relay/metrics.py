@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
-from rawsse.relay.record import Observer, RunRecord, RunStart
+from rawsse.relay.record import LEASE_LOST, Observer, RunRecord, RunStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -93,6 +93,9 @@ class Metrics(Observer):
     def ended(self, record: RunRecord) -> None:
         """Count the run, its time and its tokens."""
         asked = self._asked.pop((record.user, record.run), record.model)
+        if record.error == LEASE_LOST:  # counted by the node that ended it
+            self._count("rawsse_upstream_errors_total", type=self._types.find(record.error))
+            return
         has_answered = record.total_tokens > 0  # the model's name arrives with the first counts
         labels = {
             "gen_ai_operation_name": "chat",

@@ -1,7 +1,7 @@
 """One node of several, which share a store: it owns runs, reads those of others, and ends those of nodes that died.
 
     node = Node(runs, quotas, RedisStore("redis://127.0.0.1"))
-    run, fields = await node.begin(dialect, open_source, user, user="ada", model="claude-sonnet-4-5")
+    run, fields = await node.begin(dialect, open_source, user, user="ada", model="claude-sonnet-5")
     feed = await node.find("ada", "a-run-of-another-node")
     await node.aclose(failure)
 
@@ -30,7 +30,7 @@ from rawsse.relay.dialects import Answer, Dialect, Failure
 from rawsse.relay.feed import Feed
 from rawsse.relay.home import STOPPED, Home, checked
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import RunRecord, RunStart, log, record_of
+from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart, log, record_of
 from rawsse.relay.runs import OpenSource, Runs, new_run_id
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
@@ -84,7 +84,6 @@ class Node(Home):
         self._has_work = asyncio.Event()
         self._remote: dict[tuple[str, str], set[RemoteRun]] = {}  # those that are read here
         self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
-        self._has_left = asyncio.Event()
         self._dead: list[str] = []  # nodes whose runs are to be taken over
         self._may_help = asyncio.Event()
 
@@ -112,6 +111,10 @@ class Node(Home):
         await self.start()
         return await super().is_ready() and self.has_lease
 
+    async def drain(self, seconds: float) -> None:
+        """See `Home.drain`."""
+        await self.runs.drain(seconds, self._beginning)
+
     async def aclose(self, failure: Failure) -> None:
         """See `Home.aclose`. It waits no longer than the lease."""
         await self.runs.aclose(failure, self._leave)
@@ -122,14 +125,17 @@ class Node(Home):
         for remote in self._all_remote():
             remote.cut()
         while (self._owned or self._beginning) and self._tasks:
-            self._has_left.clear()
-            await self._has_left.wait()
+            self.runs.has_left.clear()
+            await self.runs.has_left.wait()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
             self._tasks.clear()
             await self._end_orphans()
+            for orphan in self._orphans.values():
+                if orphan.record is not None:  # it began here, and without the store no other node has ended it
+                    self.runs.tell(orphan.record)
             with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
                 await self._store.leave(self.id)
 
@@ -148,8 +154,8 @@ class Node(Home):
         self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
     ) -> tuple[Feed, dict[str, str]]:
         """See `Home.begin`. The run that has the id may be one of another node."""
-        self.runs.check_room()
         await self._ask(self._join)
+        self.runs.check_room()  # nothing waits from here on until the run is among those that `drain` waits for
         if not self.has_lease:  # the store would refuse it
             raise unavailable("the relay cannot reach its store")
         names |= {"id": names.get("id") or new_run_id(), "time": self.runs.clock()}
@@ -179,7 +185,7 @@ class Node(Home):
             raise
         finally:
             self._beginning.discard(stored.tag)
-            self._has_left.set()
+            self.runs.has_left.set()
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """See `Home.admit`."""
@@ -200,7 +206,11 @@ class Node(Home):
         """The run has ended, or is lost."""
         self._waiting.pop(run, None)
         self._owned.discard(run)
-        self._has_left.set()
+        self.runs.has_left.set()
+
+    def lost(self, run: OwnedRun, record: RunRecord) -> None:
+        """See `Host.lost`. Its end is written as soon as the store can be used, unless another node has written it."""
+        self._orphans[run.tag] = _Orphan(run.stored, run.last_sent, record=record)
 
     async def _write(self) -> None:
         while True:
@@ -218,9 +228,8 @@ class Node(Home):
                     pass  # it was lost in the meantime
                 elif is_done:
                     run.written()
-                else:  # another node has it, or the store has lost some of its frames: then it is ended there, too
-                    self._orphans[run.tag] = _Orphan(run.stored, run.last_sent, is_lost=True)
-                    run.lose(_LOST)
+                else:  # another node has it, or the store has lost some of its frames
+                    run.lose(_LOST, is_refused=True)
             except Exception:
                 log.exception("a run failed when it was written")
 
@@ -272,7 +281,9 @@ class Node(Home):
                 for dead in self._dead:
                     # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
                     while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
-                        self._orphans |= {each.run.tag: _Orphan(*each) for each in taken}
+                        for run, last in taken:
+                            known = self._orphans.get(run.tag, _Orphan(run, last))  # one that this node had itself
+                            self._orphans[run.tag] = _Orphan(run, max(last, known.last), record=known.record)
                         await self._end_orphans()
             except StoreUnavailableError as exc:
                 self._complain(exc)
@@ -297,26 +308,42 @@ class Node(Home):
 
     async def _end_orphans(self) -> None:
         now = asyncio.get_running_loop().time()
-        for tag, (run, last, until, reason, is_lost) in list(self._orphans.items()):
-            failure = STOPPED if run.is_stopped else reason
-            kind = RESUMABLE.get(run.dialect)
-            frames = kind().fail(failure) if kind is not None else []
-            record = _record_of(run, failure, self.runs.clock())
-            number, before = last + max(1, len(frames)), 0
+        for tag, orphan in list(self._orphans.items()):
+            failure = STOPPED if orphan.run.is_stopped else orphan.failure
+            record = orphan.record or _record_of(orphan.run, failure, self.runs.clock())
             try:
-                if is_lost and (found := await self._store.entries(run)):
-                    before = found[-1].number
-                    frames = [_FILLER] * (last - before) + frames
-                wire, keep_seconds = "".join(frames).encode(), self.runs.limits.keep_seconds
-                write = Write(run, before, number, wire, tokens=record.quota_tokens, keep_seconds=keep_seconds)
-                (is_mine,) = await self._store.write([write])
+                is_mine, is_known = await self._end_orphan(orphan, failure, record.quota_tokens)
             except StoreUnavailableError:
                 return  # they stay orphans
-            if is_mine or now >= until:
+            if is_mine or now >= orphan.until:
                 del self._orphans[tag]
-            if is_mine and not is_lost:  # else its record has been told
-                self.runs.tell(start_of(run))
+            if orphan.record is not None:  # it began here
+                words = f"{record.words} (another node has ended it, and counts it)"
+                is_told = is_known and not is_mine
+                self.runs.tell(replace(record, error=LEASE_LOST, words=words) if is_told else record)
+            elif is_mine:
+                self.runs.tell(start_of(orphan.run))
                 self.runs.tell(record)
+
+    async def _end_orphan(self, orphan: _Orphan, failure: Failure, tokens: int) -> tuple[bool, bool]:
+        """Has this node written the end? Does the store know the run? Raises `StoreUnavailableError`."""
+        run, before, last, lost = orphan.run, 0, orphan.last, 0
+        if orphan.record is not None:  # this node had it, and the log may end before the last frame that was sent
+            known = await self._store.find(*run.key)
+            if known is None or (known.tag, known.epoch) != (run.tag, run.epoch):
+                return False, known is not None and known.tag == run.tag
+            if known.is_ended:  # with a write of this node that got no answer
+                return True, True
+            entries = await self._store.entries(run)
+            before, kept = entries[-1].number if entries else 0, max([each.number for each in entries], default=0)
+            last, lost = max(last, kept), last - kept
+        kind = RESUMABLE.get(run.dialect)
+        frames = kind().fail(failure) if kind is not None else []
+        wire = "".join([_FILLER] * lost + frames).encode()
+        keep_seconds = self.runs.limits.keep_seconds
+        write = Write(run, before, last + max(1, len(frames)), wire, tokens=tokens, keep_seconds=keep_seconds)
+        (is_mine,) = await self._store.write([write])
+        return is_mine, True
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -344,9 +371,10 @@ class Node(Home):
         return run
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
-        """See `Home.open_runs`. How many read a run on another node is not known: 0."""
+        """See `Home.open_runs`. Those who read a run at another node are not counted."""
         stored = await self._ask(self._store.open_runs, user)
-        return {start_of(run): 0 for run in stored} | await super().open_runs(user)
+        readers = {run.key: sum(each.readers for each in self._remote.get(run.key, ())) for run in stored}
+        return {start_of(run): readers[run.key] for run in stored} | await super().open_runs(user)
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
@@ -445,8 +473,8 @@ class _Orphan(NamedTuple):
     last: int
     until: float = 0.0
     failure: Failure = _LOST
-    is_lost: bool = False
-    """It was this node's, and the store has refused a write: its log may end before the frame `last`, which was sent."""
+    record: RunRecord | None = None
+    """It was this node's, and its observers are told how it ended when it is known whether another node tells it, too."""
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
@@ -465,7 +493,7 @@ def unavailable(text: str) -> Answer:
 
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
-    """The record of a run whose node died. Its tokens are those of which the store was told: a lower bound."""
+    """The record of a run whose node died. Its model and tokens are those of which the store was told: a lower bound."""
     try:
         usage = json.loads(run.usage or "{}")
     except ValueError:
@@ -473,5 +501,11 @@ def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
     more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
     record = record_of(start_of(run), None, ending, failure, **more)
-    changes: dict[str, Any] = {**token_counts(usage if isinstance(usage, dict) else {})[0], "exact": False}
+    usage = usage if isinstance(usage, dict) else {}
+    model = usage.get("model")
+    changes: dict[str, Any] = {
+        **token_counts(usage)[0],
+        "exact": False,
+        "model": model if isinstance(model, str) else run.model,
+    }
     return replace(record, **changes, error=NODE_LOST if ending is not None else None)

@@ -19,6 +19,9 @@ from rawsse.relay.dialects import Failure, one_line
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """Run ids that clients may choose: safe in header fields and paths, and long enough to be hard to guess."""
 
+LEASE_LOST = "lease_lost"
+"""The `error` of a run that its node has lost, and whose end another node tells, too: the metrics count it there."""
+
 BYTES_PER_TOKEN = 4
 """How many bytes of content the quotas count as one token, where the API has not counted: about right for English text."""
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -280,8 +281,10 @@ class Runs:
         self.tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Run, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
         self._kept_bytes = 0  # of their frames
-        self.is_closed = False
-        """`aclose` was called."""
+        self.is_closed = self.is_draining = False
+        """`aclose` was called; `drain` was called, and no request may begin a run."""
+        self.has_left = asyncio.Event()
+        """A run has ended, or one that was about to begin has not: it is set for those who wait for the last one."""
 
     @property
     def readers(self) -> int:
@@ -301,10 +304,13 @@ class Runs:
         return self._aliases.get((user, alias))
 
     def check_room(self) -> None:
-        """Raises `Answer`, 503: there are `max_runs` unfinished runs, or `aclose` was called."""
+        """Raises `Answer`, 503: there are `max_runs` unfinished runs, or `drain` or `aclose` was called."""
+        self._check_room(is_closed=self.is_draining)
+
+    def _check_room(self, *, is_closed: bool) -> None:
         self._forget_early(room_for=1)
-        if self.is_closed or len(self._runs) >= self.limits.max_runs:
-            why = "the relay is shutting down" if self.is_closed else f"{self.limits.max_runs} runs are not finished"
+        if is_closed or len(self._runs) >= self.limits.max_runs:
+            why = "the relay is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
             raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
 
     def begin(
@@ -320,9 +326,9 @@ class Runs:
         time: float | None = None,
         kind: Callable[[RunStart, Dialect, Runs], Run] | None = None,
     ) -> Run:
-        """A new run of the events of a source, as `check_room` allows it. `time` is the Unix time at which it began, and `kind`
-        makes it, if it is not a plain `Run`."""
-        self.check_room()
+        """A new run of the events of a source, as `check_room` allows it; while `drain` waits, too, for a request that came
+        before. `time` is the Unix time at which it began, and `kind` makes it, if it is not a plain `Run`."""
+        self._check_room(is_closed=self.is_closed)
         start = RunStart(time or self.clock(), id or new_run_id(), user, dialect.name, model)
         self.tell(start)
         run = (kind or Run)(start, dialect, self)
@@ -345,19 +351,32 @@ class Runs:
             except Exception:
                 log.exception("an observer of runs failed")
 
-    def ended(self, run: Run, record: RunRecord) -> None:
-        """A run has ended: its frames are kept for a while."""
-        self.tell(record)
+    def ended(self, run: Run, record: RunRecord | None) -> None:
+        """A run has ended: its frames are kept for a while. Without a record, the observers are told of its end later."""
+        if record is not None:
+            self.tell(record)
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.is_resumable else 0
         self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
         self._kept_bytes += run.log_bytes
+        self.has_left.set()
         self._forget_early()
+
+    async def drain(self, seconds: float, beginning: Collection[str] = ()) -> None:
+        """Let no request begin a run any more, and wait until all runs have ended, those that are `beginning` included: for
+        `seconds` at most, and until `aclose` is called."""
+        self.is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
+                    self.has_left.clear()
+                    await self.has_left.wait()
 
     async def aclose(self, failure: Failure, flush: Callable[[], Awaitable[None]] | None = None) -> None:
         """End every run with this in its last frame, and wait until all are over. No run begins after it. `flush` waits until
         runs whose last frames are on their way have ended."""
-        self.is_closed = True
+        self.is_closed = self.is_draining = True
+        self.has_left.set()
         for run in list(self._runs.values()):  # one that ends may make others forgotten early
             run.stop(failure)
         if self.tasks:

@@ -39,7 +39,8 @@ class StoreUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run, as all nodes know it. `time` is in Unix seconds; `usage` is the API's, as far as the owner had it."""
+    """A run, as all nodes know it. `time` is in Unix seconds, `model` was asked for; `usage` is the API's, as far as the owner
+    had it, with the `model` that answers."""
 
     user: str
     id: str

@@ -38,6 +38,9 @@ class Host(Protocol):
     def forget(self, run: OwnedRun) -> None:
         """The run has ended, or is lost."""
 
+    def lost(self, run: OwnedRun, record: RunRecord) -> None:
+        """The run has ended without the store, which has no end of it from this node."""
+
     def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
         """Stop a run that had no readers here for so long, unless it had some at another node."""
 
@@ -82,7 +85,9 @@ class OwnedRun(Run):
 
     def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
         if self._is_lost:
-            super()._end(frames, record)
+            self._publish_last(frames)
+            self.runs.ended(self, None)
+            self._node.lost(self, record)
             return
         self.record = record
         self._next += frames
@@ -114,7 +119,7 @@ class OwnedRun(Run):
             self._sent, self._next, self._next_bytes = self._next, [], 0
         usage, stream = "", self._stream
         if stream is not None and not self.stored.usage and (found := stream._call.exchange.builder.usage):
-            usage = json.dumps(found)
+            usage = json.dumps({**found, "model": stream._call.exchange.builder.model})
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
         write = Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
@@ -145,18 +150,19 @@ class OwnedRun(Run):
             self._node.write_soon(self)
         self.has_read()
 
-    def lose(self, failure: Failure) -> None:
+    def lose(self, failure: Failure, *, is_refused: bool = False) -> None:
         """End the run now, without the store: another node has ended it, or will. Its readers get a last frame without an id,
-        since the log may have others."""
+        since the log may have others. `is_refused`: the store has refused its frames, which readers elsewhere may have, if it
+        had them before."""
         self._node.forget(self)
         self._is_lost = True
         self.is_resumable = False
         record, self.record = self.record, None
-        self._sent, self._next = [], []
+        self._written, self._sent, self._next = self.last_sent if is_refused else self._written, [], []
         if record is None:
             self.stop(failure)
         else:
-            super()._end(self.dialect.fail(failure), record)
+            self._end(self.dialect.fail(failure), record)
 
 
 class RemoteRun(Feed):

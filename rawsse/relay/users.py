@@ -20,7 +20,7 @@ The file is TOML. A field that is left out means no limit.
     ends_open_runs = true                  # runs in progress are stopped when the day's tokens are used up
     models = ["claude-haiku-4-5"]
     max_tokens = 8192
-    operator = true                        # may list and stop the runs of others, and read /metrics
+    operator = true                        # may read /metrics; may list and stop the runs of others: ?user=ada, ?user=*
 
 `printf %s "$TOKEN" | sha256sum` prints the digest of a token; the ` -` after it may be pasted, too. The digest is not salted,
 so generate tokens at random: `python -c "import secrets; print(secrets.token_urlsafe())"`.

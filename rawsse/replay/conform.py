@@ -1,7 +1,7 @@
 """The fault matrix as a tool: how a gateway changes streams, and how a client handles cuts and faults.
 
     rows = await try_client(["node", "ask.mjs"])                # it reads ANTHROPIC_BASE_URL and prints the text
-    rows = await try_server(AsyncClient(base_url="https://gateway.example"), model="claude-sonnet-4-5")
+    rows = await try_server(AsyncClient(base_url="https://gateway.example"), model="claude-sonnet-5")
     rows = await try_server(client, model="m", upstream_port=8001)      # the gateway's upstream is this port
     print(as_text(rows)); sys.exit(not is_good(rows))
 

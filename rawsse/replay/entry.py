@@ -1,7 +1,7 @@
-"""The entry point of the pytest plugin: loads `pytest_plugin.py` by its path.
+"""Where pytest finds the plugin of rawsse: `pytest_plugin.py`, loaded by its path.
 
-Importing a module imports its package, and most test runs on a machine do not need rawsse. So this file is installed
-next to the package, as `_rawsse_pytest` (`[project.entry-points.pytest11]` in `pyproject.toml`).
+Importing a module of a package imports the package, and most test runs on a machine do not need rawsse. So this file is
+installed beside the package, as `_rawsse_pytest` (`[project.entry-points.pytest11]` in `pyproject.toml`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ NAME = "_rawsse_pytest"
 
 
 def load() -> ModuleType:
-    """The plugin, under this file's installed name. Raises `ImportError` if rawsse cannot be found."""
-    package = find_spec("rawsse")  # finds it without importing it
+    """The plugin, under the name of this file when it is installed. Raises `ImportError` if rawsse cannot be found."""
+    package = find_spec("rawsse")  # finds it, and does not import it
     if package is None or package.origin is None:
         raise ImportError("the pytest plugin of rawsse is installed, but rawsse cannot be found")
     spec = spec_from_file_location(NAME, Path(package.origin).parent / "replay" / "pytest_plugin.py")
@@ -28,4 +28,4 @@ def load() -> ModuleType:
 
 
 if __name__ == NAME:
-    sys.modules[NAME] = load()  # the result of `import _rawsse_pytest`
+    sys.modules[NAME] = load()  # what `import _rawsse_pytest` gives

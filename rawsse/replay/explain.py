@@ -377,8 +377,8 @@ def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
     for number, pieces in shown_reads:
         data, start = recording.reads[number - 1].data, pieces[0].start
         at, count = start - starts[number - 1], sum(len(piece.data) for piece in pieces)
-        words = f"{number} at {pieces[0].t:.3f} s: {len(data):,} bytes, {count:,} of them the event's"
-        yield Layer("read", [f"{words}, from byte {start:,} of the body on"])
+        words = f"{number} at {pieces[0].t:.3f} s, {len(data):,} bytes; the event's: {count:,}"
+        yield Layer("read", [f"{words}, from byte {start:,} of the body"])
         yield _chunk((data[:at], data[at : at + count], data[at + count :]), _room(len(shown_reads)))
     if len(reads) > MAX_LAYER_READS:
         yield Layer("read", [f"… and {len(reads) - MAX_LAYER_READS} more reads"])
@@ -386,6 +386,7 @@ def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
     yield _limited("lines", [(piece.text, piece.size) for piece in group.pieces])
     lines = {"JSON": text.split("\n"), "problem": group.problems, "message": message_lines(checker.builder.message)}
     yield from (_limited(name, [(line, "") for line in shown]) for name, shown in lines.items())
+    yield Layer("note", ["A recording has no HTTP chunks: these are rebuilt as `rawsse replay` sends them."])
 
 
 def _chunk(parts: tuple[bytes, bytes, bytes], room: int) -> Layer:
@@ -419,10 +420,10 @@ def message_lines(message: Message | None) -> list[str]:
     """The message in a line, and each of its blocks."""
     if message is None:
         return ["none: message_start never came"]
-    lines = [f"{message.get('id')}, {message.get('model')}, stop reason {message.get('stop_reason')}"]
+    lines = [f"{message.get('id')}, {message.get('model')}, stop reason {message.get('stop_reason') or 'none'}"]
     for index, block in enumerate(message.content):
         shown = {name: value for name, value in block.raw.items() if name != "type"}
-        open_mark = "" if block.complete else "  (not complete)"
+        open_mark = "" if block.complete else " (not complete)"
         lines.append(f"[{index}] {block.get('type')}{open_mark}: {to_json(shown)}")
     return lines
 

@@ -225,13 +225,15 @@ async def serve(
     port: int = 8000,
     *,
     ready: Callable[[str], None] | None = None,
+    drain: Callable[[], Awaitable[None]] | None = None,
     **limits: Any,
 ) -> None:
     """Serve `app` until SIGTERM or SIGINT, then shut down gracefully; a second signal ends at once.
 
     Outside of the main thread, where signal handlers cannot be set, it serves until it is cancelled. `ready` is called with
-    the base URL once the server listens; `limits` are the other arguments of `Server`. Raises `ConfigurationError` if the
-    server cannot start.
+    the base URL once the server listens. `drain` is awaited at the first signal, while the server still accepts connections;
+    a second signal then cancels it and shuts the server down, and a third one ends at once. `limits` are the other arguments
+    of `Server`. Raises `ConfigurationError` if the server cannot start.
     """
     task, stop = asyncio.current_task(), asyncio.Event()
     is_urgent = False
@@ -249,6 +251,8 @@ async def serve(
                 if ready is not None:
                     ready(server.base_url)
                 await stop.wait()
+                if drain is not None:
+                    await drain()
         except asyncio.CancelledError:
             if not is_urgent:
                 raise

@@ -16,9 +16,22 @@ export type ChatStream = import("./rawsse.js").ChatStream;
 export type Json = import("./rawsse.js").Json;
 export type Turn = {
     role: string;
+    /**
+     * of an answer its text; "" if it ended without a word. Then it is not sent, and the other fields say why
+     */
     content: any;
+    /**
+     * of an answer, as in `ChatState`
+     */
     stopReason?: string | null;
+    /**
+     * of an answer, as in `ChatState`
+     */
     ending?: ChatStream["ending"];
+    /**
+     * of an answer that failed, in words
+     */
+    error?: Pick<ChatError, "headline" | "advice" | "detail"> | null;
 };
 export type ChatState = {
     /**
@@ -80,8 +93,12 @@ export type ChatOptions = More & Omit<Options, "id" | "smooth">;
  * @typedef {import("./rawsse.js").ChatStream} ChatStream
  * @typedef {import("./rawsse.js").Json} Json
  *
- * @typedef {{ role: string, content: any, stopReason?: string | null, ending?: ChatStream["ending"] }} Turn
- *   An answer has `stopReason` and `ending`, as in `ChatState`; they are not sent.
+ * @typedef {object} Turn  a question or an answer. Only `role` and `content` are sent
+ * @property {string} role
+ * @property {any} content  of an answer its text; "" if it ended without a word. Then it is not sent, and the other fields say why
+ * @property {string | null} [stopReason]  of an answer, as in `ChatState`
+ * @property {ChatStream["ending"]} [ending]  of an answer, as in `ChatState`
+ * @property {Pick<ChatError, "headline" | "advice" | "detail"> | null} [error]  of an answer that failed, in words
  *
  * @typedef {object} ChatState
  * @property {string} output  the last answer so far. `messages` has it too: to show both would show it twice
@@ -120,12 +137,16 @@ export declare class Chat {
     subscribe: (listener: () => void) => () => undefined;
     getState: () => ChatState;
     /**
-     * Ask. An answer that is still running is stopped; a question that got no answer, or that the model refused, is replaced
+     * Ask. An answer that is still running is stopped; a question that got no answer, or that the model refused, is removed
      * with its answer: the API would refuse all that follows it. Resolves at the end of the answer, and never rejects: the state
      * has the error.
      * @param {any} content  a text, or content blocks of the Messages API
      */
     send: (content: any) => Promise<void>;
+    /** Ask the last question once more; what came of its answer is replaced. Resolves as `send` does. */
+    retry: () => Promise<void>;
+    /** Begin a new conversation, in `storage` too. An answer that is still running is stopped. Resolves as `stop` does. */
+    clear: () => Promise<boolean>;
     /**
      * Go on after a reload: with the conversation in `storage`, unless one was begun here; or with the answer to the last
      * question whose run has this id. The run is read from its start, and nothing is sent. Resolves as `send` does.
@@ -156,6 +177,8 @@ export declare function streamingChatHook({ useState, useInsertionEffect, useSyn
     error: (Error & Partial<ChatError>) | null;
     usage: Json | null;
     send: (content: any) => Promise<void>;
+    retry: () => Promise<void>;
     stop: () => Promise<boolean>;
+    clear: () => Promise<boolean>;
     resume: (id?: string | null) => Promise<void>;
 };

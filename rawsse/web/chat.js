@@ -19,8 +19,12 @@ import { streamChat } from "./rawsse.js";
  * @typedef {import("./rawsse.js").ChatStream} ChatStream
  * @typedef {import("./rawsse.js").Json} Json
  *
- * @typedef {{ role: string, content: any, stopReason?: string | null, ending?: ChatStream["ending"] }} Turn
- *   An answer has `stopReason` and `ending`, as in `ChatState`; they are not sent.
+ * @typedef {object} Turn  a question or an answer. Only `role` and `content` are sent
+ * @property {string} role
+ * @property {any} content  of an answer its text; "" if it ended without a word. Then it is not sent, and the other fields say why
+ * @property {string | null} [stopReason]  of an answer, as in `ChatState`
+ * @property {ChatStream["ending"]} [ending]  of an answer, as in `ChatState`
+ * @property {Pick<ChatError, "headline" | "advice" | "detail"> | null} [error]  of an answer that failed, in words
  *
  * @typedef {object} ChatState
  * @property {string} output  the last answer so far. `messages` has it too: to show both would show it twice
@@ -85,18 +89,35 @@ export class Chat {
   getState = () => this.#state;
 
   /**
-   * Ask. An answer that is still running is stopped; a question that got no answer, or that the model refused, is replaced
+   * Ask. An answer that is still running is stopped; a question that got no answer, or that the model refused, is removed
    * with its answer: the API would refuse all that follows it. Resolves at the end of the answer, and never rejects: the state
    * has the error.
    * @param {any} content  a text, or content blocks of the Messages API
    */
   send = async (content) => {
     void this.stop();
-    const answered = this.#messages();
-    const last = answered.at(-1);
-    const replaced = last?.stopReason === "refusal" ? 2 : last?.role === "user" ? 1 : 0;
-    this.#asked = [...answered.slice(0, answered.length - replaced), { role: "user", content }];
+    const { messages } = this.#state;
+    const last = messages.at(-1);
+    const isAnswered = last?.role !== "user" && last?.content !== "" && last?.stopReason !== "refusal";
+    this.#asked = [...(isAnswered ? messages : this.#toQuestion().slice(0, -1)), { role: "user", content }];
     await this.#read();
+  };
+
+  /** Ask the last question once more; what came of its answer is replaced. Resolves as `send` does. */
+  retry = async () => {
+    void this.stop();
+    const asked = this.#toQuestion();
+    if (!asked.length) return;
+    this.#asked = asked;
+    await this.#read();
+  };
+
+  /** Begin a new conversation, in `storage` too. An answer that is still running is stopped. Resolves as `stop` does. */
+  clear = () => {
+    const stopped = this.stop();
+    [this.#asked, this.#stream] = [[], null];
+    this.#show(false);
+    return stopped;
   };
 
   /**
@@ -107,8 +128,7 @@ export class Chat {
   resume = async (id = this.#restore()) => {
     if (!id || id === this.#state.id) return;
     void this.stop();
-    const messages = this.#messages();
-    this.#asked = messages.at(-1)?.role === "assistant" ? messages.slice(0, -1) : messages; // it comes again
+    this.#asked = this.#toQuestion(); // the answer comes again
     await this.#read(id);
   };
 
@@ -123,7 +143,8 @@ export class Chat {
   async #read(id) {
     const options = typeof this.options === "string" ? { url: this.options } : this.options;
     const { url = "/api/chat/stream", body = (messages) => ({ messages, usage: true }), ...rest } = options;
-    const asked = this.#asked.map(({ stopReason, ending, ...turn }) => turn);
+    const said = this.#asked.filter(({ role, content }) => role !== "assistant" || content !== "");
+    const asked = said.map(({ stopReason, ending, error, ...turn }) => turn);
     const show = (isLost = this.#isLost) => {
       if (stream !== this.#stream) return;
       this.#isLost = isLost;
@@ -140,21 +161,26 @@ export class Chat {
     this.#stream = stream;
     show(false);
     const error = await stream.done.then(() => null, (reason) => reason);
-    if (stream === this.#stream) this.#show(false, stream.ending === "stopped" ? null : error);
+    if (stream === this.#stream) this.#show(false, rest.signal?.aborted ? null : error);
   }
 
-  #messages() {
-    const { text = "", stopReason, ending } = this.#stream ?? {};
-    return text.trim() ? [...this.#asked, { role: "assistant", content: text, stopReason, ending }] : this.#asked;
+  /** The conversation without the answer to its last question. */
+  #toQuestion() {
+    const { messages } = this.#state;
+    return messages.at(-1)?.role === "assistant" ? messages.slice(0, -1) : messages;
   }
 
   /** @param {boolean} isStreaming @param {ChatState["error"]} [error] */
   #show(isStreaming, error = null) {
-    const { text: output = "", usage = null, stopReason = null, ending = null } = this.#stream ?? {};
+    const { text: output = "", usage = null, stopReason = null, ending: end = null } = this.#stream ?? {};
+    const ending = error ? "failed" : end; // `streamChat` says "stopped" where a function of the caller threw
     const isReconnecting = isStreaming && this.#isLost;
     const id = (isStreaming && this.#stream?.id) || null;
-    const isKept = id === this.#state.id;
-    const messages = this.#messages();
+    const content = output.trim() ? output : "";
+    const { headline = error?.message ?? "", advice = "", detail = null } = error ?? {};
+    const answer = { role: "assistant", content, stopReason, ending, error: error && { headline, advice, detail } };
+    const messages = content || ending ? [...this.#asked, answer] : this.#asked;
+    const isKept = isStreaming && id === this.#state.id;
     this.#state = { output, messages, isStreaming, isReconnecting, id, stopReason, ending, error, usage };
     if (!isKept) this.#keep();
     for (const listener of this.#listeners) listener();
@@ -204,6 +230,7 @@ export function streamingChatHook({ useState, useInsertionEffect, useSyncExterna
       return () => queueMicrotask(own.stop);
     }, [own]);
     const state = useSyncExternalStore(chat.subscribe, chat.getState, chat.getState);
-    return { ...state, send: chat.send, stop: chat.stop, resume: chat.resume };
+    const { send, retry, stop, clear, resume } = chat;
+    return { ...state, send, retry, stop, clear, resume };
   };
 }

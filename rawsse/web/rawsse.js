@@ -109,7 +109,7 @@ export class EventStreamParser {
     /** @type {ServerSentEvent[]} */
     const events = [];
     for (const line of this.#lines(this.#decoder.decode(bytes, { stream: true }))) {
-      if (line !== "") this.#field(line);
+      if (line) this.#field(line);
       else this.#dispatch(events);
     }
     return events;
@@ -188,12 +188,12 @@ const LATER = "Wait a moment, then try again.";
 const KINDS = [
   // The Messages API's:
   ["invalid_request_error", "The request was not accepted.", "Change the question, or begin a new conversation.", 400],
-  ["authentication_error", "The key or token was refused.", "Check the token.", 401],
-  ["billing_error", "The account cannot pay for this request.", "Check the account's billing.", 402],
-  ["permission_error", "The key or token does not allow this.", "Use another model or token.", 403],
+  ["authentication_error", "A valid login, key or token is needed.", "Log in, or check the token.", 401],
+  ["billing_error", "The account cannot pay for this request.", "Check its billing.", 402],
+  ["permission_error", "This is not allowed.", "Use another model or token.", 403],
   ["not_found_error", "There is no such model or address.", "Check its name.", 404],
   ["conflict_error", "Another request has the same id.", AGAIN, 409],
-  ["request_too_large", "The conversation is too long to be sent.", "Shorten it, or begin a new one.", 413],
+  ["request_too_large", "The conversation is too long.", "Shorten it, or begin a new one.", 413],
   ["rate_limit_error", "A rate limit was reached.", LATER, 429],
   ["timeout_error", "The API took too long.", AGAIN, 504],
   ["overloaded_error", "The API is overloaded.", LATER, 529],
@@ -204,8 +204,8 @@ const KINDS = [
   // This file's:
   ["unreachable", "The server could not be reached.", "Check the connection, then try again."],
   ["truncated", "The connection was lost before the answer was complete.", AGAIN],
-  ["forgotten", "The server no longer has this answer: it was restarted, or has waited too long.", AGAIN],
-  ["malformed", "The server sent something that is not an answer.", "Check the address of the stream."],
+  ["forgotten", "The server no longer has this answer: it was restarted, or waited too long.", AGAIN],
+  ["malformed", "The server sent something that is not an answer.", "Check the address."],
 ];
 
 /**
@@ -260,7 +260,7 @@ const lose = (cause) => {
 function parseJSON(text) {
   try {
     const value = JSON.parse(text);
-    return value !== null && typeof value === "object" ? value : null;
+    return typeof value === "object" ? value : null; // null is one, too
   } catch {
     return null;
   }
@@ -277,8 +277,7 @@ function errorFrom(body, facts) {
   const { kind, phase } = body?.ending ?? {};
   // Before its head came, there was no stream that could end.
   const ending = /connect|send|head/.test(phase) ? null : kind;
-  const said = { field: error.field, requestId: body?.request_id, ending };
-  return new ChatError(error.type ?? type, error.message, { ...said, ...facts });
+  return new ChatError(error.type ?? type, error.message, { field: error.field, requestId: body?.request_id, ending, ...facts });
 }
 
 /** @param {Response} response */
@@ -542,8 +541,7 @@ export class ChatStream {
     const more = { "content-type": "application/json", ...(this.#isKept && { "x-run-id": this.id }) };
     const response = await this.#fetch("POST", this.#url, more, this.#body);
     // A gateway says so where the relay restarts, and the relay where it is full: it may be back in a moment.
-    const mayHeal = [502, 503, 504].includes(response.status) && !isEventStream(response);
-    if (mayHeal) throw new Lost(null, await this.#refusal(response));
+    if ([502, 503, 504].includes(response.status) && !isEventStream(response)) throw new Lost(null, await this.#refusal(response));
     if (!response.ok) throw await this.#refusal(response);
     const id = response.headers.get("x-run-id");
     this.#isKept &&= id !== null;
@@ -612,7 +610,7 @@ export class ChatStream {
   /** The error of a response without success. Its body is JSON, or an event stream. @param {Response} response */
   async #refusal(response) {
     // The status says enough where the body breaks off.
-    const bytes = new Uint8Array(await response.arrayBuffer().catch(() => new ArrayBuffer(0)));
+    const bytes = new Uint8Array(await response.arrayBuffer().catch(() => []));
     let text = new TextDecoder().decode(bytes);
     if (isEventStream(response)) text = new EventStreamParser(this.#options).feed(bytes)[0]?.data ?? "";
     else if (text) this.#options.onFrame?.(text);
@@ -659,8 +657,7 @@ export class ChatStream {
       if (this.#isNudged) this.#link.abort();
     };
     const online = () => nudge(true);
-    const isStale = () => Date.now() - this.#heardAt > this.#options.staleMs;
-    const shown = () => document.visibilityState === "visible" && nudge(isStale());
+    const shown = () => document.visibilityState === "visible" && nudge(Date.now() - this.#heardAt > this.#options.staleMs);
     const over = new AbortController();
     globalThis.addEventListener?.("online", online, over);
     document?.addEventListener("visibilitychange", shown, over);
@@ -699,6 +696,6 @@ function drawId() {
  */
 function isOld(id, resumedAt) {
   const dash = id.lastIndexOf("-") + 1; // without one, it is of another form, and new
-  const [epoch, lastEpoch] = [id.slice(0, dash), resumedAt.slice(0, dash)];
-  return dash > 0 && epoch === lastEpoch && Number(id.slice(dash)) <= Number(resumedAt.slice(dash));
+  const isSame = dash > 0 && id.slice(0, dash) === resumedAt.slice(0, dash);
+  return isSame && Number(id.slice(dash)) <= Number(resumedAt.slice(dash));
 }

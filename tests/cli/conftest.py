@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from support.background import Background
 
+from rawsse import cli
 from rawsse.replay import Recording, ReplayServer, shipped_fixtures
 
 KEY = "sk-ant-secret"
@@ -23,6 +25,14 @@ VARIABLES = (
     "RAWSSE_HOST",
     "PORT",
 )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_parser() -> Iterator[None]:
+    """The parser of the command line is made once: it keeps nothing of what it has read, and takes most of a small command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_parser", functools.cache(cli._parser))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ def test_without_options_there_are_those_of_ask(chat: Chat, play: Play) -> None:
     server = play("plain")
     assert chat("Hi") == 0
     body = server.requests[0].body
-    assert (body["model"], body["max_tokens"], "system" in body) == ("claude-sonnet-4-5", 4096, False)
+    assert (body["model"], body["max_tokens"], "system" in body) == ("claude-sonnet-5", 4096, False)
 
 
 def test_a_failed_answer_is_one_line_and_the_chat_goes_on(
@@ -216,7 +216,7 @@ def test_model_and_system_are_shown_and_set(chat: Chat, play: Play, capsys: pyte
     assert chat("/model", "/model m2", "/system", "/system Be brief.", "Hi", "/system -", "Hi again") == 0
     shown = [line for line in capsys.readouterr().err.splitlines() if ": " in line]
     assert shown == [
-        "[model: claude-sonnet-4-5]",
+        "[model: claude-sonnet-5]",
         "[model: m2]",
         "[system: none]",
         "[system: Be brief.]",
@@ -272,7 +272,7 @@ def test_when_its_reader_leaves_it_stops_without_a_word(background: Background) 
 
 # --- In a terminal ----------------------------------------------------------------------------------------------------
 
-FIRST_LINE = "chat with claude-sonnet-4-5: Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest\n"
+FIRST_LINE = "chat with claude-sonnet-5: Ctrl-C stops an answer, Ctrl-D leaves, /help has the rest\n"
 PROMPT = "you> "
 
 
@@ -301,7 +301,7 @@ def test_ctrl_c_drops_what_was_typed() -> None:
         terminal.interrupt()
         terminal.wait_for(PROMPT)
         terminal.type("/model\n")
-        assert "[model: claude-sonnet-4-5]" in terminal.wait_for(PROMPT)
+        assert "[model: claude-sonnet-5]" in terminal.wait_for(PROMPT)
         terminal.type("/quit\n")
         assert terminal.wait() == 0
 

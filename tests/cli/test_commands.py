@@ -128,8 +128,8 @@ CLOSED = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}
 
 def redirected(redirection: str, *arguments: str) -> Command:
     """A command as a shell starts it."""
-    start = "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1], 'sh', sys.executable, '-m', 'rawsse', *sys.argv[2:]])"
-    return Command(f'exec "$@" {redirection}', *arguments, program=("-c", start), env=CLOSED)
+    start = ("-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "rawsse")
+    return Command(*arguments, program=start, executable=shutil.which("sh"), env=CLOSED)
 
 
 @pytest.mark.parametrize("arguments", [["ask", "Hi"], *SPEAKING[2:]], ids=lambda arguments: arguments[0])
@@ -524,7 +524,7 @@ def test_what_was_recorded_can_be_replayed(play: Play, folder: Path, capsys: pyt
         assert command.stop(signal.SIGTERM) == 0
         logged = command.complaint()
     (file,) = (folder / "kept").iterdir()
-    assert file.name == "0001-claude-sonnet-4-5-complete.sse.jsonl"
+    assert file.name == "0001-claude-sonnet-5-complete.sse.jsonl"
     assert re.search(rf"{file.name}: status 200, complete \(clean\), \d+ reads, ", logged)
     assert Recording.load(file).body == recorded("plain").body
     with Command("replay", file, "--port", "0", "--speed", "0") as command:
@@ -556,7 +556,7 @@ def test_record_may_keep_only_what_failed(play: Play, folder: Path) -> None:
     with Command("record", *arguments) as command:
         assert [main(["ask", "--base-url", command.base_url, "Hello"]) for _ in range(2)] == [0, 1]
         assert command.stop(signal.SIGTERM) == 0
-    assert [file.name for file in (folder / "kept").iterdir()] == ["0001-failed-claude-sonnet-4-5-truncated.sse.jsonl"]
+    assert [file.name for file in (folder / "kept").iterdir()] == ["0001-failed-claude-sonnet-5-truncated.sse.jsonl"]
 
 
 def test_record_says_and_its_exit_code_that_something_is_missing(play: Play, folder: Path) -> None:
@@ -600,7 +600,7 @@ def test_serve_keeps_what_failed_upstream(play: Play, folder: Path) -> None:
             urlopen(Request(f"{command.base_url}/stream", body, {"content-type": "application/json"})).read()
         assert command.stop(signal.SIGTERM) == 0
     (file,) = (folder / "kept").iterdir()
-    assert file.name == "0001-failed-claude-sonnet-4-5-truncated.sse.jsonl"
+    assert file.name == "0001-failed-claude-sonnet-5-truncated.sse.jsonl"
     assert Recording.load(file).body == recorded("cut").body
 
 

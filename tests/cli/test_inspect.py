@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.background import Background
+from support.command import ROOT
 
 from rawsse.cli import inspect, main
 from rawsse.replay import Checker, Read, Recording, ReplayServer, recording
@@ -293,3 +295,15 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_others_and_has_its_name_to
         f"rawsse: {tmp_path}/b.sse: Input/output error",
     ]
     assert f"{tmp_path}/c.sse: 2 broken rules" in out
+
+
+def test_a_page_never_overwrites_a_recording(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording = folder / "mine.sse.jsonl"
+    shutil.copy(ROOT / "fixtures/plain.sse.jsonl", recording)
+    before = recording.read_bytes()
+    assert main(["explain", "--html", str(recording), str(ROOT / "fixtures/cut.sse.jsonl")]) == 2
+    assert "is not a page, and would be overwritten" in capsys.readouterr().err
+    assert recording.read_bytes() == before
+    page = folder / "page.html"
+    for _ in range(2):  # a page may be replaced
+        assert main(["explain", "--html", str(page), str(recording)]) == 0

@@ -81,7 +81,7 @@ def test_users_have_limits_and_the_ledger_says_who_used_what(
     for secret in (KEY, *TOKENS.values()):
         assert secret not in log
     (tmp_path / "prices.toml").write_text(
-        '["claude-sonnet-4-5"]\ninput = 1\noutput = 10\ncache_write = 1\ncache_read = 1'
+        '["claude-sonnet-5"]\ninput = 1\noutput = 10\ncache_write = 1\ncache_read = 1'
     )
     assert main(["usage", str(tmp_path / "ledger.db"), "--by", "user", "--json"]) == 0
     rows = {row["user"]: row for row in json.loads(capsys.readouterr().out)}

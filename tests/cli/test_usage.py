@@ -20,7 +20,7 @@ from rawsse.relay import ledger
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.record import RunRecord
 
-SONNET, HAIKU = "claude-sonnet-4-5", "claude-haiku-4-5"
+SONNET, HAIKU = "claude-sonnet-5", "claude-haiku-4-5"
 
 # https://docs.anthropic.com/en/docs/about-claude/pricing, in the form of the command's help.
 PRICES = f"""

@@ -102,7 +102,7 @@ def test_each_clock_raises_its_own_error_at_its_time(
 @pytest.mark.parametrize("name", Timeouts._fields)
 def test_every_clock_has_its_error_and_runs(name: str) -> None:
     rows = {row: error for error, (row, _) in _CLOCKS.items()}
-    error = getattr(errors, f"{name.title()}TimeoutError", None)
+    error = getattr(errors, f"{name.title().replace('_', '')}TimeoutError", None)
     assert error is not None, f"errors.py has no error for the clock {name}"
     assert rows.get(name) is error, f"_CLOCKS has no row for the clock {name}"
     alone = OFF._replace(**{name: 1.0})

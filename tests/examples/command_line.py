@@ -11,7 +11,7 @@ import sys
 
 from rawsse import APIError, Client, ConfigurationError
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 
 
 def main() -> int:

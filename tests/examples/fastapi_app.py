@@ -65,7 +65,7 @@ async def answer(question: str) -> AsyncIterator[dict[str, str]]:
     """Ask, run the tool if the model calls it, ask again: one event for each piece of text."""
     messages = [{"role": "user", "content": question}]
     async with client.messages.tool_runner(
-        model="claude-sonnet-4-5", max_tokens=1024, messages=messages, tools=[get_weather]
+        model="claude-sonnet-5", max_tokens=1024, messages=messages, tools=[get_weather]
     ) as runner:
         async for text in runner.text_stream:
             yield {"text": text}

@@ -11,7 +11,7 @@ from typing import Any
 
 from rawsse import APIError, Client, ConfigurationError, Timeouts
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 SPARE_SECONDS = 2.0  # to answer before Lambda kills the process
 
 # Made once for each process. The next call finds its connection open; where Lambda froze the process for so long that the

@@ -23,7 +23,7 @@ def reads(question: str) -> Iterator[bytes]:
     url = urlsplit(os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com"))
     is_tls, host = url.scheme == "https", url.hostname or ""
     messages = [{"role": "user", "content": question}]
-    body = json.dumps({"model": "claude-sonnet-4-5", "max_tokens": 1024, "stream": True, "messages": messages}).encode()
+    body = json.dumps({"model": "claude-sonnet-5", "max_tokens": 1024, "stream": True, "messages": messages}).encode()
     # HTTP/1.1: a request line, header fields, an empty line, the body (RFC 9112, 2.1). Every line ends in CR LF.
     head = (
         f"POST {url.path.rstrip('/')}/v1/messages HTTP/1.1",

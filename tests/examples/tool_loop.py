@@ -12,7 +12,7 @@ import sys
 
 from rawsse import APIError, APITimeoutError, Client, ConfigurationError, RateLimitError, Timeouts, tool
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 MAX_TURNS = 8  # answers, at most: a model may call functions without end
 TIMEOUTS = Timeouts(total=120)  # seconds for each answer; the function has no clock
 EXIT_CODES = {ConfigurationError: 2, RateLimitError: 3, APITimeoutError: 4, APIError: 1}  # the first that fits

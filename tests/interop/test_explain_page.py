@@ -196,7 +196,14 @@ def test_nothing_sticks_out_sideways(show: Open, settings: dict[str, Any]) -> No
 )
 def test_the_page_of_one_event_can_be_read_from_the_read_to_the_message(show: Open, settings: dict[str, Any]) -> None:
     page = show(shipped_fixtures()["plain"], event=4)
-    assert page.locator("section dt").all_inner_texts() == ["read", "chunk, rebuilt", "lines", "JSON", "message"]
+    assert page.locator("section dt").all_inner_texts() == [
+        "read",
+        "chunk, rebuilt",
+        "lines",
+        "JSON",
+        "message",
+        "note",
+    ]
     event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "A server-sent event"}}
     assert json.loads(page.locator("section dd").nth(3).inner_text()) == event
     assert page.evaluate("document.documentElement.scrollWidth") == settings["viewport"]["width"]

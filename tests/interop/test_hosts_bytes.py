@@ -71,6 +71,7 @@ def resumed(port: int, path: str, body: Any) -> bytes:
 def ports(request: pytest.FixtureRequest, start: Start, tmp_path: Path) -> Iterator[tuple[int, int]]:
     """The ports of our server, and of another one; both ask the same upstream, which plays each fixture as often as needed."""
     server, _, loop = request.param.partition(" on ")
+    pytest.importorskip(server, reason=f"{server} hosts the relay: the extra `interop`")  # before anything is started
     if loop:
         pytest.importorskip(loop, reason="another event loop: the extra `speed`")
     plays = [recorded(name) for name in NAMES for kind in ASKED for _ in range(4 if kind == "messages" else 5)]

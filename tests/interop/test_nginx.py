@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ def connect_to_site(nginx: Callable[[str, socket.socket], None], tmp_path: Path)
     """A connection, with TLS, to nginx with the shipped configuration: only addresses and the certificate are others."""
     with ExitStack() as stack:
 
-        def connect(base_url: str) -> http.client.HTTPSConnection:
+        def connect(base_url: str, *others: str) -> http.client.HTTPSConnection:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             port = listener.getsockname()[1]
             site = (files("rawsse") / "deploy/nginx.conf").read_text(encoding="utf-8")
@@ -123,12 +124,16 @@ def connect_to_site(nginx: Callable[[str, socket.socket], None], tmp_path: Path)
             for here, there in {
                 "listen 80;": f"listen unix:{tmp_path}/80;",
                 "listen 443 ": f"listen 127.0.0.1:{port} ",
-                "server 127.0.0.1:8000;": f"server {base_url.removeprefix('http://')};",
+                "server 127.0.0.1:8000 ": f"server {base_url.removeprefix('http://')} ",
                 f"{folder}/fullchain.pem": str(LOCALHOST),
                 f"{folder}/privkey.pem": str(LOCALHOST),
             }.items():
                 assert site.count(here) == 1
                 site = site.replace(here, there)
+            if others:
+                site = re.sub(r"^( *)#(?=\S)", r"\1", site, flags=re.MULTILINE)  # as its first lines say
+            for place, other in zip(("8001", "8002"), others, strict=False):
+                site = site.replace(f"127.0.0.1:{place} ", f"{other.removeprefix('http://')} ")
             nginx(site, listener)
             context = ssl.create_default_context(cafile=LOCALHOST)
             connection = http.client.HTTPSConnection("localhost", port, timeout=PATIENCE, context=context)
@@ -173,3 +178,48 @@ def test_a_browser_speaks_http_2_with_the_shipped_configuration(connect_to_site:
     plain = socket.create_connection(("127.0.0.1", connection.port))
     with context.wrap_socket(plain, server_hostname="localhost") as secure:
         assert secure.selected_alpn_protocol() == "h2"
+
+
+def answers(status: int, asked: list[int]) -> Server:
+    """A node that answers every request with this status."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            while (await receive()).get("more_body"):
+                pass
+            asked.append(status)
+            await send({"type": "http.response.start", "status": status})
+            await send({"type": "http.response.body", "body": b"?"})
+
+    return Server(app, port=0)
+
+
+@pytest.mark.parametrize("path", ["/chat/stream", "/v1/messages", "/runs"])
+def test_with_several_nodes_what_one_refuses_that_is_about_to_leave_is_asked_of_another(
+    path: str, connect_to_site: Connect, background: Background
+) -> None:
+    asked: list[int] = []
+    connection = connect_to_site(*(background.enter(answers(status, asked)).base_url for status in (503, 200, 503)))
+    for _ in range(4):
+        connection.request("GET" if path == "/runs" else "POST", path, b"" if path == "/runs" else b"{}")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"?")
+    assert (asked.count(200), asked.count(503) > 0) == (4, True)
+
+
+def test_with_several_nodes_refusals_of_the_api_make_nginx_give_up_on_no_node(
+    connect_to_site: Connect, background: Background
+) -> None:
+    asked: list[int] = []
+    connection = connect_to_site(*(background.enter(answers(503, asked)).base_url for _ in range(3)))
+    for _ in range(4):
+        connection.request("POST", "/chat/stream", b"{}")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (503, b"?")  # a 502 is nginx's, which knows no node any more
+    assert len(asked) == 12
+
+
+def test_the_metrics_of_one_node_are_not_shown_as_those_of_all(connect_to_site: Connect, start: Start) -> None:
+    connection = connect_to_site(start(recorded("plain")).base_url)
+    connection.request("GET", "/metrics")
+    assert connection.getresponse().status == 404

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.command import Command, environment
+from support.sampling import one_in
 
 from .conftest import Node, Start
 from .stack import Stack, message, recorded, text
@@ -31,7 +32,7 @@ Document = Callable[[str], str]
 Serve = Callable[..., str]
 
 API = "https://api.anthropic.com"
-TEXT_ONLY = [("plain", None), ("plain", "event"), ("unicode", None), ("unicode", 7)]
+TEXT_ONLY = [("plain", None), ("plain", "event"), ("unicode", None), ("unicode", 7)][:: -one_in(2)]
 FIXTURE_AND_SPLIT = [*TEXT_ONLY, ("pings", None)]  # with thinking, which the readers of tutorial 004 take for text
 
 SYNC_DEPTHS = "00001110121111"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.sampling import one_in
 from support.streams import (
     ANSWER,
     STOP,
@@ -178,7 +179,8 @@ def without_each_key(value: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("index", range(len(FULL)))
 def test_whatever_an_event_leaves_out_nothing_but_a_named_error_comes_of_it(index: int, strict: bool) -> None:
-    for less in without_each_key(FULL[index]):
+    step = one_in(2)  # each strict or lenient
+    for less in list(without_each_key(FULL[index]))[strict % step :: step]:
         builder = MessageBuilder(strict=strict)
         events = [Event(raw["type"], json.dumps(raw)) for raw in FULL]
         events[index] = events[index]._replace(data=json.dumps(less))

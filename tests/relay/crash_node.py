@@ -15,16 +15,29 @@ from rawsse.server import serve
 
 
 async def main(
-    port: int, base_url: str, redis: str, ledger: str, lease: float, block: float, heartbeat: float, batch: float
+    port: int,
+    base_url: str,
+    redis: str,
+    ledger: str,
+    lease: float,
+    block: float,
+    heartbeat: float,
+    batch: float,
+    drain: float,
 ) -> None:
     lag = asyncio.create_task(tell_lag())
     store = RedisStore(redis, lease_seconds=lease, block_seconds=block)
     rows = Ledger(ledger, batch_seconds=batch)
-    options: dict[str, Any] = {"ledger": rows, "store": store, "heartbeat_seconds": heartbeat}
+    options: dict[str, Any] = {
+        "ledger": rows,
+        "store": store,
+        "heartbeat_seconds": heartbeat,
+        "shutdown_seconds": drain,
+    }
     try:
         async with AsyncClient(api_key="not-a-key", base_url=base_url) as client:
             relay = Relay(client, **options)
-            await serve(relay, "127.0.0.1", port, on_shutdown=relay.aclose)
+            await serve(relay, "127.0.0.1", port, drain=relay.drain, on_shutdown=relay.aclose)
     finally:
         lag.cancel()
         rows.close()

@@ -51,7 +51,7 @@ SITE = """
             proxy_buffering off;
             proxy_connect_timeout 1s;
             proxy_read_timeout {read_timeout}s;
-            proxy_next_upstream error timeout non_idempotent;
+            proxy_next_upstream error timeout http_503 non_idempotent;
             proxy_next_upstream_tries 3;
             gzip off;
         }}

@@ -42,7 +42,7 @@ def case(function: Case) -> Case:
 
 
 def run_of(owner: str = "a", id: str = "run-1", user: str = "ada", tag: str = "0001", alias: str = "") -> StoredRun:
-    return StoredRun(user, id, tag, "text", "claude-sonnet-4-5", 1_000_000.0, alias, "f00d", owner)
+    return StoredRun(user, id, tag, "text", "claude-sonnet-5", 1_000_000.0, alias, "f00d", owner)
 
 
 async def begin(cluster: Cluster, run: StoredRun | None = None) -> StoredRun:

@@ -4,6 +4,7 @@ real servers in `test_app_hosts.py`."""
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import re
@@ -14,11 +15,11 @@ from typing import Any
 
 import pytest
 from support.clock import run
+from support.sampling import one_in
 from support.streams import ANSWER, STOP, Raw, block, block_start, end, start, text_delta, to_bytes
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay import Guard, Relay, RunLimits, User
-from rawsse.relay.app import MAX_CHAT_BYTES
 from rawsse.relay.dialects import Answer
 from rawsse.relay.follow import SSE_HEADERS
 
@@ -213,18 +214,25 @@ def test_a_wrong_request_is_refused_and_costs_nothing(path: str, body: Any, stat
     assert browser.calls == []
 
 
-def test_a_browsers_request_may_have_8_mb() -> None:
-    pieces = json.dumps({"prompt": "x" * 100, "filler": "y" * (8 * 1024 * 1024 - 140)}).encode()
-    assert len(pieces) < MAX_CHAT_BYTES == 8 * 1024 * 1024
-    assert ask("POST", "/stream", pieces).status == 200
-    assert error_of(ask("POST", "/stream", pieces + b" " * 200)) == (413, "request_too_large", "body")
-
-
-def test_a_request_of_the_api_may_have_32_mb() -> None:
-    # https://docs.anthropic.com/en/api/overview: "Messages API: 32 MB"
-    wire = json.dumps({**MESSAGES, "filler": "y" * (32 * 1024 * 1024 - 200)}).encode()
-    assert ask("POST", "/v1/messages", wire, api=WHOLE).status == 200
-    assert error_json(ask("POST", "/v1/messages", wire + b" " * 200)) == (413, "request_too_large", "body")
+@pytest.mark.parametrize(
+    ("path", "name", "given", "megabytes"),
+    [
+        ("/stream", "max_chat_bytes", {"prompt": "x" * 100}, 8),
+        # https://docs.anthropic.com/en/api/overview: "Messages API: 32 MB"
+        ("/v1/messages", "max_body_bytes", MESSAGES, 32),
+    ],
+)
+def test_a_browsers_request_may_have_8_mb_and_one_of_the_api_32(
+    path: str, name: str, given: Raw, megabytes: int
+) -> None:
+    limit = inspect.signature(Relay).parameters[name].default
+    assert limit == megabytes * 1024 * 1024
+    limit //= one_in(64)  # the plain suite tries a smaller one
+    options: Any = {name: limit} if one_in(64) > 1 else {}
+    wire = json.dumps({**given, "filler": "y" * (limit - 200)}).encode()
+    wire += b" " * (limit - len(wire))
+    assert ask("POST", path, wire, api=WHOLE, **options).status == 200
+    assert error_of(ask("POST", path, wire + b" ", **options)) == (413, "request_too_large", "body")
 
 
 @pytest.mark.parametrize(

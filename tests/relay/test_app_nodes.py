@@ -14,6 +14,7 @@ from support.streams import STOP, block_start, block_stop, end, start, text_delt
 from rawsse.relay.guard import Guard
 from rawsse.relay.store import MemoryStore
 from rawsse.relay.users import Tokens, User, UserLimits
+from rawsse.server import Scope
 
 from .nodes import Gate
 from .outlets import TEXT_BLOCK
@@ -129,6 +130,26 @@ def test_a_run_is_stopped_at_another_node_and_the_answer_comes_when_it_has_ended
     run(story())
 
 
+def test_the_runs_that_are_named_are_stopped_wherever_they_are_and_no_others() -> None:
+    async def story() -> None:
+        async with relays() as (a, b):
+            readers = []
+            for number, stage in enumerate((a, b, b)):
+                readers.append(stage.ask("POST", "/stream", CHAT, headers={"x-run-id": f"{ID}-{number}"}))
+                say(await stage.call())
+                await readers[-1].head()
+            named = f"id={ID}-0&id={ID}-1&id={ID}-0&id=missing"
+            for stopped in (2, 0):
+                assert (await b.ask("DELETE", "/runs", query=named).done()).json == {"stopped": stopped}
+            for reader in readers[:2]:
+                assert '"cancelled"' in (await reader.done()).body.decode()
+            assert [each["run"] for each in (await a.ask("GET", "/runs").done()).json] == [f"{ID}-2"]
+            readers[2].leave()
+            await readers[2].done()
+
+    run(story())
+
+
 def test_the_list_and_the_stop_of_all_runs_are_those_of_all_nodes() -> None:
     async def story() -> None:
         async with relays() as (a, b):
@@ -144,6 +165,42 @@ def test_the_list_and_the_stop_of_all_runs_are_those_of_all_nodes() -> None:
             for reader in readers:
                 assert '"cancelled"' in (await reader.done()).body.decode()
             assert (await a.ask("GET", "/runs").done()).json == []
+
+    run(story())
+
+
+def test_the_readers_in_the_list_are_those_of_the_node_that_is_asked() -> None:
+    async def story() -> None:
+        async with relays(count=3) as (a, b, c):
+            reader = a.ask("POST", "/stream", CHAT, headers=NAMED)
+            say(api := await a.call())
+            await reader.head()
+            others = [b.ask("GET", f"/runs/{ID}") for _ in range(2)]
+            for each in others:
+                await each.head()
+            listed = [(await stage.ask("GET", "/runs").done()).json for stage in (a, b, c)]
+            assert [[each["readers"] for each in some] for some in listed] == [[1], [2], [0]]
+            end_of(api)
+            for each in (reader, *others):
+                await each.done()
+
+    run(story())
+
+
+def test_an_operator_stops_one_run_of_a_user_at_another_node() -> None:
+    users = {b"ada": User("ada"), b"eve": User("eve", is_operator=True)}
+
+    async def who(scope: Scope) -> User:
+        return users[dict(scope["headers"])[b"x-user"]]
+
+    async def story() -> None:
+        async with relays(authenticate=who) as (a, b):
+            reader = a.ask("POST", "/stream", CHAT, headers={"x-user": "ada"} | NAMED)
+            say(await a.call())
+            await reader.head()
+            stop = await b.ask("DELETE", f"/runs/{ID}", headers={"x-user": "eve"}, query="user=ada").done()
+            assert stop.status == 204
+            assert '"cancelled"' in (await reader.done()).body.decode()
 
     run(story())
 
@@ -298,7 +355,7 @@ def test_api_clients_are_answered_as_without_a_store() -> None:
     async def story() -> None:
         async with relays(WHOLE) as (a, b):
             asked = {
-                "model": "claude-sonnet-4-5",
+                "model": "claude-sonnet-5",
                 "max_tokens": 10,
                 "stream": True,
                 "messages": [{"role": "user", "content": "Hi"}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from support.clock import run, ticks
 from support.streams import ANSWER, STOP, block_start, end, start, text_delta
 
 from rawsse.errors import ConfigurationError
-from rawsse.relay import Guard, Relay, RunLimits, RunRecord, User, UserLimits
+from rawsse.relay import Guard, Relay, RunLimits, RunRecord, User, UserLimits, app
 from rawsse.relay.dialects import Answer
 from rawsse.relay.ledger import Ledger
 from rawsse.server import Scope
@@ -85,6 +86,13 @@ def test_no_route_is_open_to_a_stranger(method: str, path: str) -> None:
     assert browser.status == 401
     assert browser.headers["www-authenticate"] == "Login"
     assert browser.calls == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_route_that_is_added_is_not_open_either(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    added = (re.compile("/version"), {"GET": app._Call._me, "HEAD": app._Call._me})
+    monkeypatch.setattr(app, "_ROUTES", [added, *app._ROUTES])
+    assert ask(method, "/version", authenticate=by_name).status == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/rawsse.js", "/healthz", "/readyz"])
@@ -642,6 +650,48 @@ def test_an_operator_lists_and_ends_the_open_runs_of_a_user() -> None:
             await mine.done()
             assert not other.is_ended
             await over(other)
+
+    run(story())
+
+
+def test_an_operator_ends_one_run_of_a_user_and_does_not_read_it() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine = await begun(stage, "ada")
+            path = f"/runs/{mine.headers['x-run-id']}"
+
+            async def ask(method: str, asker: str, query: str) -> int:
+                return (await stage.ask(method, path, headers=as_user(asker), query=query).done()).status
+
+            assert await ask("DELETE", "bob", "user=ada") == 403
+            assert await ask("DELETE", "eve", "") == 404
+            assert await ask("DELETE", "eve", "user=bob") == 404
+            assert await ask("DELETE", "eve", "user=*") == 400
+            assert await ask("GET", "eve", "user=ada") == 404
+            assert not mine.is_ended
+            assert await ask("DELETE", "eve", "user=ada") == 204
+            assert '"cancelled"' in (await mine.done()).body.decode()
+
+    run(story())
+
+
+def test_of_several_runs_a_user_ends_those_that_are_named_and_theirs() -> None:
+    async def story() -> None:
+        async with relay(authenticate=by_name) as stage:
+            mine, also, other = await begun(stage, "ada"), await begun(stage, "ada"), await begun(stage, "bob")
+            first, _, third = (f"id={each.headers['x-run-id']}" for each in (mine, also, other))
+
+            async def stop(asker: str, query: str) -> Any:
+                return (await stage.ask("DELETE", "/runs", headers=as_user(asker), query=query).done()).json
+
+            for query, stopped in ((third, 0), ("id=", 0), (f"{first}&{third}", 1)):
+                assert await stop("ada", query) == {"stopped": stopped}
+            await mine.done()
+            assert (also.is_ended, other.is_ended) == (False, False)
+            assert (await stop("eve", f"{third}&user=*"))["error"]["field"] == "user"
+            assert await stop("eve", f"{third}&user=bob") == {"stopped": 1}
+            await other.done()
+            await over(also)
 
     run(story())
 

@@ -20,6 +20,7 @@ from rawsse.relay.guard import Guard
 from rawsse.sse import Decoder, Event
 
 from .stage import Browser
+from .stage import ask as ask_relay
 from .test_app_hosts import HOSTS, Open
 
 PLAN = Plan(events=10, interval=0.2, silence=2.0)
@@ -383,6 +384,20 @@ def test_a_stream_that_is_cut_is_found() -> None:
 def test_a_stream_without_any_event_is_found() -> None:
     trace = traced(count=0, headed=5.0, ended=1005.1)
     assert list(found(trace)) == ["head", "cut"]
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "is_found"), [("15", False), ("29.5", False), ("30", True), ("60", True), ("?", True)]
+)
+def test_a_cut_is_a_fault_only_if_it_comes_before_the_heartbeat_of_a_stream(heartbeat: str, is_found: bool) -> None:
+    head = head_of(x_heartbeat_seconds=heartbeat)
+    findings = found(traced(head=head, count=10, ended=1002.34 + 30), PLAN._replace(silence=35))
+    assert list(findings) == ["idle"] * is_found
+
+
+def test_the_relay_says_how_often_its_streams_have_a_heartbeat() -> None:
+    browser = ask_relay("GET", "/doctor", query="events=2&interval=0.01&silence=0", heartbeat_seconds=2.5)
+    assert browser.headers["x-heartbeat-seconds"] == "2.5"
 
 
 def test_an_idle_connection_that_is_cut_is_found_with_its_seconds() -> None:

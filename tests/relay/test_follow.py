@@ -406,11 +406,12 @@ def test_a_client_of_several_runs_that_leaves_leaves_all_of_them() -> None:
     run(story())
 
 
-def test_a_connection_reads_a_bounded_number_of_runs() -> None:
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_request_names_a_bounded_number_of_runs(method: str) -> None:
     async def story() -> None:
         async with relay() as stage:
             query = "&".join(f"id=not-there-at-all-{number}" for number in range(MAX_RUNS_READ + 1))
-            assert error_json(await stage.ask("GET", "/runs", query=query).done()) == (
+            assert error_json(await stage.ask(method, "/runs", query=query).done()) == (
                 400,
                 "invalid_request_error",
                 "id",

@@ -9,11 +9,11 @@ import pytest
 
 from rawsse.relay import metrics
 from rawsse.relay.metrics import MAX_MODELS_COUNTED, MAX_TYPES_COUNTED, Metrics
-from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart
 
-MODEL, DATED = "claude-sonnet-4-5", "claude-sonnet-4-5-20250929"
-CHAT = 'gen_ai_operation_name="chat",gen_ai_provider_name="anthropic",gen_ai_request_model="claude-sonnet-4-5"'
-ANSWERED = f'{CHAT},gen_ai_response_model="claude-sonnet-4-5-20250929"'
+MODEL, DATED = "claude-sonnet-5", "claude-sonnet-5-20250929"
+CHAT = 'gen_ai_operation_name="chat",gen_ai_provider_name="anthropic",gen_ai_request_model="claude-sonnet-5"'
+ANSWERED = f'{CHAT},gen_ai_response_model="claude-sonnet-5-20250929"'
 
 RUN: dict[str, Any] = {
     "time": 1_764_500_000.0,
@@ -313,3 +313,12 @@ def test_it_is_what_the_library_of_prometheus_writes() -> None:
 
     assert samples(ours.render()) == samples(client.generate_latest(registry).decode())
     assert client.CONTENT_TYPE_PLAIN_0_0_4 == metrics.CONTENT_TYPE
+
+
+def test_a_run_that_another_node_counts_is_only_an_error_and_no_longer_open() -> None:
+    observer = Metrics()
+    play(observer, ending="truncated", error=LEASE_LOST)
+    assert sample(observer, 'rawsse_upstream_errors_total{type="lease_lost"}') == 1
+    assert sample(observer, "rawsse_open_streams") == 0
+    found = [line for line in lines(observer) if not line.startswith("#") and "rawsse_upstream_errors" not in line]
+    assert [line for line in found if float(line.split()[-1])] == []

@@ -12,11 +12,14 @@ from support.streams import STOP, block_start, block_stop, end, start, text_delt
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
 from rawsse.relay.home import STOPPED
 from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS
+from rawsse.relay.record import LEASE_LOST
 from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 from rawsse.relay.stored_runs import RemoteRun
 
-from .nodes import BLOCK, LEASE, cluster, join, until
+from .nodes import BLOCK, LEASE, Host, cluster, join, until
 from .outlets import TEXT_BLOCK, FakeOutlet, data
+
+ANSWERED = start()["message"]["model"]
 
 HELLO = ['{"text":"Hel"}', '{"text":"lo"}', "[DONE]"]
 
@@ -25,6 +28,11 @@ async def say_hello(api: Any) -> None:
     api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
     await ticks(20)
     api.send(text_delta(0, "lo"), block_stop(0), end(), STOP)
+
+
+def counted(*hosts: Host) -> list[str]:
+    """The runs that the metrics of all nodes count together."""
+    return [record.run for host in hosts for record in host.kept.records if record.error != LEASE_LOST]
 
 
 def test_a_run_is_read_on_every_node_with_the_same_bytes() -> None:
@@ -484,6 +492,9 @@ def test_a_node_that_wakes_up_after_its_lease_writes_nothing_more() -> None:
             again = await b.node.find("ada", "run-1")
             assert again is not None
             assert await join(again).done() == ended
+            await asyncio.sleep(LEASE)
+            assert counted(a, b) == ["run-1"]
+            assert [each.error for each in a.kept.records] == [LEASE_LOST]
 
     run(story())
 
@@ -518,7 +529,6 @@ def test_a_node_that_cannot_reach_the_store_for_its_lease_ends_its_runs() -> Non
             assert asyncio.get_running_loop().time() - before <= 2 * LEASE
             assert api.is_closed
             assert b"id: " not in outlet.body.partition(b'{"text":"Hel"}')[2]
-            assert [(record.ending, record.error) for record in a.kept.records] == [("truncated", "api_error")]
             with pytest.raises(Answer) as refused:
                 await a.node.find("ada", "run-1")
             assert refused.value.status == 503
@@ -527,6 +537,59 @@ def test_a_node_that_cannot_reach_the_store_for_its_lease_ends_its_runs() -> Non
             remote = await b.node.find("ada", "run-1")
             assert remote is not None
             assert (await join(remote).done()).endswith(b"data: [DONE]\n\n")
+            await asyncio.sleep(LEASE)
+            assert counted(a, b) == ["run-1"]
+
+    run(story())
+
+
+@pytest.mark.parametrize("has_taken", [True, False], ids=["another node takes it", "its node is back first"])
+def test_a_run_that_its_node_has_lost_is_counted_once(has_taken: bool) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            b.gate.is_down = not has_taken
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            a.gate.is_down = True
+            await outlet.done()
+            await asyncio.sleep(3 * LEASE)
+            a.gate.is_down = b.gate.is_down = False
+            await asyncio.sleep(3 * LEASE)
+            assert counted(a, b) == ["run-1"]
+            (mine,) = a.kept.records  # it has the most of the tokens, so the ledger gets it, too
+            assert (mine.ending, mine.error) == ("truncated", LEASE_LOST if has_taken else "api_error")
+            assert (mine.input_tokens, mine.model) == (10, ANSWERED)
+            assert [(each.error, each.input_tokens, each.model) for each in b.kept.records] == [
+                (NODE_LOST, 10, ANSWERED)
+            ] * has_taken
+            assert a.node._orphans == b.node._orphans == {}
+
+    run(story())
+
+
+@pytest.mark.parametrize("what", ["forgotten", "unreachable"])
+def test_a_run_that_no_other_node_can_end_is_counted_by_its_own(what: str) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned, api = await a.speaking()
+            outlet = join(owned)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await ticks(50)
+            if what == "forgotten":  # a Redis that has begun again, empty
+                store: MemoryStore = a.gate._store  # type: ignore[assignment]
+                del store._logs["ada", "run-1"], store._runs["ada", "run-1"]
+                api.send(text_delta(0, "lo"))
+                await outlet.done()
+                await asyncio.sleep(LEASE)
+            else:
+                a.gate.is_down = b.gate.is_down = True
+                await outlet.done()
+                await a.node.aclose(Failure(503, "shutdown", "bye"))
+            assert counted(a, b) == ["run-1"]
+            assert len(a.kept.records) == 1
+            b.gate.is_down = False
 
     run(story())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +14,7 @@ from support.clock import run, ticks
 from support.faults import BEGIN, BLOCK, BLOCK_STOP, END, HEL, LO, RESET, WHOLE, Network, Peer, chunk, says
 from support.loops import Loop, each_loop
 from support.pools import counts
+from support.sampling import one_in
 from support.sockets import serving, trusting
 from support.streams import PING, STOP, block_start, text_delta
 
@@ -198,7 +198,7 @@ def test_wherever_two_reads_cut_the_bytes_the_pushed_events_are_the_same() -> No
     async def story() -> None:
         whole = await read(FakeStream([SMALL]))
         assert len(whole[0]) == 6
-        cuts = range(1, len(SMALL), 1 if os.environ.get("RAWSSE_EVERY_CUT") else 9)
+        cuts = range(1, len(SMALL), one_in(9))
         streams = [FakeStream([SMALL[:at], SMALL[at:]]) for at in cuts]
         client = client_of(*streams)
         for at, stream in zip(cuts, streams, strict=True):

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support.background import PATIENCE, Background
 from support.command import Command
+from support.sampling import one_in
 from support.streams import ANSWER, STOP, Raw, block, block_start, end, start, text_delta, to_bytes
 
 from rawsse import AsyncClient, PoolLimits
@@ -32,7 +33,7 @@ from .test_app_hosts import Host, connected
 from .test_ledger import rows as rows_in
 from .test_record import Rows
 
-MANY = 1000 if os.environ.get("RAWSSE_EVERY_CUT") else 100
+MANY = 1000 // one_in(10)
 CLIENTS = 50
 MESSAGES = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 LONG: list[Raw] = [start(), *block(0, TEXT_BLOCK, *(text_delta(0, f"{n:02}" * 6000) for n in range(20))), end(), STOP]

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from support.sampling import one_in
 
 from rawsse.replay import (
     Place,
@@ -491,7 +492,10 @@ KNOWN_BROKEN = {
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no recorded streams in {REAL} (RAWSSE_RECORDINGS)")
 def test_real_streams_break_no_rule_but_for_those_that_are_known_to() -> None:
     broken = {}
-    for path in find_recordings(REAL):
+    step = one_in(3)
+    for number, path in enumerate(find_recordings(REAL)):
+        if number % step and path.name not in KNOWN_BROKEN:
+            continue
         if rules := {finding.rule for finding in check(Recording.load(path)) if finding.severity != "note"}:
             broken[path.name] = rules
     assert broken == KNOWN_BROKEN

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.clock import run
+from support.sampling import one_in
 
 import rawsse
 from rawsse import AsyncClient
@@ -268,8 +269,10 @@ UNSOUND = {
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there are no recordings in {FOLDER}")
 def test_the_messages_of_real_streams_can_be_built_again() -> None:
-    broken, count = set(), 0
-    for path in sorted(FOLDER.glob("*.sse")):
+    broken, count, step = set(), 0, one_in(3)
+    for number, path in enumerate(sorted(FOLDER.glob("*.sse"))):
+        if number % step and path.name not in UNSOUND:
+            continue
         data = path.read_bytes()
         if b"message_start" not in data:
             continue
@@ -281,7 +284,7 @@ def test_the_messages_of_real_streams_can_be_built_again() -> None:
             findings = checker.feed(recording.body) + checker.close(recording.end)
             broken |= {path.name for finding in findings if finding.severity != "note"}
         count += 1
-    assert count > 150
+    assert count > 150 // step
     assert broken <= UNSOUND
 
 

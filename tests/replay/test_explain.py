@@ -137,7 +137,7 @@ def test_the_end_is_said_in_words(name: str, verdict: str) -> None:
 
 
 def test_a_tool_call_that_was_cut_is_marked() -> None:
-    assert "tool_use  (not complete)" in explain(shipped_fixtures()["max-tokens"])
+    assert "tool_use (not complete)" in explain(shipped_fixtures()["max-tokens"])
 
 
 def test_a_missing_tail_is_told_from_a_whole_stream() -> None:
@@ -148,7 +148,7 @@ def test_a_missing_tail_is_told_from_a_whole_stream() -> None:
 
 def test_a_message_and_a_block_without_their_fields_are_shown_all_the_same() -> None:
     text = explain(Recording.from_sse(b'data: {"type":"message_start","message":{"content":[{"a":1}]}}\n\n'))
-    assert "\nmessage            None, None, stop reason None\n" in text
+    assert "\nmessage            None, None, stop reason none\n" in text
     assert '\n                   [0] None: {"a": 1}\n' in text
 
 

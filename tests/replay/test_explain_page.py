@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -68,22 +69,27 @@ def page_of(body: bytes) -> Parsed:
     return Parsed(explain_html(Recording.from_sse(body)))
 
 
+@cache
+def page_of_fixture(name: str) -> Parsed:
+    return Parsed(explain_html(shipped_fixtures()[name]))
+
+
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
 def test_every_event_has_a_row_and_what_it_adds_is_linked_to_the_message(name: str) -> None:
-    recording = shipped_fixtures()[name]
-    events, page = Timeline.of(recording).events, Parsed(explain_html(recording))
+    events, page = Timeline.of(shipped_fixtures()[name]).events, page_of_fixture(name)
     rows = [given["id"] for tag, given, _ in page.elements if tag == "li" and "id" in given]
     assert rows == [f"e{event.event}" for event in events]
-    assert len(set(page.ids())) == len(page.ids())
+    ids = set(page.ids())
+    assert len(ids) == len(page.ids())
     for tag, given, _ in page.elements:
         if tag == "a":
             assert given["href"].startswith("#")
-            assert given["href"][1:] in page.ids()
+            assert given["href"][1:] in ids
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
 def test_nothing_is_asked_of_the_network(name: str) -> None:
-    page = Parsed(explain_html(shipped_fixtures()[name]))
+    page = page_of_fixture(name)
     assert {tag for tag, _, _ in page.elements} & {"link", "img", "iframe", "object", "form", "base"} == set()
     for _, given, _ in page.elements:
         assert not {"src", "srcset", "action", "style", "poster"} & set(given)
@@ -94,7 +100,7 @@ def test_nothing_is_asked_of_the_network(name: str) -> None:
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
-    page = Parsed(explain_html(shipped_fixtures()["plain"]))
+    page = page_of_fixture("plain")
     policy = next(given["content"] for tag, given, _ in page.elements if given.get("http-equiv"))
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
@@ -102,7 +108,7 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() ->
 
 
 def test_the_figures_are_those_of_the_recording() -> None:
-    page = Parsed(explain_html(shipped_fixtures()["pings"]))
+    page = page_of_fixture("pings")
     assert dict(zip(page.all("dt")[-10:], page.all("dd")[-10:], strict=True)) == {
         "first event": "0.900 s",
         "first content": "4.650 s, event 17",
@@ -187,18 +193,18 @@ def test_the_page_of_an_event_has_its_layers_from_the_read_to_the_message() -> N
     at = body.index(b"event: content_block_delta")
     page = Parsed(explain_html(Recording(reads=(Read(0.5, body[:at]), Read(0.75, body[at:]))), event=3))
     assert page.all("h2") == ['event 3: content_block_delta [0] text_delta "a <b> & ␊"']
-    layers = dict(zip(page.all("dt")[-5:], page.all("dd", "prose"), strict=True))
-    assert list(layers) == ["read", "chunk, rebuilt", "lines", "JSON", "message"]
+    layers = dict(zip(page.all("dt")[-6:], page.all("dd", "prose"), strict=True))
+    assert list(layers) == ["read", "chunk, rebuilt", "lines", "JSON", "message", "note"]
     event = wire(text_delta(0, "a <b> & ␊"))
     size = len(body) - at
-    words = f"2 at 0.750 s: {size} bytes, {len(event)} of them the event's, from byte {at} of the body on"
+    words = f"2 at 0.750 s, {size} bytes; the event's: {len(event)}, from byte {at} of the body"
     assert layers["read"] == words
     # RFC 9112, 7.1: a chunk is its size in hexadecimal, CR LF, the data, CR LF.
     own, rest = (data.decode().replace("\n", "LF") for data in (event, body[at + len(event) :]))
     assert layers["chunk, rebuilt"] == f"{size:x}CR LF\n{own}\n{rest}\nCR LF"
     assert layers["lines"] == event.decode().replace("\n", "LF\n").removesuffix("\n")
     assert json.loads(layers["JSON"]) == text_delta(0, "a <b> & ␊")
-    assert layers["message"].split("\n")[1:] == ['[0] text  (not complete): {"text": "a <b> & ␊"}']
+    assert layers["message"].split("\n")[1:] == ['[0] text (not complete): {"text": "a <b> & ␊"}']
 
 
 def test_the_bytes_of_the_event_are_marked_in_a_chunk_with_those_of_others() -> None:
@@ -227,8 +233,8 @@ def test_the_page_of_an_event_has_the_style_and_the_policy_of_the_other() -> Non
 
 def test_the_page_of_an_event_says_what_is_wrong_with_it_and_is_bounded() -> None:
     page = Parsed(explain_html(Recording.from_sse(b"data: {\n\n"), event=1))
-    assert page.all("dt")[-2:] == ["problem", "message"]
-    assert page.all("dd", "prose")[-2].startswith("the data of event 'message' are not JSON")
+    assert page.all("dt")[-3:] == ["problem", "message", "note"]
+    assert page.all("dd", "prose")[-3].startswith("the data of event 'message' are not JSON")
     single = Recording(reads=tuple(Read(0.0, bytes([byte])) for byte in b": x\n" * 1000 + b"data: 1\n\n"))
     assert len(explain_html(single, event=1)) < 50_000
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import urllib.request  # noqa: F401 - a run in this process unloads what it has loaded: a TLS context for each of them
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ import pytest
 from support.background import Background
 from support.command import ROOT, environment
 
+import rawsse.client.blocking  # noqa: F401 - so it is loaded once, too
 from rawsse.replay import Player, Recording, answer, recording_of, shipped_fixtures
 from rawsse.server import Server
 

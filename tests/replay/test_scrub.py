@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import sys
 import traceback
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sampling import one_in
 from support.secrets import SECRETS
 from support.streams import (
     PING,
@@ -128,7 +128,8 @@ def pieces_of(body: bytes, field: str) -> list[str]:
 @pytest.mark.parametrize(("kind", "field", "first", "words"), KINDS, ids=[kind[0] for kind in KINDS])
 def test_a_key_is_hidden_wherever_two_deltas_cut_it(kind: str, field: str, first: Raw, words: str) -> None:
     text = words.format(KEY)
-    for at in range(len(text) + 1):
+    step = one_in(2) if kind != "text_delta" else 1
+    for at in range(0, len(text) + 1, step):
         pieces = [text[:at], text[at:]]
         clean = scrubbed_at(at, recorded(to_bytes(deltas(kind, field, first, pieces))))
         hidden = words.format(HIDDEN)
@@ -141,8 +142,8 @@ def test_a_secret_of_every_shape_is_hidden_wherever_two_deltas_cut_it(
     shape: str, before: str, secret: str, after: str
 ) -> None:
     text = f"{before}{secret}{after} "
-    # A third of the cuts, others for each length: `test_a_key_is_hidden_wherever_two_deltas_cut_it` has them all.
-    step = 1 if os.environ.get("RAWSSE_EVERY_CUT") else 3
+    # A sixth of the cuts, others for each length: `test_a_key_is_hidden_wherever_two_deltas_cut_it` has them all.
+    step = one_in(6)
     places = range(len(text) % step, len(text) + 1, step)
     cuts = [recorded(to_bytes([text_delta(0, text[:at]), PING, text_delta(0, text[at:])])) for at in places]
     scrubbed(cuts[len(cuts) // 2])
@@ -154,7 +155,7 @@ def test_a_secret_of_every_shape_is_hidden_wherever_two_deltas_cut_it(
 
 
 def test_a_key_is_hidden_wherever_three_deltas_cut_it() -> None:
-    for number, pieces in enumerate(every_pair_split(SHORT_KEY.encode())):
+    for number, pieces in enumerate([*every_pair_split(SHORT_KEY.encode())][:: one_in(5)]):
         body = to_bytes(deltas(*KINDS[0][:3], [piece.decode() for piece in pieces], between=()))
         clean = scrubbed_at(number, recorded(body))
         assert "".join(pieces_of(clean.body, "text")) == "sk-" + "ant-a0-" + "*" * 9
@@ -168,7 +169,7 @@ def test_a_key_is_hidden_when_every_delta_has_one_character(kind: str, field: st
 
 
 def test_every_character_of_a_key_may_be_an_escape_on_the_wire() -> None:
-    for at in range(len(KEY)):
+    for at in range(0, len(KEY), one_in(3)):
         escaped = KEY[:at] + f"\\u{ord(KEY[at]):04X}" + KEY[at + 1 :]
         hidden = HIDDEN[:at] + ("*" * 6 if HIDDEN[at] == "*" else KEY[at]) + HIDDEN[at + 1 :]
         for cut in (0, 5, at, at + 6, len(escaped)):
@@ -190,7 +191,7 @@ def test_a_key_of_nothing_but_escapes_is_hidden() -> None:
 
 def test_an_escape_within_a_tool_input_may_itself_be_cut() -> None:
     said = '{"key": "' + KEY.replace("-", "\\u002d").replace("Q", "\\u0051") + '"}'
-    for at in range(len(said) + 1):
+    for at in range(0, len(said) + 1, one_in(2)):
         body = to_bytes(deltas(*KINDS[2][:3], [said[:at], said[at:]]))
         clean = scrubbed_at(at, recorded(body))
         pieces = pieces_of(clean.body, "partial_json")
@@ -200,7 +201,7 @@ def test_an_escape_within_a_tool_input_may_itself_be_cut() -> None:
 
 def test_a_tool_input_with_json_in_its_strings_remains_json() -> None:
     said = json.dumps({"body": json.dumps({"a": json.dumps({"key": KEY, "é": "\n"})})})
-    for at in range(0, len(said) + 1, 3):
+    for at in range(0, len(said) + 1, 3 * one_in(3)):
         clean = scrubbed_at(at, recorded(to_bytes(deltas(*KINDS[2][:3], [said[:at], said[at:]]))))
         read = json.loads("".join(pieces_of(clean.body, "partial_json")))
         assert json.loads(json.loads(read["body"])["a"]) == {"key": HIDDEN, "é": "\n"}
@@ -252,7 +253,7 @@ def test_a_stream_that_is_cut_within_the_last_delta_is_scrubbed_to_its_last_byte
     whole = to_bytes(
         [start(), block_start(0, {"type": "text", "text": ""}), text_delta(0, KEY[:12]), text_delta(0, KEY[12:])]
     )
-    for size in range(whole.rindex(b"data:"), len(whole)):
+    for size in range(whole.rindex(b"data:"), len(whole), one_in(3)):
         clean = scrubbed(recorded(whole[:size], end="cut"))
         assert leaks(SECRET, clean.dump()) == []
 
@@ -608,7 +609,7 @@ def test_a_known_key_behind_such_a_name_keeps_what_tells_its_kind() -> None:
 
 def test_a_password_in_a_tool_s_input_is_hidden_wherever_two_deltas_cut_it() -> None:
     text = '{"user": "me", "password": "open\\nsesame!", "max_tokens": 5}'
-    for at in range(len(text) + 1):
+    for at in range(0, len(text) + 1, one_in(2)):
         events = deltas("input_json_delta", "partial_json", tool_block(), [text[:at], text[at:]])
         clean = scrubbed_at(at, recorded(to_bytes(events)))
         said = json.loads("".join(pieces_of(clean.body, "partial_json")))

@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import socket
-from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -30,10 +29,6 @@ from server.test_server import now
 
 ENDLESS = resource.RLIM_INFINITY
 RECORDING = ROOT / "fixtures" / "plain.sse.jsonl"
-
-
-def limited(soft: int, hard: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # --- How many there may be -----------------------------------------------------------------------------------------
@@ -60,7 +55,7 @@ def test_where_upstream_would_have_none_no_server_starts(limit: int, monkeypatch
 @pytest.mark.parametrize(("command", "limit"), [("serve", 12), ("replay", 40), ("record", 12), ("demo", 65)])
 def test_a_command_says_so_in_one_line(command: str, limit: int, tmp_path: Path) -> None:
     given = {"replay": (RECORDING,), "record": ("--out", tmp_path)}.get(command, ())
-    options: dict[str, Any] = {"env": {"ANTHROPIC_API_KEY": "k"}, "preexec_fn": limited(limit, limit)}
+    options: dict[str, Any] = {"env": {"ANTHROPIC_API_KEY": "k"}, "open_files": (limit, limit)}
     with Command(command, *given, "--port", "0", **options) as process:
         assert process.wait() == 2
         (line,) = process.complaint().splitlines()
@@ -92,7 +87,7 @@ def test_the_limit_is_raised_as_far_as_the_system_allows(
 @pytest.mark.parametrize("command", ["serve", "replay", "record", "demo"])
 def test_every_command_that_listens_raises_its_limit(command: str, tmp_path: Path) -> None:
     given = {"replay": (RECORDING,), "record": ("--out", tmp_path)}.get(command, ())
-    options: dict[str, Any] = {"env": {"ANTHROPIC_API_KEY": "k"}, "preexec_fn": limited(64, 200)}
+    options: dict[str, Any] = {"env": {"ANTHROPIC_API_KEY": "k"}, "open_files": (64, 200)}
     with Command(command, *given, "--port", "0", **options) as process:
         assert process.base_url
         assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (200, 200)
@@ -104,7 +99,7 @@ def test_every_command_that_listens_raises_its_limit(command: str, tmp_path: Pat
 
 @pytest.mark.parametrize("program", [MODULE, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
 def test_300_idle_connections_against_a_limit_of_128_are_served_or_answered_503(program: tuple[str, ...]) -> None:
-    options: dict[str, Any] = {"program": program, "preexec_fn": limited(128, 128)}
+    options: dict[str, Any] = {"program": program, "open_files": (128, 128)}
     with (
         Command("replay", RECORDING, "--port", "0", "--speed", "0", **options) as process,
         ExitStack() as stack,
@@ -127,7 +122,7 @@ def test_with_the_least_that_a_server_starts_with_its_connection_has_one_to_upst
         upstream = background.enter(ReplayServer([Recording.load(RECORDING)]))
         options: dict[str, Any] = {
             "env": {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": upstream.base_url},
-            "preexec_fn": limited(66, 66),
+            "open_files": (66, 66),
         }
         process = stack.enter_context(Command("serve", "--port", "0", **options))
         address = process.base_url.removeprefix("http://")

@@ -11,6 +11,7 @@ networks.py  one test on every network: event loops in virtual time, uvloop, blo
 pools.py     a network without loop and thread, whose peers a test plays
 asking.py    scripted answers to a client that asks again, each history checked as the API checks it
 fault_server.py  a server on loopback that plays scripts of bytes and faults, for clients that are not ours
+sampling.py  the step through cases of which the plain suite takes a sample
 secrets.py   canaries
 terminal.py  a pseudo-terminal
 """

@@ -11,6 +11,7 @@ The process has ended when the block has, whatever happened in it.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ WITHOUT_UVLOOP = ("-c", "import sys; sys.modules['uvloop'] = None; from rawsse.c
 
 
 class Command:
-    """A command that runs. `env` is added to the environment, from which everything of the API is taken away."""
+    """A command that runs. `env` is added to the environment, from which everything of the API is taken away. The options
+    are those of `Popen`, and `open_files`: the soft and the hard limit of its open files."""
 
     def __init__(
         self,
@@ -48,9 +50,12 @@ class Command:
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         options |= {"env": environment(env or {}), "cwd": cwd or ROOT}
         self._process: Any
-        if program is MODULE and options.keys() <= {"stdin", "stdout", "stderr", "env", "cwd"}:
-            self._process = Forked(given, **options)
+        is_plain = options.keys() <= {"stdin", "stdout", "stderr", "env", "cwd", "open_files"}
+        if is_plain and (program is MODULE or program is WITHOUT_UVLOOP):
+            self._process = Forked(given, has_uvloop=program is MODULE, **options)
         else:
+            if limits := options.pop("open_files", None):
+                options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             self._process = subprocess.Popen([sys.executable, *program, *given], **options)
 
     def __enter__(self) -> Self:

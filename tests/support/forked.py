@@ -16,6 +16,7 @@ import fcntl
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -61,7 +62,8 @@ def _interpreter() -> socket.socket:
 
 class Forked:
     """A command that runs. Streams are `subprocess.PIPE`, `DEVNULL`, a file, or a descriptor; `has_terminal`: its standard
-    input is the terminal that it belongs to."""
+    input is the terminal that it belongs to; `open_files`: its soft and hard limit of open files (None: as here);
+    `has_uvloop`: uvloop may be imported where it is installed."""
 
     def __init__(
         self,
@@ -70,6 +72,8 @@ class Forked:
         env: Mapping[str, str],
         cwd: str | Path,
         has_terminal: bool = False,
+        open_files: tuple[int, int] | None = None,
+        has_uvloop: bool = True,
         **streams: int | IO[Any],
     ) -> None:
         self.stdout: IO[bytes] | None = None
@@ -80,7 +84,8 @@ class Forked:
             stack.enter_context(its)
             given = [self._open(stack, name, streams[name]) for name in ("stdin", "stdout", "stderr")]
             socket.send_fds(_interpreter(), [b"x"], [its.fileno(), *given])
-        request = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "has_terminal": has_terminal}
+        request: dict[str, Any] = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
+        request |= {"has_terminal": has_terminal, "open_files": open_files, "has_uvloop": has_uvloop}
         self._channel.sendall(json.dumps(request).encode() + b"\n")
         self._told = self._channel.makefile("rb")
         self.pid = int(self._told.readline())
@@ -170,6 +175,8 @@ def run(channel: int, streams: Sequence[int]) -> NoReturn:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    if request["open_files"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, request["open_files"])
     if request["has_terminal"]:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -177,6 +184,8 @@ def run(channel: int, streams: Sequence[int]) -> NoReturn:
         io.TextIOWrapper(os.fdopen(number, mode), encoding, errors, line_buffering=os.isatty(number) or number == 2)
         for number, mode, (encoding, errors) in zip((0, 1, 2), ("rb", "wb", "wb"), encodings, strict=True)
     )
+    if not request["has_uvloop"]:
+        sys.modules["uvloop"] = None  # type: ignore[assignment]  # as after a failed import
     sys.argv = ["rawsse", *request["arguments"]]
     from rawsse.cli import main
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from support.answers import SSE_HEAD, chunked, head, plain
+from support.sampling import one_in
 
 __all__ = ["FORMS", "IN_HEADERS", "PLACES", "some_forms"]
 
@@ -51,9 +52,10 @@ FORMS: Mapping[str, Form] = {
 
 
 def some_forms(place: str) -> Mapping[str, Form]:
-    """A few of the forms, others for each place: where each costs a whole exchange, all together are all of them."""
-    at = [*PLACES, *IN_HEADERS].index(place)
-    return dict([*FORMS.items()][at % 6 :: 6])
+    """A few of the forms, others for each place: where each costs a whole exchange, all together are all of them. The plain
+    suite takes one for each place."""
+    at, step = [*PLACES, *IN_HEADERS].index(place), 6 * one_in(3)
+    return dict([*FORMS.items()][at % step :: step])
 
 
 def _json(form: str, status: str = "401 No", **fields: str) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +33,7 @@ LOCALHOST = Path(__file__).with_name("localhost.pem")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@functools.cache
 def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(LOCALHOST)
@@ -107,7 +109,12 @@ async def silent_listener() -> AsyncIterator[Origin]:
 
 def trusting() -> TLSContext:
     """What a client needs to trust that server."""
-    return TLSContext(ssl.create_default_context(cafile=LOCALHOST))
+    return TLSContext(_client_context())
+
+
+@functools.cache
+def _client_context() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=LOCALHOST)
 
 
 async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

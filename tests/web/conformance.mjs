@@ -5,23 +5,25 @@ function cut(bytes, size) {
   return starts.map((start) => bytes.subarray(start, start + size));
 }
 
-/** Where to cut in two: everywhere; of what is large, near both ends and at some places between. */
-function places(length) {
+/** Where to cut in two: everywhere; of what is large, near both ends and at some places between. A sample is a tenth of it. */
+function places(length, isSample) {
   const all = Array.from({ length: Math.max(length - 1, 0) }, (_, i) => i + 1);
-  if (length <= 6000) return all;
-  return all.filter((at) => at < 20 || at > length - 20 || at % Math.ceil(length / 20) === 0);
+  if (length <= (isSample ? 600 : 6000)) return all;
+  const near = isSample && length > 6000 ? 4 : 20;
+  return all.filter((at) => at < near || at > length - near || at % Math.ceil(length / near) === 0);
 }
 
-function* everyCut(bytes) {
+function* everyCut(bytes, isSample) {
+  const large = isSample && bytes.length > 30_000 ? [65536, 4096, 1000] : [65536, 4096, 1000, 1];
   yield [bytes];
-  for (const size of bytes.length > 6000 ? [65536, 4096, 1000, 1] : [1, 2, 3, 5, 7, 13]) yield cut(bytes, size);
-  for (const at of places(bytes.length)) yield [bytes.subarray(0, at), new Uint8Array(), bytes.subarray(at)];
+  for (const size of bytes.length > 6000 ? large : [1, 2, 3, 5, 7, 13]) yield cut(bytes, size);
+  for (const at of places(bytes.length, isSample)) yield [bytes.subarray(0, at), new Uint8Array(), bytes.subarray(at)];
 }
 
 /** Each distinct result, in the form of the conformance cases. */
-export function results(EventStreamParser, bytes) {
+export function results(EventStreamParser, bytes, isSample = false) {
   const seen = new Set();
-  for (const chunks of everyCut(bytes)) {
+  for (const chunks of everyCut(bytes, isSample)) {
     const parser = new EventStreamParser();
     const events = chunks.flatMap((chunk) => parser.feed(chunk));
     const named = events.map(({ event, data, id }) => ({ event, data, last_event_id: id }));

@@ -121,8 +121,8 @@ async function run({ responses, deletes = [], url = "http://relay.test/api/chat"
   return { ...told, drawn: id, id: chat.id, text, usage, stopReason, ending, stopped, listeners, unhandled };
 }
 
-/** Ask a conversation questions; `rounds` are lists of those that are sent in one go, `resumes` of ids, before them: null for what
- * is in `kept`. `stop` after so many texts. */
+/** Ask a conversation questions; `rounds` are lists of those that are sent in one go, or of other things to do; `resumes` of ids,
+ * before them: null for what is in `kept`. `stop` after so many texts. */
 async function converse({ responses, rounds = [], resumes = [], kept = {}, room = Infinity, stopAfter = null, by = "stop", ...options }) {
   const abort = new AbortController();
   const requests = [];
@@ -139,10 +139,12 @@ async function converse({ responses, rounds = [], resumes = [], kept = {}, room 
   chat.subscribe(() => {
     const { output, isStreaming, error } = chat.getState();
     states.push({ ...chat.getState(), error: error && plain(error), kept: { ...kept } });
-    if (stopAfter !== null && output === stopAfter && isStreaming) by === "stop" ? chat.stop() : abort.abort();
+    if (stopAfter !== null && output === stopAfter && isStreaming) by === "signal" ? abort.abort() : chat[by]();
   });
   await Promise.all(resumes.map((id) => chat.resume(id ?? undefined)));
-  for (const questions of rounds) await Promise.all(questions.map((question) => chat.send(question)));
+  for (const questions of rounds) {
+    await Promise.all(questions.map((question) => (question.do ? chat[question.do]() : chat.send(question))));
+  }
   return { requests, states, ...states.at(-1) };
 }
 
@@ -168,7 +170,7 @@ const tasks = {
       return { error: error.message };
     }
   },
-  results: ({ input }) => results(EventStreamParser, Buffer.from(input, "base64")),
+  results: ({ input, isSample }) => results(EventStreamParser, Buffer.from(input, "base64"), isSample),
   dispatchedAt,
   run,
   converse,

@@ -20,7 +20,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
 
 def said(told: Any) -> list[dict[str, str]]:
     """The messages as the API takes them."""
-    return [{"role": turn["role"], "content": turn["content"]} for turn in told["messages"]]
+    return [{"role": turn["role"], "content": turn["content"]} for turn in told["messages"] if turn["content"]]
 
 
 def bodies(told: Any) -> list[Any]:
@@ -57,6 +57,9 @@ def test_a_question_that_got_no_answer_is_replaced_by_the_next(node: Node) -> No
     assert told["error"] is None
 
 
+BUSY = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+
+
 def ended(text: str, reason: str) -> dict[str, Any]:
     """An answer in the text dialect, with its stop reason."""
     end = json.dumps({"usage": {"output_tokens": 1}, "stop_reason": reason})
@@ -64,13 +67,19 @@ def ended(text: str, reason: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("reason", ["end_turn", "max_tokens", "refusal", "model_context_window_exceeded", "pause_turn"])
-@pytest.mark.parametrize("text", ["Let me see what I can", ""])
+@pytest.mark.parametrize("text", ["Let me see what I can", "", " \n"])
 def test_a_conversation_says_why_the_model_ended_its_answer(node: Node, reason: str, text: str) -> None:
     told = node("converse", responses=[ended(text, reason)], rounds=[["One"]])
     assert (told["stopReason"], told["ending"], told["error"]) == (reason, "complete", None)
-    assert [(turn["stopReason"], turn["ending"]) for turn in told["messages"][1:]] == [(reason, "complete")] * bool(
-        text
-    )
+    # "text content blocks must contain non-whitespace text" (the API's 400)
+    answer = {
+        "role": "assistant",
+        "content": text.strip() and text,
+        "stopReason": reason,
+        "ending": "complete",
+        "error": None,
+    }
+    assert told["messages"][1:] == [answer] == kept_by(told)["messages"][1:]
 
 
 def test_each_answer_of_a_conversation_keeps_why_it_ended(node: Node) -> None:
@@ -94,6 +103,81 @@ def test_an_error_is_a_state_and_keeps_what_came(node: Node) -> None:
     assert (told["error"]["type"], said(told)) == ("truncated", turns("One", "Hi"))
     assert (told["output"], told["isStreaming"], told["ending"]) == ("Hi", False, "failed")
     assert told["messages"][1]["ending"] == "failed"
+    advice = {"headline": told["error"]["headline"], "advice": "Try again.", "detail": None}
+    assert kept_by(told)["messages"][1]["error"] == advice
+
+
+def test_an_answer_without_a_word_says_why_also_after_a_reload_and_is_not_sent(node: Node) -> None:
+    told = node("converse", responses=[play(BUSY, status=529)], rounds=[["One"]])
+    error = {"headline": "The API is overloaded.", "advice": "Wait a moment, then try again.", "detail": "Overloaded"}
+    answer = {"role": "assistant", "content": "", "stopReason": None, "ending": "failed", "error": error}
+    assert told["messages"] == [*turns("One"), answer]
+    again = node("converse", responses=[play(HI + DONE)], resumes=[None], kept=told["kept"], rounds=[["Two"]])
+    assert again["states"][0]["messages"] == told["messages"]
+    assert bodies(again) == [turns("Two")]
+
+
+def test_an_answer_that_was_stopped_before_its_first_word_says_so(node: Node) -> None:
+    told = node("converse", responses=[play(end="hang")], rounds=[["One"]], stopAfter="")
+    assert [(turn["content"], turn.get("ending")) for turn in told["messages"]] == [("One", None), ("", "stopped")]
+
+
+def test_an_answer_without_a_word_in_the_midst_of_a_conversation_is_not_sent(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE)], messages=turns("One", "", "Two", "Yes"), rounds=[["Three"]])
+    assert [turn["content"] for turn in bodies(told)[0]] == ["One", "Two", "Yes", "Three"]
+
+
+def test_a_fault_of_the_caller_is_an_error_and_not_a_stop(node: Node) -> None:
+    told = node("converse", responses=[], rounds=[["One"]], headers={"not a name": "x"})
+    assert (told["error"]["name"], told["ending"], told["messages"][1]["ending"]) == ("TypeError", "failed", "failed")
+    assert told["messages"][1]["error"] == {"headline": told["error"]["message"], "advice": "", "detail": None}
+
+
+def do(name: str) -> dict[str, str]:
+    """Something to do with a conversation, in place of a question."""
+    return {"do": name}
+
+
+@pytest.mark.parametrize(
+    "failed", [play("{}", status=529), play(HI, headers=BARE), ended("Let me", "refusal"), ended("Cut", "max_tokens")]
+)
+def test_the_last_question_is_asked_again_and_its_answer_replaced(node: Node, failed: Any) -> None:
+    answers = [ended("Hi", "end_turn"), failed, ended("Yes", "end_turn")]
+    told = node("converse", responses=answers, rounds=[["One"], ["Two"], [do("retry")]])
+    assert bodies(told)[1] == bodies(told)[2] == turns("One", "Hi", "Two")
+    assert (said(told), told["error"]) == (turns("One", "Hi", "Two", "Yes"), None)
+    assert len({request["headers"]["x-run-id"] for request in told["requests"]}) == 3  # another answer, not the same
+
+
+def test_the_last_question_is_asked_again_after_a_reload(node: Node) -> None:
+    kept = node("converse", responses=[play("{}", status=529)], rounds=[["One"]])["kept"]
+    told = node("converse", responses=[play(HI + DONE)], resumes=[None], kept=kept, rounds=[[do("retry")]])
+    assert (bodies(told), said(told)) == ([turns("One")], turns("One", "Hi"))
+
+
+def test_a_running_answer_whose_question_is_asked_again_is_stopped(node: Node) -> None:
+    told = node("converse", responses=[play(HI + DONE)], rounds=[["One", do("retry")]])
+    assert (methods(told), said(told)) == (["POST"], turns("One", "Hi"))
+
+
+def test_where_nothing_was_asked_nothing_is_asked_again(node: Node) -> None:
+    told = node("converse", responses=[], messages=[{"role": "assistant", "content": "Hello!"}], rounds=[[do("retry")]])
+    assert told["requests"] == []
+
+
+def test_a_new_conversation_begins_with_nothing_in_the_storage_too(node: Node) -> None:
+    answers = [play("{}", status=529), play(HI + DONE)]
+    told = node("converse", responses=answers, rounds=[["One"], [do("clear")], ["Two"]])
+    cleared = next(state for state in told["states"][1:] if not state["messages"])
+    assert (cleared["error"], cleared["ending"], cleared["output"]) == (None, None, "")
+    assert kept_by(cleared) == {"messages": [], "id": None}
+    assert (bodies(told)[1], said(told)) == (turns("Two"), turns("Two", "Hi"))
+
+
+def test_a_new_conversation_stops_the_running_answer(node: Node) -> None:
+    told = node("converse", responses=[play(HI, end="hang")], rounds=[["One"]], stopAfter="Hi", by="clear")
+    assert (methods(told), told["messages"], told["isStreaming"]) == (["POST", "DELETE"], [], False)
+    assert kept_by(told) == {"messages": [], "id": None}
 
 
 @pytest.mark.parametrize("by", ["stop", "signal"])

@@ -46,11 +46,20 @@ def packages() -> Path:
     return NODE_MODULES
 
 
+def readme() -> str:
+    return (WEB / "README.md").read_text(encoding="utf-8")
+
+
+def pack() -> list[str]:
+    """The arguments of the README's `npm`, which packs the folder from a checkout."""
+    return readme().partition("\n    npm ")[2].partition(" && ")[0].split()
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> Path:
     """A project of a web developer that has installed the packed folder."""
     folder = tmp_path_factory.mktemp("project")
-    packed = json.loads(run("npm", "pack", WEB, "--json", "--pack-destination", folder, cwd=folder))[0]
+    packed = json.loads(run("npm", *pack(), "--json", "--pack-destination", folder, cwd=ROOT))[0]
     assert sorted(file["path"] for file in packed["files"]) == [
         "README.md",
         "chat.d.ts",
@@ -144,7 +153,7 @@ def test_a_bundler_finds_it_and_its_bundle_runs(project: Path, packages: Path) -
 
 def example() -> str:
     """The component of the package's README."""
-    return (WEB / "README.md").read_text(encoding="utf-8").partition("```jsx\n")[2].partition("```")[0]
+    return readme().partition("```jsx\n")[2].partition("```")[0]
 
 
 CONSUMER = """
@@ -192,7 +201,7 @@ def test_the_readme_names_all_fields_of_the_result(project: Path) -> None:
     table = (project / "node_modules/rawsse/README.md").read_text(encoding="utf-8").partition("| result |")[2]
     rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row)}
-    assert named == {*fields("ChatState"), "send", "stop", "resume"}
+    assert named == {*fields("ChatState"), "send", "retry", "stop", "clear", "resume"}
 
 
 def test_the_component_of_the_readme_has_right_types(project: Path, packages: Path) -> None:

@@ -482,11 +482,10 @@ def test_a_question_during_an_answer_stops_it_and_the_conversation_goes_on(
     gate.let(1000)
     wait_for_end(page)
     assert sorted(request.split()[0] for request in proxy.requests) == ["DELETE", "POST", "POST"]
-    assert relay.requests[-1].body["messages"] == [
-        {"role": "user", "content": "First"},
-        {"role": "assistant", "content": said},
-        {"role": "user", "content": "Second"},
-    ]
+    first, answer, second = relay.requests[-1].body["messages"]
+    assert (first, second) == ({"role": "user", "content": "First"}, {"role": "user", "content": "Second"})
+    assert answer["role"] == "assistant"
+    assert answer["content"].startswith(said)  # more may have come since it was painted
     assert page.locator("#output").text_content() == text("plain")
 
 

@@ -14,7 +14,7 @@ def headline(article: str) -> str:
     messages = [{"role": "user", "content": f"A headline for this, please:\n\n{article}"}]
     try:
         with Anthropic() as client:  # reads ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY
-            message = client.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=messages)
+            message = client.messages.create(model="claude-sonnet-5", max_tokens=100, messages=messages)
     except APIError as error:
         raise NoHeadlineError(str(error)) from error
     if message.stop_reason != "end_turn":
