@@ -21,7 +21,7 @@ from support.command import Command
 from rawsse.cli import main
 from rawsse.cli.servers import JSONFormatter
 from rawsse.relay import Relay, RunLimits, UserFile
-from rawsse.relay.record import RunRecord
+from rawsse.relay.record import RunRecord, RunStart
 from rawsse.replay import Player, shipped_fixtures
 from rawsse.server import ASGIApp, Forwarded, Server
 
@@ -226,6 +226,20 @@ def test_the_token_for_the_metrics_may_come_from_the_environment(
     monkeypatch.setenv("RAWSSE_METRICS_TOKEN", "")
     assert main(["serve"]) == 0
     assert status_of(served["app"], "/metrics", "wrong") == 200
+
+
+def test_the_ledger_is_closed_when_the_server_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ledgers = RunStart(1.0, "run", "ada", "text", "m"), list[Any]()
+
+    async def serve(app: Any, *_: object, **__: object) -> None:
+        app.ledger.begun(begun)
+        ledgers.append(app.ledger)
+
+    monkeypatch.setattr("rawsse.server.serve", serve)
+    monkeypatch.setattr("rawsse.cli.servers._prepare", lambda log_format: None)
+    assert main(["serve", "--ledger", str(tmp_path / "ledger.db")]) == 0
+    ledgers[0].begun(begun)
+    assert ledgers[0].dropped == 1
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")

@@ -61,6 +61,18 @@ def test_a_run_that_fails_has_taken_its_time_too() -> None:
     assert clock.elapsed == 2
 
 
+def test_the_clock_jumps_again_when_a_thread_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawsse.replay.virtual_clock.THREAD_DEADLOCK", 0.5)
+
+    async def story() -> None:
+        await asyncio.to_thread(int)
+        await asyncio.sleep(3600)
+
+    clock = VirtualClock()
+    clock.run(story())
+    assert clock.elapsed == 3600
+
+
 async def forgetful() -> None:
     kept.append(asyncio.create_task(asyncio.sleep(1)))
 
