@@ -25,9 +25,13 @@ def test_a_clock_says_how_long_it_has_run_and_how_long_it_took() -> None:
 
 
 def test_each_run_begins_at_nought() -> None:
+    async def story() -> float:
+        await asyncio.sleep(1)
+        return clock.elapsed
+
     clock = VirtualClock()
     clock.run(asyncio.sleep(10))
-    clock.run(asyncio.sleep(1))
+    assert clock.run(story()) == 1
     assert clock.elapsed == 1
 
 
