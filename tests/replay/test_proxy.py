@@ -135,6 +135,22 @@ def test_the_request_goes_on_as_it_came_credentials_and_all(tmp_path: Path) -> N
     assert got.items() >= sent.items()
 
 
+def test_requests_one_after_the_other_share_a_connection_to_the_upstream(tmp_path: Path) -> None:
+    upstream, connections = Upstream(plain(b"{}")), list[asyncio.StreamReader]()
+
+    async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(reader)
+        await upstream(reader, writer)
+
+    async def story() -> None:
+        async with proxied(counted, tmp_path) as server:
+            for _ in range(2):
+                await said_to(server)
+
+    run(story())
+    assert (len(upstream.requests), len(connections)) == (2, 1)
+
+
 def test_what_concerns_one_connection_stays_there(tmp_path: Path) -> None:
     upstream = Upstream(plain(b"{}"))
     fields = b"te: trailers\r\nkeep-alive: timeout=5\r\nconnection: x-hop\r\nx-hop: 1\r\nexpect: 100-continue\r\nx-mine: 1\r\n"
