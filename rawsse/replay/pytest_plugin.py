@@ -13,9 +13,9 @@ by its path (`_rawsse_pytest.py`), not through the package.
     replay.play("weather", split=split)                         # cut as a parameter of the test says: "event", "bytes", 7 …
     async def test_…(replay, virtual_clock)                     # runs in virtual time, the API too; also with pytest-asyncio
 
-`play` and the mark take `match`, `faults`, `rewrite`, `pace`, `speed`, `split` (into HTTP chunks), `segments` (into TCP writes) and
-`segment_seconds` (between two of these). A client in another thread may find several pieces at once, however they are cut: a
-test of every cut uses `virtual_clock`, where each piece is a read and `segment_seconds` is not needed, or calls the parser.
+`play` and the mark take `match`, `faults`, `rewrite`, `pace`, `speed`, `split` (into HTTP chunks), `segments` (into TCP writes)
+and `segment_seconds` (between two of these). A client in another thread may find several pieces at once, however they are cut:
+a test of every cut uses `virtual_clock`, where each piece is a read and `segment_seconds` is not needed, or calls the parser.
 
 Names are looked up in the folder of the test file, in `recordings/` there, and among the recordings that come with rawsse. The
 arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment unchanged. A mark on a function takes

@@ -172,8 +172,9 @@ class TLSLink(PushSource):
     def _decrypt(self) -> bytes | None:
         """All plaintext that has arrived; `b""` at the end, None if more is needed."""
         pieces: list[bytes] = []
-        # Asking when there is nothing would only raise SSLWantReadError, at the price of a read.
-        while self._plain_end is None and (self._incoming.pending or self._incoming.eof or self.tls.pending()):
+        # Asking when there is nothing would only raise SSLWantReadError, at the price of a read. OpenSSL itself keeps nothing
+        # back: a read takes more than a record has (RFC 8446, 5.1: 2**14 bytes).
+        while self._plain_end is None and (self._incoming.pending or self._incoming.eof):
             try:
                 piece = self.tls.read(READ_BYTES)
             except ssl.SSLWantReadError:
