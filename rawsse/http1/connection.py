@@ -227,7 +227,6 @@ class _Connection(Generic[Head]):
             return None
         except APIError:
             self._receiving, self._must_close = _NOTHING, True
-            self._unread = b""
             raise
 
     @abstractmethod

@@ -198,7 +198,6 @@ class Feed:
         now = self._loop.time()
         if now >= (due := self._spoke_at + self._heartbeat_seconds):
             due = now + self._heartbeat_seconds
-            self._spoke_at = now
             if self.has_begun:
                 for reader in list(self.live):
                     reader.push(self.dialect.heartbeat, reader.position)

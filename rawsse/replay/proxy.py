@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import weakref
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote as percent_encoded
@@ -84,7 +83,6 @@ class RecordingProxy:
         self._proxies = Proxies.from_environment(os.environ)
         self._pools = Pools(lambda network: Pool(network, TLSContext()), AsyncioNetwork)
         self._max_body_bytes = max_body_bytes
-        self._calls: weakref.WeakSet[Call[RawAnswer]] = weakref.WeakSet()
 
     @property
     def base_url(self) -> str:
@@ -99,8 +97,6 @@ class RecordingProxy:
 
     async def aclose(self) -> None:
         """End the open exchanges, and drop the connections to the upstream."""
-        for call in list(self._calls):
-            call.close()
         self._pools.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,7 +126,6 @@ class RecordingProxy:
     async def _pass_on(self, scope: Scope, body: bytes, send: Send) -> None:
         try:
             with contextlib.closing(self.call(scope, body)) as call:
-                self._calls.add(call)
                 await self._pass_back(await call.open(), call, scope, send)
         except UsageError as exc:
             await _refuse(send, 400, "invalid_request_error", f"the request cannot be passed on: {exc}")

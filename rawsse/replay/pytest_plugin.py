@@ -13,6 +13,10 @@ its path (`_rawsse_pytest.py`), not through the package.
     replay.play("weather", split=split)                         # reads split as the test's parameter says: "event", 7 …
     async def test_…(replay, virtual_clock)                     # test and API run in virtual time; pytest-asyncio too
 
+`play` and the mark take `match`, `faults`, `rewrite`, `pace`, `speed`, `split` (into HTTP chunks), `segments` (into TCP writes)
+and `segment_seconds` (between two of these). A client in another thread may read several pieces at once. To test every
+split, use `virtual_clock`, where each piece is one read even without `segment_seconds`, or call the parser directly.
+
 Names are looked up in the test file's folder, in `recordings/` there, and among the recordings shipped with rawsse. The
 arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment unchanged. A mark on a function takes
 precedence over one on its class or module. `replay` is set up before a test's other fixtures, since those may make clients. A

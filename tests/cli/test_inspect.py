@@ -18,7 +18,7 @@ from support.background import Background
 from support.command import ROOT
 
 from rawsse.cli import inspect, main
-from rawsse.replay import Checker, Read, Recording, ReplayServer, recording
+from rawsse.replay import Checker, Read, Recording, ReplayServer, recording, shipped_fixtures
 from rawsse.replay.recording import RecordedRequest
 from rawsse.sse import Decoder
 
@@ -134,6 +134,14 @@ def test_an_api_that_quotes_a_key_without_a_shape_shows_it_to_nobody(
     out, err = capsys.readouterr()
     assert "not for ***" in out
     assert "0f3b9a7c" not in out + err
+
+
+def test_an_api_is_asked_once_and_its_failure_is_not_hidden_by_another_try(capsys: pytest.CaptureFixture[str]) -> None:
+    with Background() as background:
+        server = background.enter(ReplayServer(shipped_fixtures()["plain"], faults=["status=529 x1"]))
+        assert main(["check", server.base_url]) == 1
+        assert len(server.requests) == 1
+    assert "Overloaded" in capsys.readouterr().err
 
 
 def test_an_api_that_is_wrong_without_end_is_not_read_to_its_end(

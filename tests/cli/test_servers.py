@@ -21,7 +21,8 @@ from support.command import Command
 from rawsse.cli import main
 from rawsse.cli.servers import JSONFormatter
 from rawsse.relay import Relay, RunLimits, UserFile
-from rawsse.relay.record import RunRecord
+from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.store import MemoryStore
 from rawsse.replay import Player, shipped_fixtures
 from rawsse.server import ASGIApp, Forwarded, Server
 
@@ -226,6 +227,31 @@ def test_the_token_for_the_metrics_may_come_from_the_environment(
     monkeypatch.setenv("RAWSSE_METRICS_TOKEN", "")
     assert main(["serve"]) == 0
     assert status_of(served["app"], "/metrics", "wrong") == 200
+
+
+def test_the_ledger_and_the_store_are_closed_when_the_server_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, relays, closed = RunStart(1.0, "run", "ada", "text", "m"), list[Relay](), list[str]()
+
+    class ClosedStore(MemoryStore):
+        async def aclose(self) -> None:
+            closed.append("store")
+
+    async def serve(app: Relay, *_: object, on_shutdown: Any, **__: object) -> None:
+        assert app.ledger is not None
+        app.ledger.begun(begun)
+        relays.append(app)
+        await on_shutdown()
+
+    monkeypatch.setattr("rawsse.server.serve", serve)
+    monkeypatch.setattr("rawsse.cli.servers._prepare", lambda log_format: None)
+    monkeypatch.setattr("rawsse.relay.RedisStore", lambda url: ClosedStore())
+    assert main(["serve", "--ledger", str(tmp_path / "ledger.db"), "--store", "redis://127.0.0.1"]) == 0
+    ledger = relays[0].ledger
+    assert ledger is not None
+    ledger.begun(begun)  # a ledger that is closed drops it
+    assert (closed, ledger.dropped) == (["store"], 1)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")

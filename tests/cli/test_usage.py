@@ -173,6 +173,8 @@ def test_days_and_several_ledgers(path: Path, tmp_path: Path, usage: Out) -> Non
         ("2026-11-02", 1, 500),
         ("2026-11-03", 1, 1),
     ]
+    one_day = ("--since", "2026-11-02", "--until", "2026-11-02")
+    assert json.loads(usage(*paths, "--by", "day", *one_day, "--json")[1]) == rows[:1]
     (day,) = json.loads(usage(*paths, "--by", "day", "--until", "2026-11-01", "--json")[1])
     assert (day["runs"], day["input_tokens"]) == (3, 1000 + 5 + 1)  # the run that both have counts once
 

@@ -77,6 +77,13 @@ def text_of(attempt: Attempt[Answer]) -> str | None:
     return None if message is None else message.text
 
 
+def test_an_event_makes_room_for_more_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawsse.client.answer.MAX_FILLER_BYTES", 1000)
+    filler, room = b"%x\r\n%b\r\n" % (1000, b": c\n" * 250), chunk(PING)
+    assert answered(SSE_HEAD, filler, filler, max_event_bytes=100).exchange.is_over
+    assert not answered(SSE_HEAD, filler, room, filler, room, filler, max_event_bytes=100).exchange.is_over
+
+
 # --- One event at a time ---------------------------------------------------------------------------------------------
 
 

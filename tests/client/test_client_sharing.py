@@ -67,6 +67,13 @@ def test_the_client_itself_keeps_its_options() -> None:
     assert (request["x-api-key"], request["host"]) == (KEY, "api.example")
 
 
+@pytest.mark.parametrize("name", ["messages", "models", "beta"])
+def test_the_calls_of_another_client_are_its_own_even_if_those_of_the_first_were_used(name: str) -> None:
+    client = client_of()
+    first = getattr(client, name)
+    assert getattr(client.with_options(max_retries=1), name) is not first
+
+
 @pytest.mark.parametrize(
     ("options", "field", "value"),
     [

@@ -46,6 +46,21 @@ def test_leaving_early_ends_the_stream_and_drops_the_connection() -> None:
     assert (ending.kind, ending.text, ending.phase) == ("cancelled", "the stream was closed before its end", "open")
 
 
+def test_a_stream_that_is_dropped_is_closed_even_if_the_warning_about_it_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        connection = body(*ANSWER)
+        events = await client_of(connection).messages.create(**ASK, stream=True)
+        del events
+        assert connection.is_aborted
+
+    raised: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", raised.append)
+    run(story())
+    assert [each.exc_type for each in raised] == [ResourceWarning]
+
+
 def test_aclose_is_close_for_contextlib() -> None:
     async def story() -> str | None:
         connection = body(*ANSWER)

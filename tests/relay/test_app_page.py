@@ -32,6 +32,9 @@ def folder(tmp_path: Path) -> Path:
     (site / ".env").write_text("ANTHROPIC_API_KEY=secret")
     (site / ".git").mkdir()
     (site / ".git" / "config").write_text("secret")
+    if os.name == "posix":  # elsewhere they cannot be the names of files
+        for name in ("index.html:stream", "..\\secret.txt", "line\nbreak"):
+            (site / name).write_text("secret")
     return site
 
 

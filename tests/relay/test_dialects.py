@@ -263,6 +263,7 @@ def test_what_is_wrong_with_the_relays_own_setup_is_not_told() -> None:
     assert (failure.status, failure.message) == (500, "the relay is not set up: see its log")
 
 
+@pytest.mark.parametrize("phase", ["connect", "send", "head"])
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -270,8 +271,8 @@ def test_what_is_wrong_with_the_relays_own_setup_is_not_told() -> None:
         (ConnectTimeoutError("no connection to 10.0.0.7 within 10 s"), "the API did not answer in time"),
     ],
 )
-def test_the_address_of_the_api_is_not_told(error: APIConnectionError, words: str) -> None:
-    error.phase, error.ending = "connect", Ending("truncated", error.message, "connect")
+def test_the_address_of_the_api_is_not_told(error: APIConnectionError, words: str, phase: Any) -> None:
+    error.phase, error.ending = phase, Ending("truncated", error.message, phase)
     failure = failure_of(error)
     assert failure.message == words
     assert "10.0.0.7" not in failure.to_json()

@@ -278,6 +278,16 @@ def test_an_answer_need_not_name_a_field() -> None:
     assert answer.headers == (("allow", "GET"),)
 
 
+def test_the_limits_of_the_relay_take_the_place_of_the_api_s_and_do_not_stand_beside_them() -> None:
+    told = Told()
+    told.exchange.more_fields.append(("anthropic-ratelimit-tokens-limit", "100"))
+    of_the_api = [("anthropic-ratelimit-tokens-limit", "9000"), ("request-id", "req_1")]
+    assert told.exchange.fields(of_the_api) == [
+        (b"request-id", b"req_1"),
+        (b"anthropic-ratelimit-tokens-limit", b"100"),
+    ]
+
+
 def test_an_answer_without_content_has_no_length() -> None:
     told = Told()
     tell(told.exchange.send_whole(204))

@@ -32,6 +32,7 @@ from rawsse.relay import RunLimits
 from rawsse.relay.app import MAX_RUNS_READ
 from rawsse.relay.dialects import EventsDialect, MessagesDialect, TextDialect, frame, join_deltas, json_string, snapshot
 from rawsse.relay.feed import PIECE_BYTES
+from rawsse.relay.follow import follow, follow_all
 from rawsse.relay.ui import UIDialect
 from rawsse.sse import Event
 
@@ -402,6 +403,30 @@ def test_a_client_of_several_runs_that_leaves_leaves_all_of_them() -> None:
             await asyncio.sleep(10)
             await ticks(5)
             assert all(api.is_closed for api in apis)
+
+    run(story())
+
+
+@pytest.mark.parametrize("reads", [follow, lambda exchange, run: follow_all(exchange, [(run, 0)], [])])
+def test_a_host_that_cancels_a_request_has_left_the_run_at_once(reads: Any) -> None:
+    class Silent:
+        """The exchange of a host that does not say that the client has gone."""
+
+        def fields(self, headers: Any) -> Any:
+            return headers
+
+        def outlet(self) -> FakeOutlet:
+            return FakeOutlet()
+
+    async def story() -> None:
+        async with house() as home:
+            begun, _ = await home.started()
+            request = asyncio.create_task(reads(Silent(), begun))
+            await ticks(2)
+            assert begun.readers == 1
+            request.cancel()
+            await asyncio.wait({request})
+            assert begun.readers == 0
 
     run(story())
 

@@ -9,7 +9,8 @@ import pytest
 from support.clock import run
 from support.streams import ANSWER, to_bytes
 
-from rawsse.relay.record import Observer, RunRecord, RunStart
+from rawsse.relay.dialects import Failure
+from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
 from rawsse.relay.runs import RunLimits, Runs
 
 from .outlets import LAST_WORD, STOPPED, data, house, join
@@ -144,6 +145,16 @@ def test_a_run_that_is_stopped_has_a_record_before_and_after_its_beginning() -> 
 
     assert run(story(is_started=True)) == ("cancelled", None, 10, False)
     assert run(story(is_started=False)) == ("cancelled", None, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending", "error"),
+    [("cancelled", "cancelled", None), ("shutdown", "cancelled", None), ("api_error", "error", "api_error")],
+)
+def test_a_run_that_the_relay_ends_is_cancelled_and_has_not_failed(kind: str, ending: str, error: str | None) -> None:
+    begun = RunStart(1.0, "run", "ada", "text", "m")
+    record = record_of(begun, None, None, Failure(503, kind, "bye"), seconds=1.0, on_disconnect=None, words="")
+    assert (record.ending, record.error) == (ending, error)
 
 
 def test_an_observer_that_fails_costs_neither_the_run_nor_the_other_observers(caplog: pytest.LogCaptureFixture) -> None:

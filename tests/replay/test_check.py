@@ -339,6 +339,12 @@ def test_no_line_that_is_no_field_is_quoted(end: str) -> None:
     assert not [finding for finding in found if KEY.decode()[:12] in finding.text]
 
 
+def test_of_a_live_stream_no_more_is_kept_however_many_pieces_it_comes_in() -> None:
+    checker, comment = Checker(max_searched_bytes=100), b": " + KEY + b"\n\n"
+    findings = checker.feed(b":" + b" " * 98 + b"\n") + checker.feed(comment) + checker.close()
+    assert "secret" not in {finding.rule for finding in findings}
+
+
 def test_secrets_in_a_live_stream_are_found_at_its_end_as_far_as_it_was_kept() -> None:
     def rules_with(limit: int) -> list[str]:
         checker = Checker(max_searched_bytes=limit)

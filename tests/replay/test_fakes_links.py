@@ -54,6 +54,14 @@ def test_a_stream_gives_its_chunks_as_they_were_cut_and_remembers_what_was_writt
     assert stream.written == b"ab"
 
 
+def test_what_was_written_before_a_chunk_came_is_not_the_request_that_the_next_one_waits_for() -> None:
+    stream = entered(b"one", None, b"two")
+    write(stream)
+    assert (read(stream), stream.read_ready()) == (b"one", None)
+    write(stream)
+    assert read(stream) == b"two"
+
+
 def test_a_stream_may_end_with_an_exception() -> None:
     stream = entered(b"one", end=ConnectionResetError("gone"))
     assert read(stream) == b"one"

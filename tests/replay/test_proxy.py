@@ -135,6 +135,26 @@ def test_the_request_goes_on_as_it_came_credentials_and_all(tmp_path: Path) -> N
     assert got.items() >= sent.items()
 
 
+def test_requests_one_after_the_other_share_a_connection_to_the_upstream(tmp_path: Path) -> None:
+    connections: list[int] = []  # how many requests each had
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        while await reader.readuntil(BODY):
+            connections[-1] += 1
+            for piece in (plain(b"{}")[:-1], b"}"):
+                writer.write(piece)
+                await asyncio.sleep(1)
+
+    async def story() -> None:
+        async with proxied(slow, tmp_path) as server:
+            for _ in range(2):
+                assert (await said_to(server)).endswith(b"{}")
+
+    run(story())
+    assert connections == [2]
+
+
 def test_what_concerns_one_connection_stays_there(tmp_path: Path) -> None:
     upstream = Upstream(plain(b"{}"))
     fields = b"te: trailers\r\nkeep-alive: timeout=5\r\nconnection: x-hop\r\nx-hop: 1\r\nexpect: 100-continue\r\nx-mine: 1\r\n"

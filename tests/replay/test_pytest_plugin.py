@@ -163,6 +163,7 @@ def test_the_environment_leads_clients_here_and_is_put_back(
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-real")
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "real")
     monkeypatch.setenv("NO_PROXY", "intranet")
+    monkeypatch.setenv("no_proxy", "example.org")  # the one that counts for our client, and for curl
     result = run(
         project,
         """
@@ -172,6 +173,7 @@ def test_inside(replay):
     assert os.environ["ANTHROPIC_API_KEY"] == "replay-needs-no-key"
     assert "ANTHROPIC_AUTH_TOKEN" not in os.environ
     assert os.environ["NO_PROXY"] == "intranet,127.0.0.1"
+    assert os.environ["no_proxy"] == "example.org,127.0.0.1"
 
 @pytest.mark.replay("plain", env=False, strict=False)
 def test_left_alone(replay):

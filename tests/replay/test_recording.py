@@ -36,6 +36,14 @@ def error_of(content: bytes | str, name: str = "x.sse.jsonl") -> str:
 # --- Writing and reading ---
 
 
+def test_a_file_above_the_limit_is_refused_and_never_read_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "x.sse"
+    path.write_bytes(b"data: x\n\n")
+    assert Recording.load(path, max_bytes=9).body == b"data: x\n\n"
+    with pytest.raises(RecordingError, match=r"x\.sse: larger than max_bytes \(8\)"):
+        Recording.load(path, max_bytes=8)
+
+
 def test_a_recording_is_a_head_a_line_for_each_read_and_an_end() -> None:
     request = RecordedRequest("POST", "/v1/messages", {"accept": "*/*"}, {"model": "m"})
     recording = Recording(

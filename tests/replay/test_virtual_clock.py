@@ -25,9 +25,13 @@ def test_a_clock_says_how_long_it_has_run_and_how_long_it_took() -> None:
 
 
 def test_each_run_begins_at_nought() -> None:
+    async def story() -> float:
+        await asyncio.sleep(1)
+        return clock.elapsed
+
     clock = VirtualClock()
     clock.run(asyncio.sleep(10))
-    clock.run(asyncio.sleep(1))
+    assert clock.run(story()) == 1
     assert clock.elapsed == 1
 
 
@@ -59,6 +63,18 @@ def test_a_run_that_fails_has_taken_its_time_too() -> None:
     with pytest.raises(KeyError, match="mine"):
         clock.run(story())
     assert clock.elapsed == 2
+
+
+def test_the_clock_jumps_again_when_a_thread_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rawsse.replay.virtual_clock.THREAD_DEADLOCK", 0.5)
+
+    async def story() -> None:
+        await asyncio.to_thread(int)
+        await asyncio.sleep(3600)
+
+    clock = VirtualClock()
+    clock.run(story())
+    assert clock.elapsed == 3600
 
 
 async def forgetful() -> None:

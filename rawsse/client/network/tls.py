@@ -172,8 +172,9 @@ class TLSLink(PushSource):
     def _decrypt(self) -> bytes | None:
         """All plaintext that has arrived; `b""` at the end, None if more is needed."""
         pieces: list[bytes] = []
-        # Without this check an empty read would raise SSLWantReadError, which costs as much as a read.
-        while self._plain_end is None and (self._incoming.pending or self._incoming.eof or self.tls.pending()):
+        # Without this check an empty read would raise SSLWantReadError, which costs as much as a read. OpenSSL buffers
+        # nothing: a read returns more than a record holds (RFC 8446, 5.1: 2**14 bytes).
+        while self._plain_end is None and (self._incoming.pending or self._incoming.eof):
             try:
                 piece = self.tls.read(READ_BYTES)
             except ssl.SSLWantReadError:

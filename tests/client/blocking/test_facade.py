@@ -9,6 +9,7 @@ import inspect
 import pydoc
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any, get_origin
 
@@ -47,6 +48,21 @@ def client_of(*streams: FakeStream | bytes, **options: Any) -> Client:
     made = [FakeStream([stream]) if isinstance(stream, bytes) else stream for stream in streams]
     given: dict[str, Any] = {"connect": Connections(*made), "max_retries": 0, **options}
     return Client(api_key=KEY, base_url="http://api.example", **given)
+
+
+@pytest.mark.parametrize(
+    "options", [{"api_key": "s3cr3t"}, {"auth_token": "s3cr3t"}, {"proxy": "http://u:s3cr3t@h"}], ids=str
+)
+def test_the_frames_of_a_constructor_that_fails_show_no_secret(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Client(**{"api_key": KEY, **options}, timeout=-1)  # type: ignore[arg-type]
+    ours = [
+        repr(each.locals)
+        for each in traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+        if each.filename != __file__
+    ]
+    assert ours
+    assert "s3cr3t" not in "".join(ours)
 
 
 # --- Names, signatures, docstrings -----------------------------------------------------------------------------------

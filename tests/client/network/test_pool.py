@@ -822,6 +822,17 @@ def test_a_lease_that_is_dropped_after_it_was_given_back_leaves_the_next_call_it
     assert network.alive() == 0
 
 
+def test_a_forked_child_drops_its_lease_without_a_lock_that_a_thread_of_the_parent_may_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = (network := StillNetwork()).pool()
+    lease = acquire(pool)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr(pool, "_lock", None)  # to take it would raise
+    lease.drop()
+    assert network.alive() == 0
+
+
 def use(pool: Pool) -> None:
     """Some calls, one of which leaves the queue; those that come when the pool is closed fail."""
     leases: list[Lease] = []

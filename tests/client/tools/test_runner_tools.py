@@ -218,6 +218,18 @@ def test_the_results_can_be_had_in_the_body_and_no_tool_runs_twice() -> None:
     assert counting.calls == [0]
 
 
+@pytest.mark.parametrize("reason", ["max_tokens", "refusal", "end_turn"])
+def test_the_results_cannot_be_had_of_an_answer_that_did_not_stop_for_its_tools(reason: str) -> None:
+    counting = Counting()
+
+    async def story() -> list[Any]:
+        runner = runner_of(calling(("meet", '{"who": 0}'), reason=reason), counting.meet)
+        return [await runner.generate_tool_call_response() async for _ in runner]
+
+    assert run(story()) == [None]
+    assert counting.calls == []
+
+
 def test_while_the_tools_run_they_cannot_be_started_again() -> None:
     counting = Counting()
 
