@@ -389,7 +389,10 @@ class ToolRunner(Generic[Item]):
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
     The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
-    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer and cancels coroutine tools.
+    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer and cancels coroutine tools. Without asyncio,
+    give each next answer what is left (more than 0), after the answer before it:
+
+        runner.set_messages_params(lambda params: {**params, "timeouts": Timeouts(total=end - time.monotonic())})
     """
 
     def __init__(

@@ -207,6 +207,19 @@ def test_the_timeout_of_asyncio_bounds_the_whole_loop() -> None:
     assert len(run(story()).messages) == 3  # the first answer and its results
 
 
+def test_the_next_answer_may_get_the_time_that_is_left() -> None:
+    async def story() -> tuple[float, int]:
+        client, now = client_of(*(FakeStream([3, answer(turn)]) for turn in TWO_TURNS)), asyncio.get_running_loop().time
+        runner, begun = client.messages.tool_runner(**ASK, tools=Log().tools), now()
+        with pytest.raises(TotalTimeoutError):
+            async for _ in runner:  # as the docstring of `ToolRunner` has it
+                left = Timeouts(total=begun + 5 - now())
+                runner.set_messages_params(lambda params, left=left: {**params, "timeouts": left})
+        return now() - begun, len(runner.messages)
+
+    assert run(story()) == (5, 3)
+
+
 # --- Real recordings -----------------------------------------------------------------------------------------------
 
 
