@@ -430,7 +430,8 @@ class _Call(Exchange):
     async def _find_run(self, user: str) -> Feed:
         run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
         if run is None or not run.dialect.is_resumable:
-            raise Answer(404, "not_found_error", "there is no such run; it may have been forgotten")
+            hint = "; ?user=ID names another user's" if self._user is not None and self._user.is_operator else ""
+            raise Answer(404, "not_found_error", f"there is no such run; it may have been forgotten{hint}")
         return run
 
     async def _stop_run(self) -> None:

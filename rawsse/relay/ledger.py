@@ -9,7 +9,7 @@ A run gets its row when it begins; `ending` is NULL until it ends. A relay that 
 relay marks them `truncated`, with the error `relay_killed`. Several relays may share a file. Each holds a lock (flock(2)) on
 another file beside it, `ledger.db-owner-…`, which the system releases when the process ends.
 
-A row holds the tokens that the API has counted: a lower bound unless `exact`. Quota estimates are not included.
+A row holds the tokens that the API has counted: a lower bound unless `exact`. `estimated_tokens` is for the quotas alone.
 
 Each batch of rows is one transaction on its own connection. So no connection is open across a fork, which SQLite forbids
 (https://www.sqlite.org/howtocorrupt.html, 2.6), and each batch opens the file afresh: it may have been moved or replaced, or
@@ -64,7 +64,7 @@ MAX_TEXT_CHARS = 1000
 APPLICATION_ID = 0x72737365
 """Distinguishes a ledger from other SQLite files (PRAGMA application_id): "rsse"."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 KILLED = "relay_killed"
 """The `error` of a run that was open when its relay was killed."""
@@ -76,22 +76,25 @@ _COLUMNS = (
     *("time", "run", "user", "dialect", "model", "ending", "stop_reason", "error", "seconds", "first_token_seconds"),
     *(*COUNTS, "exact", "on_disconnect", "request_id", "owner"),
 )
+_KEPT = (*_COLUMNS, "estimated_tokens")  # a ledger of version 1 lacks the last
 # `ending` is NULL while the run is open. The key includes the time: clients choose run ids, and may reuse them.
 _SCHEMA = f"""
     PRAGMA journal_mode = WAL;
-    CREATE TABLE runs ({", ".join(_COLUMNS)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
+    CREATE TABLE runs ({", ".join(_KEPT)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
     CREATE INDEX open_runs ON runs (owner) WHERE ending IS NULL;
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {SCHEMA_VERSION};
 """
-_INSERT = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(_KEPT))})"  # noqa: S608
+_INSERT_COPY = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _MARK = """UPDATE runs SET ending = 'truncated', error = ?
     WHERE ending IS NULL AND owner NOT IN (SELECT value FROM json_each(?))"""
 _TOTAL = " + ".join(COUNTS)
-_TOKENS_SINCE = f"SELECT user, SUM({_TOTAL}) FROM runs WHERE time >= ? GROUP BY user"  # noqa: S608
+_UNCOUNTED = "MAX(COALESCE(estimated_tokens, 0) - output_tokens, 0)"  # by the API, of an answer that was cut
+_TOKENS_SINCE = f"SELECT user, SUM({_TOTAL} + {_UNCOUNTED}) FROM runs WHERE time >= ? GROUP BY user"  # noqa: S608
 _SUMS = ", ".join(f"SUM({count}) AS {count}" for count in COUNTS)
 _DAY = "date(CAST(time AS INTEGER), 'unixepoch')"
-_DAYS = f"SELECT * FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
+_DAYS = f"SELECT {', '.join(_COLUMNS)} FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
 # Of the copies of a run SQLite takes the one that has the MAX (https://www.sqlite.org/lang_select.html, 2.5).
 _ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time, run"  # noqa: S608
 
@@ -143,7 +146,7 @@ class Ledger(Observer):
         self.begun(record)
 
     def tokens_since(self, since: float) -> dict[str, int]:
-        """The tokens of all kinds per user, over the runs that began at `since` (Unix seconds) or later.
+        """The tokens per user that count for the quotas, over the runs that began at `since` (Unix seconds) or later.
 
         Reads the file, so call it before the relay starts to serve. Raises `ConfigurationError`.
         """
@@ -232,7 +235,7 @@ def usage(
         db.execute(f"CREATE TABLE runs ({', '.join(_COLUMNS)})")
         for path in map(Path, paths):
             with _connected(path) as ledger:
-                db.executemany(_INSERT, ledger.execute(_DAYS, (str(since), str(until))))
+                db.executemany(_INSERT_COPY, ledger.execute(_DAYS, (str(since), str(until))))
         rows = db.execute(f"{query} GROUP BY {groups} ORDER BY {groups}")
         return [{**dict(row), "exact": bool(row["exact"])} for row in rows]
 
@@ -272,6 +275,9 @@ def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
         pass  # is it a ledger? Closing a connection that may write would already move the WAL of any database into it
     with _connected(path, "rw") as db, db:
         db.executescript("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+            db.execute("ALTER TABLE runs ADD COLUMN estimated_tokens")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         yield db
 
 
@@ -288,8 +294,8 @@ def _make(path: Path) -> None:
 
 def _values(row: RunStart, owner: str) -> Iterator[str | float | None]:
     """The columns of a row, in a form that SQLite accepts: a rejected row would block all batches."""
-    absent = {"owner": owner, "exact": False, **dict.fromkeys(COUNTS, 0)}
-    for name in _COLUMNS:
+    absent = {"owner": owner, "exact": False, "estimated_tokens": 0, **dict.fromkeys(COUNTS, 0)}
+    for name in _KEPT:
         value = getattr(row, name, absent.get(name))
         if isinstance(value, int):
             value = max(0, min(value, MAX_COUNT))

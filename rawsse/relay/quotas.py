@@ -117,16 +117,15 @@ class Quotas(Observer):
         return _headers(account, is_messages)
 
     def ended(self, record: RunRecord) -> None:
-        """The run is no longer open. Its tokens count for the day on which it began, as in the ledger. Unlike there, the
-        tokens of a stopped or truncated answer are estimated."""
+        """The run is no longer open. Its tokens count for the day on which it began. Those of a stopped or truncated answer
+        are estimated."""
         self._all = self._all.ended(record.time, record.quota_tokens)
         if record.user in self._kept:
             limits, count = self._kept[record.user]
             self._kept[record.user] = (limits, count.ended(record.time, record.quota_tokens))
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
-        """Load the tokens that each user has used today from the ledger, so that quotas survive a restart. Estimates are
-        lost: the ledger has only the API's counts."""
+        """Load the tokens that each user has used today from the ledger, so that quotas survive a restart."""
 
         def settled(count: Count, tokens: int) -> Count:
             count = count.advanced(to_microseconds(now), None)

@@ -665,6 +665,8 @@ def test_an_operator_ends_one_run_of_a_user_and_does_not_read_it() -> None:
 
             assert await ask("DELETE", "bob", "user=ada") == 403
             assert await ask("DELETE", "eve", "") == 404
+            told = {who: (await stage.ask("DELETE", path, headers=as_user(who)).done()).body for who in ("bob", "eve")}
+            assert [who for who, text in told.items() if b"?user=ID" in text] == ["eve"]
             assert await ask("DELETE", "eve", "user=bob") == 404
             assert await ask("DELETE", "eve", "user=*") == 400
             assert await ask("GET", "eve", "user=ada") == 404

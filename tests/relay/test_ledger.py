@@ -146,14 +146,37 @@ def locked(path: Path) -> Iterator[None]:
 # --- Rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_one_row_with_all_that_its_record_says_but_the_words_and_the_estimate(path: Path) -> None:
+def test_a_run_is_one_row_with_all_that_its_record_says_but_the_words(path: Path) -> None:
     made = record(
         cache_read_input_tokens=0, exact=False, on_disconnect="drain", words="of 10.0.0.1", estimated_tokens=9
     )
     (row,) = rows(written(path, start(made), made))
     expected = made.to_dict()
-    del expected["words"], expected["estimated_tokens"], row["owner"]
+    del expected["words"], row["owner"]
     assert row == expected
+
+
+def test_an_answer_that_was_cut_counts_its_estimate_for_the_day_but_not_in_the_usage(path: Path) -> None:
+    counts = {"input_tokens": 5, "output_tokens": 1, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    cut = record(0, **counts, exact=False, estimated_tokens=40)
+    whole = record(1, **{**counts, "output_tokens": 20})
+    written(path, cut, whole)
+    assert Ledger(path).tokens_since(NOON) == {cut.user: (5 + 40) + (5 + 20)}
+    (row,) = usage([path], by=("user",))
+    assert (row["input_tokens"], row["output_tokens"], row["exact"]) == (10, 21, False)
+
+
+def test_a_ledger_of_version_1_is_read_as_it_is_and_goes_on(path: Path) -> None:
+    written(path, record(0))
+    with closing(sqlite3.connect(path)) as db:  # as version 1 left it: without the column
+        db.executescript("ALTER TABLE runs DROP COLUMN estimated_tokens; PRAGMA user_version = 1")
+    (before,) = usage([path], by=("user",))
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)  # who only reads changes nothing
+    written(path, record(1, exact=False, output_tokens=0, estimated_tokens=7))
+    (after,) = usage([path], by=("user",))
+    assert (before["runs"], after["runs"]) == (1, 2)
+    assert [row["estimated_tokens"] for row in rows(path)] == [None, 7]
 
 
 def test_a_run_that_has_not_ended_is_a_row_without_an_ending(path: Path) -> None:
@@ -517,7 +540,7 @@ def test_a_ledger_of_a_newer_version_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     for refused in (Ledger, lambda path: usage([path])):
-        with pytest.raises(ConfigurationError, match=r"a newer rawsse wrote it, schema 2; this one knows 1$"):
+        with pytest.raises(ConfigurationError, match=r"a newer rawsse wrote it, schema 3; this one knows 2$"):
             refused(path)
 
 

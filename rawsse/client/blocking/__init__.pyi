@@ -153,10 +153,12 @@ class BlockingToolRunner(Generic[Item]):
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
     The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
-    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer and cancels coroutine tools. Without asyncio,
-    give each next answer what is left (more than 0), after the answer before it:
+    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer, cancels coroutine tools, and raises
+    `TimeoutError`. Without asyncio run the tools after each answer, and give the next one the time that is left:
 
-        runner.set_messages_params(lambda params: {**params, "timeouts": Timeouts(total=end - time.monotonic())})"""
+        runner.generate_tool_call_response()
+        left = Timeouts(total=max(end - time.monotonic(), 0.001))
+        runner.set_messages_params(lambda params: {**params, "timeouts": left})"""
 
     stopped_by: str | None
 
@@ -352,8 +354,8 @@ class BlockingConversation:
         """The total cost, including answers that `retry` has replaced. `exact` is False if an answer was truncated."""
 
     def stream(self, question: Question) -> BlockingReply:
-        """Ask, and stream the answer: `with conversation.stream(…) as reply`. The request is sent by `async
-        with`, which raises `APIError` if it is rejected.
+        """Ask, and stream the answer: `with conversation.stream(…) as reply`. Entering it sends
+        the request, and raises `APIError` if it is rejected.
 
         Leaving the block before the end of the answer truncates it. Raises `ConfigurationError` for an empty question."""
 

@@ -124,8 +124,8 @@ class Conversation:
         return add_up([*self._replaced, *(turn.usage for turn in self.turns)])
 
     def stream(self, question: Question) -> Reply:
-        """Ask, and stream the answer: `async with conversation.stream(…) as reply`. The request is sent by `async
-        with`, which raises `APIError` if it is rejected.
+        """Ask, and stream the answer: `async with conversation.stream(…) as reply`. Entering it sends
+        the request, and raises `APIError` if it is rejected.
 
         Leaving the block before the end of the answer truncates it. Raises `ConfigurationError` for an empty question.
         """

@@ -389,10 +389,12 @@ class ToolRunner(Generic[Item]):
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
     The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
-    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer and cancels coroutine tools. Without asyncio,
-    give each next answer what is left (more than 0), after the answer before it:
+    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer, cancels coroutine tools, and raises
+    `TimeoutError`. Without asyncio run the tools after each answer, and give the next one the time that is left:
 
-        runner.set_messages_params(lambda params: {**params, "timeouts": Timeouts(total=end - time.monotonic())})
+        runner.generate_tool_call_response()
+        left = Timeouts(total=max(end - time.monotonic(), 0.001))
+        runner.set_messages_params(lambda params: {**params, "timeouts": left})
     """
 
     def __init__(

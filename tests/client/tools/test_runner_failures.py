@@ -207,17 +207,31 @@ def test_the_timeout_of_asyncio_bounds_the_whole_loop() -> None:
     assert len(run(story()).messages) == 3  # the first answer and its results
 
 
-def test_the_next_answer_may_get_the_time_that_is_left() -> None:
-    async def story() -> tuple[float, int]:
-        client, now = client_of(*(FakeStream([3, answer(turn)]) for turn in TWO_TURNS)), asyncio.get_running_loop().time
-        runner, begun = client.messages.tool_runner(**ASK, tools=Log().tools), now()
-        with pytest.raises(TotalTimeoutError):
-            async for _ in runner:  # as the docstring of `ToolRunner` has it
-                left = Timeouts(total=begun + 5 - now())
-                runner.set_messages_params(lambda params, left=left: {**params, "timeouts": left})
-        return now() - begun, len(runner.messages)
+@pytest.mark.parametrize(("tool_seconds", "seconds"), [(0, 5), (1.5, 5), (4, 7)])
+def test_the_next_answer_may_get_the_time_that_is_left(tool_seconds: float, seconds: float) -> None:
+    @tool
+    async def weather(city: str) -> str:
+        """The weather in a city."""
+        await asyncio.sleep(tool_seconds)
+        return f"rain in {city}"
 
-    assert run(story()) == (5, 3)
+    async def story() -> float:
+        client, now = client_of(*(FakeStream([3, answer(turn)]) for turn in TWO_TURNS)), asyncio.get_running_loop().time
+        runner, begun = client.messages.tool_runner(**ASK, tools=[weather]), now()
+
+        def with_what_is_left(params: dict[str, Any]) -> dict[str, Any]:
+            return {**params, "timeouts": Timeouts(total=max(begun + 5 - now(), 0.001))}
+
+        async def ask() -> None:
+            async for _ in runner:  # as the docstring of `ToolRunner` has it
+                await runner.generate_tool_call_response()
+                runner.set_messages_params(with_what_is_left)
+
+        with pytest.raises(TotalTimeoutError):
+            await ask()
+        return now() - begun
+
+    assert run(story()) == pytest.approx(seconds, abs=0.01)
 
 
 # --- Real recordings -----------------------------------------------------------------------------------------------
