@@ -390,11 +390,14 @@ class ToolRunner(Generic[Item]):
 
     The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
     under asyncio, `asyncio.timeout(seconds)`, which ends the current answer, cancels coroutine tools, and raises
-    `TimeoutError`. Without asyncio run the tools after each answer, and give the next one the time that is left:
+    `TimeoutError`; with `timeouts=Timeouts(total=seconds)` as well, a longer `Retry-After` raises `RateLimitError` at once.
+    Without asyncio run the tools after each answer, and give the next one the time that is left. A function that blocks is
+    not interrupted:
 
         runner.generate_tool_call_response()
-        left = Timeouts(total=max(end - time.monotonic(), 0.001))
-        runner.set_messages_params(lambda params: {**params, "timeouts": left})
+        if (left := end - time.monotonic()) <= 0:
+            raise TimeoutError
+        runner.set_messages_params(lambda params: {**params, "timeouts": Timeouts(total=left)})
     """
 
     def __init__(
