@@ -42,11 +42,14 @@ class Gate:
     async def sleep(self, _: float) -> None:
         """The player's `sleep`: every wait needs a permit."""
         self.asked.set()
-        try:
-            await self._permits.acquire()
-        except asyncio.CancelledError:
+        if task := asyncio.current_task():  # the player's: it may be cancelled between two waits as well
+            task.remove_done_callback(self._ended)
+            task.add_done_callback(self._ended)
+        await self._permits.acquire()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
             self.left.set()
-            raise
 
     def let(self, count: int) -> None:
         """Let the player pass that many waits; from any thread."""
