@@ -80,33 +80,34 @@ class Connection:
     """A connection, in use or idle. While it is idle, `http` reads the end of its last exchange and detects violations."""
 
     http: ClientConnection
-    expires_at = math.inf
+    expires_at: float
 
     def __init__(self, route: Route, link: Any, opened_at: float) -> None:
         self.route = route
         self.link = link  # a `Connector` until it is connected
         self.opened_at = opened_at
 
-    def take(self, data: bytes) -> None:
-        """Take bytes that arrived. Raises one of `DEAD` if the connection cannot be reused."""
-        self.http.receive_data(data)
-        while self.http.next_event() is not None:
-            pass
-        if not data or not self.http.is_nearly_reusable:
-            raise ConnectionError
+    def rest(self, http: ClientConnection, expires_at: float) -> None:
+        """The connection becomes idle. `http` has read its last exchange, which may lack only its end."""
+        self.http, self.expires_at, self._room = http, expires_at, MAX_LEFTOVER_BYTES
 
-    def settle(self) -> None:
-        """Take the bytes that arrived while the connection was idle. Raises one of `DEAD` if it cannot be reused.
+    def take(self, data: bytes) -> None:
+        """Take bytes that arrived while the connection was idle. Raises one of `DEAD` if it cannot be reused.
 
         The reason may be that the peer closed it (RFC 9112, 9.5: "A client, server, or proxy MAY close the transport connection
         at any time"), or sent unsolicited bytes, which would be taken for the answer to the next request, or too many.
         """
-        left = MAX_LEFTOVER_BYTES
+        self.http.receive_data(data)
+        while self.http.next_event() is not None:
+            pass
+        self._room -= len(data)
+        if self._room < 0 or not self.http.is_nearly_reusable:
+            raise ConnectionError
+
+    def settle(self) -> None:
+        """Take all bytes that have arrived, without waiting."""
         while (data := self.link.read_ready()) is not None:
             self.take(data)
-            left -= len(data)
-            if left < 0:
-                raise ConnectionError
 
 
 class Lease:
@@ -164,14 +165,19 @@ class Lease:
             return
         idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
         old_at = connection.opened_at + (limits.max_age_seconds or math.inf)
-        connection.http, connection.expires_at = http, min(idle_until, old_at)
-        self._pool.remove(weakref.ref(self), self, keeps=True)
+        connection.rest(http, min(idle_until, old_at))
+        self._pool.remove(self, keeps=True)
 
     def drop(self) -> None:
         """Abort the connection and free the slot at once. From any task; from any thread if the network allows it."""
         self._is_dropped = True
-        self._pool.remove(weakref.ref(self), self)
+        self._pool.remove(self)
         self.granted.set()
+
+    def __del__(self) -> None:
+        # An interrupted caller lost it, perhaps in the middle of a call of the pool. The connection is garbage, too.
+        self.connection = None
+        self._pool.remove(self)
 
     def abort(self) -> None:
         """Abort the connection, if it has not been given back."""
@@ -196,9 +202,9 @@ class Pool:
         self._pid = os.getpid()
         self.idle: dict[Connection, None] = {}
         """Idle connections, longest idle first."""
-        # Weak references: a lease that an interrupted caller lost is removed.
-        self._leases: set[weakref.ref[Lease]] = set()
-        self.queue: dict[weakref.ref[Lease], None] = {}
+        # Weak references: a lease that an interrupted caller lost removes itself.
+        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+        self.queue: weakref.WeakKeyDictionary[Lease, None] = weakref.WeakKeyDictionary()
         """Calls that wait for a free connection, in order."""
 
     @property
@@ -218,7 +224,7 @@ class Pool:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
             lease = Lease(self, route, fresh=fresh)
-            self.queue[weakref.ref(lease, self.remove)] = None
+            self.queue[lease] = None
             self._serve()
             return lease
 
@@ -229,27 +235,23 @@ class Pool:
             leases = [*self.queue, *self._leases]
             self.queue.clear()
             self._serve()
-            for reference in leases:
-                if (lease := reference()) is not None:
-                    lease.drop()
+            for lease in leases:
+                lease.drop()
 
-    def remove(self, reference: weakref.ref[Lease], lease: Lease | None = None, *, keeps: bool = False) -> None:
-        """End a lease; `lease` is None if an interrupted caller lost it. Its connection is aborted or, with `keeps`, stays idle
-        if there is room."""
+    def remove(self, lease: Lease, *, keeps: bool = False) -> None:
+        """End a lease. Its connection is aborted or, with `keeps`, stays idle if there is room."""
         if self._pid != os.getpid():  # in a forked child the lock may be held forever by a thread of the parent
-            if lease is not None:
-                lease.abort()
+            lease.abort()
             return
         with self._lock:
-            self.queue.pop(reference, None)
-            if lease is not None and not keeps:
+            self.queue.pop(lease, None)
+            if not keeps:
                 lease.abort()
-            if reference in self._leases:
-                self._leases.discard(reference)
-                if lease is not None and keeps and lease.connection is not None:
-                    self.idle[lease.connection] = None
-                    lease.connection = None  # a later `drop` must not abort it: it may belong to another lease
-                self._serve()
+            elif lease in self._leases and lease.connection is not None:
+                self.idle[lease.connection] = None
+                lease.connection = None  # a later `drop` must not abort it: it may belong to another lease
+            self._leases.discard(lease)
+            self._serve()
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 
@@ -264,13 +266,12 @@ class Pool:
         most = 0 if self.is_closed else self.limits.max_idle
         for idle in list(self.idle)[: max(0, len(self.idle) - most)]:
             self._abort(idle)
-        for reference in list(self.queue):
-            lease = reference()
-            if lease is not None and not self._grant(lease, reference):
+        for lease in list(self.queue):
+            if not self._grant(lease):
                 break
-            self.queue.pop(reference, None)
+            self.queue.pop(lease, None)
 
-    def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
+    def _grant(self, lease: Lease) -> bool:
         """Grant the lease an idle connection or the place for a new one. False if it must wait.
 
         The newest idle connection is used: it is the least likely to be closed, and the others may expire. If none is ready,
@@ -283,7 +284,7 @@ class Pool:
             if not (rested := list(self.idle)):
                 return False
             self._abort(rested[0])
-        self._leases.add(reference)
+        self._leases.add(lease)
         lease.connection, lease.is_granted, lease.is_reused = idle, True, idle is not None
         lease.granted.set()
         return True
