@@ -107,30 +107,26 @@ class AsyncioNetwork:
 class AsyncioSignal:
     """An event that happens once."""
 
-    __slots__ = ("_is_set", "_network", "_waiting")
+    __slots__ = ("_future", "_network")
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
-        self._is_set = False
-        self._waiting: asyncio.Future[None] | None = None  # an `asyncio.Event` takes ten times the memory
+        self._future: asyncio.Future[None] = network.loop.create_future()  # an `asyncio.Event` takes much more memory
 
     def set(self) -> None:
         """Set it; in the loop's own thread this takes effect at once."""
         self._network.post(self._happen)
 
     def _happen(self) -> None:
-        self._is_set = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if not self._future.done():
+            self._future.set_result(None)
 
     async def wait(self, deadline: float) -> bool:
         """Wait for it until `deadline`. False: the deadline has passed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline if deadline < math.inf else None):
-                if not self._is_set:
-                    self._waiting = self._network.loop.create_future()
-                    await self._waiting
-        return self._is_set
+                await asyncio.shield(self._future)  # a cancelled wait does not cancel it
+        return self._future.done()
 
 
 # --- A link --------------------------------------------------------------------------------------------------------
@@ -166,15 +162,11 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         loop = self._network.loop
         if self._network.is_proactor:
             socks, until = (), min(until, loop.time() + PROACTOR_SECONDS)
-        files = [sock.fileno() for sock in socks]  # the selector would look up a socket by its `repr`
-        for file in files:
-            loop.add_writer(file, self._wake)
-        try:
-            with contextlib.suppress(Expired):
-                await self._wait(until)
-        finally:
-            for file in files:
-                loop.remove_writer(file)
+        with contextlib.suppress(Expired), contextlib.ExitStack() as added:
+            for file in [sock.fileno() for sock in socks]:  # the selector would look up a socket by its `repr`
+                loop.add_writer(file, self._wake)
+                added.callback(loop.remove_writer, file)
+            await self._wait(until)
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes; `b""` when the peer has closed its side."""
