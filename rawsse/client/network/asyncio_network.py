@@ -141,8 +141,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         self._signal = network.signal()
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
-        self._is_over = False  # the peer closed its side, or the connection is lost
-        self._error: Exception | None = None  # why it is lost, if neither side closed it
+        self._last: bytes | OSError | None = None  # what reads end with: b"", or why the connection is lost
         self._is_full = False  # writing: the peer is slow
         self._waiting: asyncio.Future[None] | None = None
         self._deadline = math.inf  # of the wait
@@ -184,18 +183,18 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             if len(data) >= READ_BYTES:
                 self._network.loop.call_soon(self._read_on)
             return data
-        if self._error is not None:
-            raise self._error
-        return b"" if self._is_over else None
+        if isinstance(self._last, OSError):
+            raise self._last
+        return self._last
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Send `data`. Returns early if the peer sends while it reads no more."""
         if self._is_aborted:
             raise Aborted
         if self._transport is None or self._transport.is_closing():
-            raise self._error or ConnectionResetError("the connection was closed")
+            raise self._last if isinstance(self._last, OSError) else ConnectionResetError("the connection was closed")
         self._transport.write(data)
-        while self._is_full and not self._unread and not self._is_over:
+        while self._is_full and not self._unread and self._last is None:
             await self._wait(deadline)
 
     def abort(self) -> None:
@@ -244,7 +243,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
-        self._is_over = True
+        self._last = b""
         self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -254,10 +253,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             # and closes the socket after this call; uvloop has already closed it.
             with contextlib.suppress(OSError):
                 self._unread += self._sock.recv(READ_BYTES)
-        self._is_over = True
         self._transport = None
-        if not self._is_aborted:
-            self._error = exc if isinstance(exc, OSError) else ConnectionAbortedError(str(exc)) if exc else None
+        self._last = exc if isinstance(exc, OSError) else ConnectionAbortedError(str(exc)) if exc else b""
         self._tell()
 
     def pause_writing(self) -> None:
