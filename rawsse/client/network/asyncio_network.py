@@ -69,10 +69,6 @@ class AsyncioNetwork:
                 return
         callback()
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Call `callback` at `when`. Returns a function that cancels it."""
-        return self.loop.call_at(when, callback).cancel
-
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions, each in a thread, and of coroutine functions, each in a task, run concurrently.
 
@@ -153,8 +149,6 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         """Read and write a connected socket."""
         self._sock = sock
         await self._network.loop.create_connection(lambda: self, sock=sock)
-        if self._is_aborted:
-            raise Aborted
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
         """Wait until one of the sockets is writable, but not longer than `until`."""
@@ -205,9 +199,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             self._signal.set()
             if self._transport is not None:
                 self._transport.abort()
-            else:  # nothing else would notify the watcher
-                self._network.loop.call_soon(self._tell)
             self._wake()
+            self._network.loop.call_soon(self._tell)
 
     def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
         self._watcher = callback
@@ -299,7 +292,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         self._cancel_timer()
         self._timer_at = at
         if at < math.inf:
-            self._cancel_timer = self._network.call_at(at, self._look_at_deadline)
+            self._cancel_timer = self._network.loop.call_at(at, self._look_at_deadline).cancel
 
     def _look_at_deadline(self) -> None:
         waiting, is_over = self._waiting, self._deadline <= self._timer_at

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from rawsse.client.network.link import Expired, Link, Signal, in_threads
+from rawsse.client.network.link import Aborted, Expired, Link, Signal, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route, refusal
 from rawsse.client.network.tls import TLSContext, explain, start_tls
 from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
@@ -82,9 +82,6 @@ class Network(Protocol):
         """Call `callback` in the thread of the network's links: at once if that is the current one, else soon. From any
         thread."""
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Call `callback` at `when`, if the network has an event loop. Returns a function that cancels it."""
-
     async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
         """The results of functions that run concurrently, each in a thread with a copy of the caller's context.
 
@@ -102,12 +99,13 @@ class TCPLink(Link, Protocol):
     _now: Callable[[], float]
     _signal: Signal
     """Ends the name lookup. `abort` sets it."""
+    _is_aborted: bool = False
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
         """Wait until one of the sockets is writable, but not longer than `until`; it may return earlier. Raises `Aborted`."""
 
     async def use(self, sock: socket.socket) -> None:
-        """Read and write a connected socket, and close it eventually, even if this fails. Raises `OSError`, `Aborted`."""
+        """Read and write a connected socket, and close it eventually, even if this fails. Raises `OSError`."""
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
         """Connect to the route's origin. The caller must abort the link, even if this fails.
@@ -123,6 +121,9 @@ class TCPLink(Link, Protocol):
         try:
             addresses = await look_up(self._signal, first, deadline)
             await self.use(await race(self, addresses, deadline))
+            if self._is_aborted:  # perhaps by another thread just now
+                self.abort()
+                raise Aborted
             link: Link = self if first.scheme == "http" else await start_tls(self, tls.get(), first.host, deadline)
             if proxy is not None and not route.is_forwarded:
                 await open_tunnel(link, proxy, origin, deadline)
