@@ -175,9 +175,9 @@ class Lease:
         self.granted.set()
 
     def __del__(self) -> None:
-        # An interrupted caller lost it, perhaps in the middle of a call of the pool. The connection is garbage, too.
-        self.connection = None
-        self._pool.remove(self)
+        # An interrupted caller may have lost it, and the garbage collector runs in any thread, even in a call of the pool.
+        self.connection = None  # garbage, too
+        self._pool.network.post(partial(self._pool.remove, self))
 
     def abort(self) -> None:
         """Abort the connection, if it has not been given back."""

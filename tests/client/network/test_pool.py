@@ -413,6 +413,17 @@ def test_so_does_one_that_was_granted_and_never_taken() -> None:
     assert is_granted(second)
 
 
+def test_so_does_one_that_only_the_garbage_collector_finds() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease: Any = acquire(pool)
+    lease.caller = lease  # as a traceback that holds the frame that holds the lease
+    ticket = queued(pool)
+    del lease
+    gc.collect()
+    assert is_granted(ticket)
+    assert counts(pool) == (1, 0, 0)
+
+
 def test_a_lease_may_be_forgotten_in_the_middle_of_a_call_of_the_pool() -> None:
     # The garbage collector runs where it likes, also in a thread that holds the pool's lock.
     held: list[Lease] = []
