@@ -166,18 +166,13 @@ class Lease:
         idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
         old_at = connection.opened_at + (limits.max_age_seconds or math.inf)
         connection.rest(http, min(idle_until, old_at))
-        self._pool.remove(self, keeps=True)
+        self._pool.remove(weakref.ref(self), self, keeps=True)
 
     def drop(self) -> None:
         """Abort the connection and free the slot at once. From any task; from any thread if the network allows it."""
         self._is_dropped = True
-        self._pool.remove(self)
+        self._pool.remove(weakref.ref(self), self)
         self.granted.set()
-
-    def __del__(self) -> None:
-        # An interrupted caller may have lost it, and the garbage collector runs in any thread, even in a call of the pool.
-        self.connection = None  # garbage, too
-        self._pool.network.post(partial(self._pool.remove, self))
 
     def abort(self) -> None:
         """Abort the connection, if it has not been given back."""
@@ -202,9 +197,9 @@ class Pool:
         self._pid = os.getpid()
         self.idle: dict[Connection, None] = {}
         """Idle connections, longest idle first."""
-        # Weak references: a lease that an interrupted caller lost removes itself.
-        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
-        self.queue: weakref.WeakKeyDictionary[Lease, None] = weakref.WeakKeyDictionary()
+        # Weak references: a lease that an interrupted caller lost is removed.
+        self._leases: set[weakref.ref[Lease]] = set()
+        self.queue: dict[weakref.ref[Lease], None] = {}
         """Calls that wait for a free connection, in order."""
 
     @property
@@ -224,7 +219,7 @@ class Pool:
             if self.is_closed:
                 raise RuntimeError("the client is closed")
             lease = Lease(self, route, fresh=fresh)
-            self.queue[lease] = None
+            self.queue[weakref.ref(lease, self.remove)] = None
             self._serve()
             return lease
 
@@ -235,23 +230,27 @@ class Pool:
             leases = [*self.queue, *self._leases]
             self.queue.clear()
             self._serve()
-            for lease in leases:
-                lease.drop()
+            for reference in leases:
+                if (lease := reference()) is not None:
+                    lease.drop()
 
-    def remove(self, lease: Lease, *, keeps: bool = False) -> None:
-        """End a lease. Its connection is aborted or, with `keeps`, stays idle if there is room."""
+    def remove(self, reference: weakref.ref[Lease], lease: Lease | None = None, *, keeps: bool = False) -> None:
+        """End a lease; `lease` is None if an interrupted caller lost it. Its connection is aborted or, with `keeps`, stays idle
+        if there is room."""
         if self._pid != os.getpid():  # in a forked child the lock may be held forever by a thread of the parent
-            lease.abort()
+            if lease is not None:
+                lease.abort()
             return
         with self._lock:
-            self.queue.pop(lease, None)
-            if not keeps:
+            self.queue.pop(reference, None)
+            if lease is not None and not keeps:
                 lease.abort()
-            elif lease in self._leases and lease.connection is not None:
-                self.idle[lease.connection] = None
-                lease.connection = None  # a later `drop` must not abort it: it may belong to another lease
-            self._leases.discard(lease)
-            self._serve()
+            if reference in self._leases:
+                self._leases.discard(reference)
+                if lease is not None and keeps and lease.connection is not None:
+                    self.idle[lease.connection] = None
+                    lease.connection = None  # a later `drop` must not abort it: it may belong to another lease
+                self._serve()
 
     # Decisions, made under the lock --------------------------------------------------------------------------------
 
@@ -266,12 +265,13 @@ class Pool:
         most = 0 if self.is_closed else self.limits.max_idle
         for idle in list(self.idle)[: max(0, len(self.idle) - most)]:
             self._abort(idle)
-        for lease in list(self.queue):
-            if not self._grant(lease):
+        for reference in list(self.queue):
+            lease = reference()
+            if lease is not None and not self._grant(lease, reference):
                 break
-            self.queue.pop(lease, None)
+            self.queue.pop(reference, None)
 
-    def _grant(self, lease: Lease) -> bool:
+    def _grant(self, lease: Lease, reference: weakref.ref[Lease]) -> bool:
         """Grant the lease an idle connection or the place for a new one. False if it must wait.
 
         The newest idle connection is used: it is the least likely to be closed, and the others may expire. If none is ready,
@@ -284,7 +284,7 @@ class Pool:
             if not (rested := list(self.idle)):
                 return False
             self._abort(rested[0])
-        self._leases.add(lease)
+        self._leases.add(reference)
         lease.connection, lease.is_granted, lease.is_reused = idle, True, idle is not None
         lease.granted.set()
         return True
