@@ -177,6 +177,7 @@ async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) ->
     if not found:  # a name, not an address: resolvers can hang, and ignore deadlines and Ctrl-C
         (found,) = await in_threads(signal, [partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)], deadline)
     addresses: list[Address] = [(family, address) for family, _, _, _, address in found]
+    # The first of each family, then the second of each.
     turns = defaultdict[socket.AddressFamily, Iterator[int]](itertools.count)
     return sorted(addresses, key=lambda each: next(turns[each[0]]))
 

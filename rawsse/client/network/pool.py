@@ -79,9 +79,6 @@ class PoolLimits(NamedTuple):
 class Connection:
     """A connection, in use or idle. While it is idle, `http` reads the end of its last exchange and detects violations."""
 
-    http: ClientConnection
-    expires_at: float
-
     def __init__(self, route: Route, link: Any, opened_at: float) -> None:
         self.route = route
         self.link = link  # a `Connector` until it is connected
