@@ -95,14 +95,16 @@ class PushSource(Link, Protocol):
         self.watch(self._push, soon=True)
 
     def _push(self) -> None:
-        """Push what `read_ready` returns; while paused, only the end by an abort, which it raises."""
+        """Push what `read_ready` returns."""
         try:
-            while self._closed and (self._is_aborted or not self._is_paused) and (came := self.read_ready()) is not None:
+            while self._closed and not self._is_paused and (came := self.read_ready()) is not None:
                 self._receive(came)
                 if not came:
                     self._end(None)
         except Exception as exc:
             self._fail(exc)
+        if self._is_aborted:
+            self._end(None)
 
     def _fail(self, exc: Exception) -> None:
         self.abort()
