@@ -495,9 +495,8 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         is_chunked = has_no_length and self._version == "1.1"
         must_close = close or self._must_close or _has_option(given, "connection", "close")
         must_close = must_close or (has_no_length and not is_chunked)  # the body ends with the connection
-        dropped = ["connection"] if must_close else []
-        dropped += ["transfer-encoding", "content-length"] if length is None else []
-        fields = [(name, value) for name, value in headers if name.lower() not in dropped]
+        is_dropped = {"connection": must_close, "transfer-encoding": length is None, "content-length": length is None}
+        fields = [(name, value) for name, value in headers if not is_dropped.get(name.lower())]
         fields += [("connection", "close")] if must_close else []
         fields += [("Transfer-Encoding", "chunked")] if is_chunked else []
         wire = _head(f"HTTP/1.1 {status} {_reason(status)}", fields)

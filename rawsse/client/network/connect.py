@@ -170,10 +170,9 @@ async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) ->
     """The addresses of the host, families in turn (RFC 8305, 4: "interleave address families"). Raises `OSError`, and as
     `in_threads` does."""
     where = (origin.host, origin.port)
-    try:
+    found = []
+    with contextlib.suppress(socket.gaierror):
         found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = []
     if not found:  # a name, not an address: resolvers can hang, and ignore deadlines and Ctrl-C
         (found,) = await in_threads(signal, [partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)], deadline)
     addresses: list[Address] = [(family, address) for family, _, _, _, address in found]

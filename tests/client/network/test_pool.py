@@ -786,6 +786,15 @@ def test_the_bound_is_64_kib_and_is_that_of_each_exchange() -> None:
     assert MAX_LEFTOVER_BYTES == 65536
 
 
+def test_the_bound_is_for_all_that_comes_between_two_exchanges() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(late_end_seconds=0))
+    rested(pool, end=b"")
+    for is_aborted in (False, True):
+        network.links[0].send(chunk(40_000))
+        acquire(pool).drop()
+        assert network.links[0].is_aborted is is_aborted
+
+
 # --- Closing -------------------------------------------------------------------------------------------------------
 
 
