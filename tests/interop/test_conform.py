@@ -70,7 +70,7 @@ def test_our_relay_is_right_everywhere(port: int) -> None:
 
 
 def test_our_demo_is_right_without_an_upstream() -> None:
-    with Command("demo", "--port", "0") as demo:
+    with Command("demo", "--port", "0", "--speed", "8") as demo:
         assert [row for row in try_gateway(demo.base_url, None) if row.verdict != "right"] == []
 
 
