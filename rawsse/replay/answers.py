@@ -61,9 +61,7 @@ from rawsse.messages.content import Usage
 from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.scrub import scrub
-
-BYTES_PER_TOKEN = 4
-"""For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
+from rawsse.replay.variants import BYTES_PER_TOKEN
 
 MAX_KEPT_MISSES = 100
 """How many of the last misses a `RecordedAPI` keeps: the first is the most telling, and a test usually ends there."""

@@ -24,15 +24,17 @@ answer that is not an event stream, are left unchanged. Three rewrites deliberat
 `event:` lines (`no-event-lines`) every event is named `message`, and only the type in the data tells them apart; `ids` adds
 ids; `done` adds an event with the data `[DONE]`.
 
-Paces. A pace changes only `t` and `duration`. A profile counts each `content_block_delta` as a token: anything before the
-first delta (and an answer without deltas) arrives with it, and every other event with the delta before it. A read arrives
-with the last token that it completes. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
+Paces. A pace changes only `t` and `duration`. A profile estimates tokens: `BYTES_PER_TOKEN` bytes of text, thinking or tool
+input are one, however deltas cut them. A delta arrives with its last token, and the first one at `ttft`. Anything before the
+first delta (and an answer without deltas) arrives with it, and every other event with the delta before it; a read, with its
+last event. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import math
 import random
 import re
@@ -45,6 +47,7 @@ from itertools import accumulate, combinations
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
+from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, Recording
 from rawsse.sse import Decoder
 
@@ -78,13 +81,16 @@ TIME_TO_FIRST_TOKEN = 0.5
 TOKENS_PER_SECOND = 50.0
 """The default: roughly that of a medium-sized model."""
 
+BYTES_PER_TOKEN = 4
+"""A rule of thumb for English text and JSON in UTF-8. Only the API knows the count."""
+
 Change: TypeAlias = Callable[[Recording], Recording]
 
 Rewrite: TypeAlias = str | Change
 """The names of rewrites, with commas between them, or a function."""
 
 Pace: TypeAlias = str | Change
-"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER"`, or a function."""
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=TOKENS"` (a second; see `profile`), or a function."""
 
 _BOM = b"\xef\xbb\xbf"
 _COMMENT = b": keep-alive"
@@ -92,7 +98,6 @@ _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
 _WHOLE = re.compile(rb"(?s).*(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)\Z")  # the event has its blank line
 _DATA = re.compile(rb"(?:\A|[\r\n])data:")
 _STRING_OR_COMMA = re.compile(rb'"(?:[^"\\]|\\.)*"|,')
-_DELTA = re.compile(r'"type"\s*:\s*"content_block_delta"')  # in a text, the quotes would be escaped
 _DIGITS = 6  # microseconds: the precision of a recording's times
 
 
@@ -460,10 +465,8 @@ def slower(factor: float) -> Change:
 def profile(
     *, time_to_first_token: float = TIME_TO_FIRST_TOKEN, tokens_per_second: float = TOKENS_PER_SECOND
 ) -> Change:
-    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`.
-
-    Raises `ConfigurationError`.
-    """
+    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`: of text, thinking and
+    tool input, with 4 bytes a token (`BYTES_PER_TOKEN`). Raises `ConfigurationError`."""
     if not 0 <= time_to_first_token < math.inf:
         raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
     if not 0 < tokens_per_second < math.inf:
@@ -471,14 +474,32 @@ def profile(
 
     def pace(recording: Recording) -> Recording:
         decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
-        tokens, reads = 0, list[Read]()
+        first, tokens, reads = 0.0, 0.0, list[Read]()
         for read in recording.reads:
-            tokens += sum(_DELTA.search(event.data) is not None for event in decoder.feed(read.data))
-            t = time_to_first_token + max(0, tokens - 1) / tokens_per_second
+            for event in decoder.feed(read.data):
+                tokens += (more := _tokens(event.data))
+                first = first or more
+            t = time_to_first_token + (tokens - first) / tokens_per_second
             reads.append(Read(round(t, _DIGITS), read.data))
         return replace(recording, reads=tuple(reads), duration=time_to_first_token)
 
     return pace
+
+
+def _tokens(data: str) -> float:
+    """The estimated tokens of an event: 0 if it is not a delta of content."""
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        return 0
+    is_delta = isinstance(event, dict) and event.get("type") == "content_block_delta"
+    return tokens_of(object_at(event, "delta")) if is_delta else 0
+
+
+def tokens_of(delta: Mapping[str, Any]) -> float:
+    """The estimated tokens of a delta."""
+    texts = (delta.get(name) for name in ("text", "thinking", "partial_json"))
+    return sum(len(text.encode("utf-8", "replace")) for text in texts if isinstance(text, str)) / BYTES_PER_TOKEN
 
 
 _PACES: Mapping[str, Change] = {"recorded": recorded, "none": immediate}
