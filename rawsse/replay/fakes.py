@@ -208,27 +208,7 @@ def stream_of(recording: Recording, *, faults: Faults = (), **options: Unpack[St
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
-    return _stream(recording, Schedule(faults).next(), options)
-
-
-def _stream(recording: Recording, due: Sequence[Fault], options: StreamOptions) -> FakeStream:
-    split, segments = (
-        None if how is None else split_by(how) for how in (options.get("split"), options.get("segments"))
-    )
-    answer = edited(replacement(due) or answer_of(recording), due)
-    if split is not None:
-        answer = replace(answer, reads=recut(answer.reads, split))
-    # None: a server sends nothing before the request.
-    chunks: list[bytes | float | None] = [None]
-    end: bytes | BaseException | None = b""
-    for step in script(answer, due, segments=segments, speed=options.get("speed", 0.0)):
-        if step is End.RESET:
-            end = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-        elif step is End.HOLD:
-            end = None
-        elif not isinstance(step, End):
-            chunks.append(step)
-    return FakeStream(chunks, end=end)
+    return FakeNetwork(recording, faults=faults, **options).next_stream()
 
 
 class FakeNetwork:
@@ -256,14 +236,34 @@ class FakeNetwork:
     async def connect(self, route: Route, tls: TLSContext) -> FakeStream:
         """The next connection. Raises `ConfigurationError` if a fault has no place in the recording."""
         del route, tls
+        return self.next_stream()
+
+    def next_stream(self) -> FakeStream:
+        """The same, without waiting."""
         due = self._schedule.next()
-        recording = self._recordings[self._turn % len(self._recordings)]
+        instead = replacement(due)
+        answer = instead or answer_of(self._recordings[self._turn % len(self._recordings)])
         try:
-            self.streams.append(_stream(recording, due, self._options))
+            self.streams.append(_stream(edited(answer, due), due, **self._options))
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise
         self._schedule.applied(due)
-        if replacement(due) is None and not any(fault.cuts for fault in due):
-            self._turn += 1
+        self._turn += instead is None and not any(fault.cuts for fault in due)
         return self.streams[-1]
+
+
+def _stream(
+    answer: Recording,
+    due: Sequence[Fault],
+    split: Split | None = None,
+    segments: Split | None = None,
+    speed: float = 0.0,
+) -> FakeStream:
+    if split is not None:
+        answer = replace(answer, reads=recut(answer.reads, split_by(split)))
+    steps = script(answer, due, segments=None if segments is None else split_by(segments), speed=speed)
+    ends = {End.RESET: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), End.HOLD: None}
+    end = next((ends.get(step, b"") for step in steps if isinstance(step, End)), b"")
+    # None: a server sends nothing before the request.
+    return FakeStream([None, *(step for step in steps if not isinstance(step, End))], end=end)

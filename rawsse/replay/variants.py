@@ -125,7 +125,7 @@ def sized(data: bytes, sizes: Iterable[int]) -> Chunks:
     given = list(sizes)
     _require_sizes(*given)
     ends = [end for end in accumulate(given) if end < len(data)]
-    return _cut(data, *ends) if data else ()
+    return cut_at(data, *ends) if data else ()
 
 
 def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -> Chunks:
@@ -136,7 +136,7 @@ def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -
     while end < len(data):
         ends.append(end)
         end += chance.randint(1, max_size)
-    return _cut(data, *ends) if data else ()
+    return cut_at(data, *ends) if data else ()
 
 
 def as_recorded(recording: Recording) -> Chunks:
@@ -151,7 +151,7 @@ def by_event(data: bytes) -> Chunks:
 
 def at_line_ends(data: bytes) -> Chunks:
     """Cut before and after each line end, and inside CR LF: the places where most parsers break."""
-    return _cut(data, *(at for at in range(1, len(data)) if data[at] in b"\r\n" or data[at - 1] in b"\r\n"))
+    return cut_at(data, *(at for at in range(1, len(data)) if data[at] in b"\r\n" or data[at - 1] in b"\r\n"))
 
 
 _CHUNKINGS: Mapping[str, Callable[[bytes], Chunks]] = {
@@ -212,12 +212,12 @@ def every_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
 
         assert_every_split(body, parse)
     """
-    return (_cut(data, at) for at in _places(data, empty=empty))
+    return (cut_at(data, at) for at in _places(data, empty=empty))
 
 
 def every_pair_split(data: bytes) -> Iterator[Chunks]:
     """All splits into three chunks, about `len(data)**2 / 2`: for short data, or for a single event."""
-    return (_cut(data, *pair) for pair in combinations(_places(data), 2))
+    return (cut_at(data, *pair) for pair in combinations(_places(data), 2))
 
 
 def random_splits(data: bytes, seed: int, *, count: int = 100, max_cuts: int = 10) -> Iterator[Chunks]:
@@ -226,7 +226,7 @@ def random_splits(data: bytes, seed: int, *, count: int = 100, max_cuts: int = 1
     places = _places(data)
     for _ in range(count):
         chosen = chance.sample(places, min(chance.randint(1, max_cuts), len(places)))
-        yield _cut(data, *sorted(chosen)) if chosen else whole(data)
+        yield cut_at(data, *sorted(chosen)) if chosen else whole(data)
 
 
 def _places(data: bytes, *, empty: bool = False) -> range:
@@ -234,7 +234,7 @@ def _places(data: bytes, *, empty: bool = False) -> range:
     return range(len(data) + 1) if empty else range(1, len(data))
 
 
-def _cut(data: bytes, *cuts: int) -> Chunks:
+def cut_at(data: bytes, *cuts: int) -> Chunks:
     """The data, cut at these places. Without cuts there is one chunk; without data, none."""
     if not cuts:
         return whole(data)
@@ -255,7 +255,7 @@ class FailingCut(NamedTuple):
     @property
     def chunks(self) -> Chunks:
         """The chunks that broke the parser, to feed them again."""
-        return _cut(self.data, *self.cuts)
+        return cut_at(self.data, *self.cuts)
 
     def __repr__(self) -> str:
         places = "; ".join(f"cut at byte {at}: {self._around(at)}" for at in self.cuts)
@@ -285,7 +285,7 @@ def smallest_failing_cut(
 
         def result(cuts: tuple[int, ...]) -> Any:
             try:
-                made = parse(_cut(data, *cuts))
+                made = parse(cut_at(data, *cuts))
                 if inspect.isasyncgen(made) or inspect.isawaitable(made):
                     made = _run(runner, made)
                 return list(made) if isinstance(made, Iterator) else made

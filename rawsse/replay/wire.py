@@ -23,10 +23,9 @@ import socket
 import struct
 import sys
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby, product
+from itertools import accumulate, groupby, product
 from typing import TypeAlias
 
 from rawsse.errors import ConfigurationError
@@ -34,7 +33,7 @@ from rawsse.http1 import ServerConnection
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.variants import Chunks, recut
+from rawsse.replay.variants import Chunks, cut_at, recut
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
@@ -71,8 +70,7 @@ def script(
     at a place that the answer lacks.
     """
     is_cut = answer.end != "clean"
-    placed = [fault for fault in faults if fault.needs_wire and fault.place is not None]
-    body = list(_placed(answer.reads, [fault for fault in placed if fault.place and fault.place.unit != "head"]))
+    body = _placed(answer.reads, faults, "byte", "event")
     body = list(_gzipped(body, is_cut=is_cut)) if _has(faults, "gzip") else body
     # A failing peer does not announce it. Node's fetch takes a cut body for complete if the head announced a close.
     is_announced = not is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
@@ -83,11 +81,9 @@ def script(
         body = list(_chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk"))))
     elif _has(faults, "bad-chunk-size", "no-last-chunk"):
         raise ConfigurationError("this answer has no chunk that could be wrong")
-    before = Read(answer.reads[0].t if answer.reads else 0.0, head)
-    in_head = list(_placed([before], [fault for fault in placed if fault.place and fault.place.unit == "head"]))
+    before = _placed([Read(answer.reads[0].t if answer.reads else 0.0, head)], faults, "head")
     rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
-    dripped = list(_dripped(body))
-    items = _joined(in_head, dripped) if rate is None else [*_dripped(in_head, rate), *dripped]
+    items = [*_dripped(before, rate), *_dripped(body)] if rate else _joined(before, list(_dripped(body)))
     return tuple(timed(items if segments is None else _resegmented(items, segments), speed, answer.duration))
 
 
@@ -116,23 +112,17 @@ def _has(faults: Iterable[Fault], *kinds: str) -> bool:
     return any(fault.kind in kinds for fault in faults)
 
 
-def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> Iterator[_Item]:
-    """The reads with the faults between them; a read is split if a fault is inside it."""
+def _placed(reads: Sequence[Read], faults: Iterable[Fault], *units: str) -> list[_Item]:
+    """The reads, and between them the faults at places of these units; a read is split if a fault is inside it."""
     body = b"".join(read.data for read in reads)
-    marks = deque(sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0]))
-    at = 0
-    for read in reads:
-        data = read.data
-        while marks and marks[0][0] < at + len(data):
-            offset, fault = marks.popleft()
-            if offset > at:
-                yield Read(read.t, data[: offset - at])
-            yield fault
-            data, at = data[offset - at :], offset
-        if data:
-            yield Read(read.t, data)
-        at += len(data)
-    yield from (fault for _, fault in marks)
+    placed = [fault for fault in faults if fault.needs_wire and fault.place is not None and fault.place.unit in units]
+    marks: list[tuple[int, _Item]] = [(offset_of(fault, body), fault) for fault in placed]
+    ends = {at for at, _ in marks} | set(accumulate(len(read.data) for read in reads))
+    position = 0
+    for read in recut(reads, lambda data: cut_at(data, *sorted(ends))):
+        marks.append((position, read))
+        position += len(read.data)
+    return [item for _, item in sorted(marks, key=lambda mark: mark[0])]  # faults come before the bytes after them
 
 
 def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> Iterator[_Item]:
