@@ -43,7 +43,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, combinations
+from itertools import accumulate, chain, combinations
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
@@ -124,8 +124,7 @@ def sized(data: bytes, sizes: Iterable[int]) -> Chunks:
     """Chunks of these sizes, one after the other; then the rest, if there is any, in one."""
     given = list(sizes)
     _require_sizes(*given)
-    ends = [end for end in accumulate(given) if end < len(data)]
-    return cut_at(data, *ends) if data else ()
+    return cut_at(data, *(end for end in accumulate(given) if end < len(data)))
 
 
 def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -> Chunks:
@@ -136,7 +135,7 @@ def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -
     while end < len(data):
         ends.append(end)
         end += chance.randint(1, max_size)
-    return cut_at(data, *ends) if data else ()
+    return cut_at(data, *ends)
 
 
 def as_recorded(recording: Recording) -> Chunks:
@@ -151,7 +150,7 @@ def by_event(data: bytes) -> Chunks:
 
 def at_line_ends(data: bytes) -> Chunks:
     """Cut before and after each line end, and inside CR LF: the places where most parsers break."""
-    return cut_at(data, *(at for at in range(1, len(data)) if data[at] in b"\r\n" or data[at - 1] in b"\r\n"))
+    return tuple(re.findall(rb"[\r\n]|[^\r\n]+", data))
 
 
 _CHUNKINGS: Mapping[str, Callable[[bytes], Chunks]] = {
@@ -225,8 +224,7 @@ def random_splits(data: bytes, seed: int, *, count: int = 100, max_cuts: int = 1
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     places = _places(data)
     for _ in range(count):
-        chosen = chance.sample(places, min(chance.randint(1, max_cuts), len(places)))
-        yield cut_at(data, *sorted(chosen)) if chosen else whole(data)
+        yield cut_at(data, *sorted(chance.sample(places, min(chance.randint(1, max_cuts), len(places)))))
 
 
 def _places(data: bytes, *, empty: bool = False) -> range:
@@ -454,12 +452,9 @@ def slower(factor: float) -> Change:
     """Every time multiplied: 2 takes twice as long, 0.5 half as long. Raises `ConfigurationError`."""
     if not 0 <= factor < math.inf:
         raise ConfigurationError(f"slower must be a number from 0 on, not {factor}")
-
-    def pace(recording: Recording) -> Recording:
-        reads = tuple(Read(round(read.t * factor, _DIGITS), read.data) for read in recording.reads)
-        return replace(recording, reads=reads, duration=round(recording.duration * factor, _DIGITS))
-
-    return pace
+    return lambda recording: _retimed(
+        recording, [read.t * factor for read in recording.reads], recording.duration * factor
+    )
 
 
 def profile(
@@ -474,16 +469,19 @@ def profile(
 
     def pace(recording: Recording) -> Recording:
         decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
-        first, tokens, reads = 0.0, 0.0, list[Read]()
-        for read in recording.reads:
-            for event in decoder.feed(read.data):
-                tokens += (more := _tokens(event.data))
-                first = first or more
-            t = time_to_first_token + (tokens - first) / tokens_per_second
-            reads.append(Read(round(t, _DIGITS), read.data))
-        return replace(recording, reads=tuple(reads), duration=time_to_first_token)
+        deltas = [[_tokens(event.data) for event in decoder.feed(read.data)] for read in recording.reads]
+        first = next(filter(None, chain(*deltas)), 0)
+        times = [
+            time_to_first_token + max(0, tokens - first) / tokens_per_second for tokens in accumulate(map(sum, deltas))
+        ]
+        return _retimed(recording, times, time_to_first_token)
 
     return pace
+
+
+def _retimed(recording: Recording, times: Iterable[float], duration: float) -> Recording:
+    reads = tuple(Read(round(t, _DIGITS), read.data) for t, read in zip(times, recording.reads, strict=True))
+    return replace(recording, reads=reads, duration=round(duration, _DIGITS))
 
 
 def _tokens(data: str) -> float:
