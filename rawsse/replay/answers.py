@@ -206,8 +206,7 @@ class RecordedAPI:
         return error_answer(404, "not_found_error", _NO_VERSION if is_unversioned else _NOT_FOUND)
 
     def _messages(self, request: RecordedRequest) -> Recording:
-        wrong = _what_is_wrong(request, {"model": str, "messages": list, "max_tokens": int})
-        if wrong is not None:
+        if (wrong := _what_is_wrong(request, {"model": str, "messages": list, "max_tokens": int})) is not None:
             return wrong
         if request.body.get("thread") is not None:
             # The official SDK's tool runner then continues without a thread and sends the whole history.
@@ -224,11 +223,11 @@ class RecordedAPI:
             self.unplayed.remove(found)
         elif found not in self.repeats:
             self.repeats.append(found)
-        return _streamed(found) if request.body.get("stream") is True else _folded(found)
+        return _played(found, is_stream=request.body.get("stream") is True)
 
     def _other(self, request: RecordedRequest, resource: str) -> Recording:
         if (recorded := self._others.get(_other_key(request))) is not None:
-            return _recorded(recorded)
+            return _played(recorded, is_stream=recorded.is_stream)
         if resource == _COUNT:
             if (wrong := _what_is_wrong(request, {"model": str, "messages": list})) is not None:
                 return wrong
@@ -236,9 +235,8 @@ class RecordedAPI:
             return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
         if request.method != "GET":
             return _wrong_method(request, "GET")
-        messages = [recording.message() or {} for recording in self._answers]
-        named = [message["model"] for message in messages if isinstance(message.get("model"), str)]
-        models = {model: _model_info(model) for model in named}  # each once, in order of appearance
+        named = [(recording.message() or {}).get("model") for recording in self._answers]
+        models = {model: _model_info(model) for model in named if isinstance(model, str)}  # each once, in this order
         model = resource.removeprefix("models").strip("/")
         if not model:
             first, last = next(iter(models), None), next(reversed(models), None)
@@ -312,45 +310,37 @@ def _wrong_method(request: RecordedRequest, allowed: str) -> Recording:
 # --- Recordings as answers -------------------------------------------------------------------------------------------
 
 
-def _streamed(recording: Recording) -> Recording:
-    """The recording; a message that was recorded without `stream` becomes the stream that the API would have sent."""
-    message = None if recording.is_stream else recording.message()
-    if message is None:
-        return _recorded(recording)
-    stream = recording_of(message)
-    headers = _played_headers(recording) | {"content-type": stream.content_type}
-    return replace(
-        recording, headers=headers, reads=tuple(Read(recording.duration, read.data) for read in stream.reads)
-    )
+def _played(recording: Recording, *, is_stream: bool) -> Recording:
+    """The recording; if it has the other form, the stream or the message that the API would have sent instead.
 
-
-def _recorded(recording: Recording) -> Recording:
-    """The recording. `client_closed` is played as a cut: the end was never recorded."""
-    headers = _played_headers(recording)
+    `client_closed` is played as a cut: the end was never recorded.
+    """
+    headers = {name.lower(): value for name, value in recording.headers.items() if name.lower() not in _NOT_PLAYED}
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
-    return replace(recording, headers=headers)
+    played = replace(recording, headers=headers)
+    if recording.status != 200 or recording.is_stream == is_stream:
+        return played
+    if not is_stream:
+        return _folded(played)
+    if (message := recording.message()) is None:
+        return played
+    stream = recording_of(message)
+    reads = tuple(Read(recording.duration, read.data) for read in stream.reads)
+    return replace(played, headers=headers | {"content-type": stream.content_type}, reads=reads)
 
 
-def _folded(recording: Recording) -> Recording:
-    """The answer without `stream`: the message folded from the events, or their error."""
-    headers = _played_headers(recording)
-    if recording.status != 200 or not recording.is_stream:
-        return _recorded(recording)
-    builder, error = recording.fold()
+def _folded(stream: Recording) -> Recording:
+    """The message folded from the events, or their error."""
+    builder, error = stream.fold()
     if error is not None:
-        return error_answer(500, "api_error", f"{recording.name} is not a stream of the Messages API: {error.message}")
+        return error_answer(500, "api_error", f"{stream.name} is not a stream of the Messages API: {error.message}")
     if builder.error is not None:
-        status = stream_error(builder.error.raw, headers).status_code
-        return _json_answer(status, builder.error.raw, headers | {"x-should-retry": "false"}, recording.duration)
+        status = stream_error(builder.error.raw, stream.headers).status_code
+        return _json_answer(status, builder.error.raw, {**stream.headers, "x-should-retry": "false"}, stream.duration)
     if builder.message is None or not builder.is_complete:
-        return Recording(headers=headers, end="cut")
-    return _json_answer(200, builder.message.raw, headers, recording.duration)
-
-
-def _played_headers(recording: Recording) -> dict[str, str]:
-    headers = {name.lower(): value for name, value in recording.headers.items()}
-    return {name: value for name, value in headers.items() if name not in _NOT_PLAYED}
+        return Recording(headers=stream.headers, end="cut")
+    return _json_answer(200, builder.message.raw, stream.headers, stream.duration)
 
 
 # --- Other answers ---------------------------------------------------------------------------------------------------
@@ -392,15 +382,13 @@ Find: TypeAlias = Callable[[RecordedRequest], Recording | Miss]
 
 def finder(recordings: Sequence[Recording], match: Match = "turns") -> Find:
     """The function that chooses among `recordings`. Raises `ConfigurationError`."""
-    if callable(match):
-        return _by_request(recordings, match)
-    if match == "request":
-        return _by_request(recordings, _asked)
+    if match in ("turns", "sequence"):
+        return _one_after_the_other(recordings, is_once=match == "sequence")
     if match == "name":
         return _by_name(recordings)
-    if match not in get_args(MatchMode):
+    if not callable(match) and match != "request":
         raise ConfigurationError(f"match must be a function, or one of {', '.join(get_args(MatchMode))}")
-    return _one_after_the_other(recordings, is_once=match == "sequence")
+    return _by_request(recordings, match if callable(match) else _asked)
 
 
 def _one_after_the_other(recordings: Sequence[Recording], *, is_once: bool) -> Find:
@@ -423,48 +411,47 @@ def _by_name(recordings: Sequence[Recording]) -> Find:
     def name_of(request: RecordedRequest) -> str:
         return request.path.partition("?")[0].rpartition("/v1/")[0].rpartition("/")[2]
 
-    def miss(request: RecordedRequest) -> Miss:
-        asked, known = name_of(request), _cut(", ".join(dict.fromkeys(names)), 0, MAX_PATH_CHARS)
-        wrong = f"no recording has the name {quote(asked)}" if asked else "the base URL names no recording at its end"
-        return Miss(request, f"{wrong}. There are: {known}")
+    def miss(request: RecordedRequest, name: str) -> Miss:
+        wrong = f"no recording has the name {quote(name)}" if name else "the base URL names no recording at its end"
+        return Miss(request, f"{wrong}. There are: {_cut(', '.join(dict.fromkeys(names)), 0, MAX_PATH_CHARS)}")
 
     return _by_key(recordings, names, name_of, miss)
 
 
 def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -> Find:
-    keys: list[str] = []
-    for recording in recordings:
+    def key(recording: Recording) -> str:
         if recording.request is None:
             raise ConfigurationError(f"{recording.name} has no request, and cannot be matched by one")
-        keys.append(_key(key_of(recording.request.body)))
+        return _to_json(key_of(recording.request.body))
 
-    def miss(request: RecordedRequest) -> Miss:
+    keys = list(map(key, recordings))
+
+    def miss(request: RecordedRequest, asked: str) -> Miss:
         if not recordings:
             return Miss(request, _NO_RECORDING)
-        asked = json.loads(_key(key_of(request.body)))
-        index, different = nearest([json.loads(key) for key in keys], asked)
+        index, different = nearest(list(map(json.loads, keys)), json.loads(asked))
         which = f"Nearest of {len(keys)}: {recordings[index].name}"
         return Miss(request, f"no recording matches this request. {which}", recordings[index], different)
 
-    return _by_key(recordings, keys, lambda request: _key(key_of(request.body)), miss)
+    return _by_key(recordings, keys, lambda request: _to_json(key_of(request.body)), miss)
 
 
 def _by_key(
     recordings: Sequence[Recording],
-    keys: Sequence[Hashable],
-    key_of: Callable[[RecordedRequest], Hashable],
-    miss: Callable[[RecordedRequest], Miss],
+    keys: Sequence[str],
+    key_of: Callable[[RecordedRequest], str],
+    miss: Callable[[RecordedRequest, str], Miss],
 ) -> Find:
     """Play the recordings with a request's key in order, then repeat the last one."""
-    members: dict[Hashable, list[Recording]] = {}
+    members: dict[str, list[Recording]] = {}
     for key, recording in zip(keys, recordings, strict=True):
         members.setdefault(key, []).append(recording)
-    taken = Counter[tuple[Hashable, bool]]()
+    taken = Counter[tuple[str, bool]]()
 
     def find(request: RecordedRequest) -> Recording | Miss:
         key = key_of(request)
         if key not in members:
-            return miss(request)
+            return miss(request, key)
         is_stream = isinstance(request.body, dict) and request.body.get("stream") is True
         # An error matches every request.
         fitting = [one for one in members[key] if one.status != 200 or one.is_stream == is_stream] or members[key]
@@ -479,11 +466,7 @@ def _by_key(
 
 def asked_key(body: Any) -> str:
     """A string that is the same for all equal requests. Raises `RecursionError` for JSON nested too deeply."""
-    return _key(_asked(body))
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=repr)
+    return _to_json(_asked(body))
 
 
 def _asked(body: Any) -> Any:
@@ -603,4 +586,4 @@ def _cut(text: str, start: int, limit: int) -> str:
 
 
 def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=repr)
