@@ -29,7 +29,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
+from http.client import responses
 from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -237,8 +237,7 @@ def _status(fault: Fault) -> Recording:
 
 def _html(fault: Fault) -> Recording:
     code = int(fault.number)
-    phrase = next((status.phrase for status in HTTPStatus if status.value == code), "")
-    title = f"{code} {phrase}".strip()
+    title = f"{code} {responses.get(code, '')}".strip()
     page = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<h1>{title}</h1>\r\n</body>\r\n</html>\r\n".encode()
     headers = {"server": "nginx", "content-type": "text/html", "content-length": str(len(page))}
     return Recording(None, code, headers, (Read(0.0, page),))

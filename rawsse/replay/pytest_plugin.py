@@ -222,7 +222,7 @@ def guard(
     with each socket that connects to this machine, and the port.
     """
     refused: list[str] = []
-    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+    getaddrinfo = socket.getaddrinfo
 
     def check(host: Any, port: Any) -> None:
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
@@ -234,26 +234,22 @@ def guard(
         # The error of a firewall: the code under test handles it as any other network failure.
         raise PermissionError(f"a connection to {place} was refused: this test may not reach other machines{hint}")
 
-    def check_address(sock: socket.socket, address: Any) -> None:
-        if sock.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1:
-            check(address[0], address[1])
-            on_connect(sock, address[1])
+    def guarded(connect: Callable[[socket.socket, Any], T]) -> Callable[[socket.socket, Any], T]:
+        def guarded_connect(sock: socket.socket, address: Any, /) -> T:
+            if sock.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1:
+                check(address[0], address[1])
+                on_connect(sock, address[1])
+            return connect(sock, address)
 
-    def guarded_connect(sock: socket.socket, address: Any, /) -> None:
-        check_address(sock, address)
-        connect(sock, address)
-
-    def guarded_connect_ex(sock: socket.socket, address: Any, /) -> int:
-        check_address(sock, address)
-        return connect_ex(sock, address)
+        return guarded_connect
 
     def guarded_getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
         check(host, port)
         return getaddrinfo(host, port, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", guarded_connect)
-        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
         patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
         yield refused
 

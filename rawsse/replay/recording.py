@@ -165,8 +165,13 @@ class Recording:
     def dump(self) -> str:
         """The recording as JSON Lines. The output is deterministic."""
         request = self.request and {name: getattr(self.request, name) for name in ("method", "path", "headers", "body")}
-        head = {"rawsse": FORMAT_VERSION, "request": request, "status": self.status, "headers": self.headers}
-        reads = [{"t": read.t, **_to_text(read.data)} for read in self.reads]
+        head: dict[str, Any] = {
+            "rawsse": FORMAT_VERSION,
+            "request": request,
+            "status": self.status,
+            "headers": self.headers,
+        }
+        reads: list[dict[str, Any]] = [{"t": read.t, **_to_text(read.data)} for read in self.reads]
         return "".join(_to_json(line) + "\n" for line in (head, *reads, {"end": self.end, "t": self.duration}))
 
     def save(self, path: str | Path) -> None:
