@@ -67,17 +67,8 @@ MAX_KEPT_MISSES = 100
 """How many of the last misses a `RecordedAPI` keeps: the first is the most telling, and a test usually ends there."""
 
 HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
+    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+    | {"proxy-authenticate", "proxy-authorization", "proxy-connection"}
 )
 """Header fields that concern one connection (RFC 9110, 7.6.1)."""
 

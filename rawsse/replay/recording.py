@@ -165,14 +165,10 @@ class Recording:
     def dump(self) -> str:
         """The recording as JSON Lines. The output is deterministic."""
         request = self.request and {name: getattr(self.request, name) for name in ("method", "path", "headers", "body")}
-        head: dict[str, Any] = {
-            "rawsse": FORMAT_VERSION,
-            "request": request,
-            "status": self.status,
-            "headers": self.headers,
-        }
-        reads: list[dict[str, Any]] = [{"t": read.t, **_to_text(read.data)} for read in self.reads]
-        return "".join(_to_json(line) + "\n" for line in (head, *reads, {"end": self.end, "t": self.duration}))
+        head = {"rawsse": FORMAT_VERSION, "request": request, "status": self.status, "headers": self.headers}
+        reads = [{"t": read.t, **_to_text(read.data)} for read in self.reads]
+        end = {"end": self.end, "t": self.duration}
+        return "".join(_to_json(line) + "\n" for line in (head, *reads, end))
 
     def save(self, path: str | Path) -> None:
         """Write `dump()` to a file: whole, or not at all."""
@@ -259,7 +255,7 @@ def _to_text(data: bytes) -> dict[str, str]:
         return {"b64": base64.b64encode(data).decode()}
 
 
-def _to_json(line: dict[str, Any]) -> str:
+def _to_json(line: object) -> str:
     text = json.dumps(line, ensure_ascii=False, default=dict)  # headers may be any mapping
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
