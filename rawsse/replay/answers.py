@@ -469,7 +469,7 @@ def _asked(body: Any) -> Any:
 def canonical(body: Any) -> Any:
     """The body's canonical form. Raises `RecursionError` for JSON nested too deeply."""
     if not isinstance(body, dict):
-        return _plain(body)
+        return _canonical(body, None)
     asked = {name: value for name, value in body.items() if name not in IGNORED_FIELDS}
     # A container's id is made up by the API, as those of calls are. A string is such an id.
     container = asked.get("container")
@@ -481,12 +481,14 @@ def canonical(body: Any) -> Any:
     return written
 
 
-def _canonical(value: Any, calls: dict[str, str]) -> Any:
-    """`calls` numbers the calls seen so far."""
+def _canonical(value: Any, calls: dict[str, str] | None) -> Any:
+    """`calls` numbers the calls seen so far; None for JSON of the caller, which changes only in its numbers."""
     if isinstance(value, list):
         return [_canonical(item, calls) for item in value]
-    if not isinstance(value, dict):
-        return _plain(value)
+    if not isinstance(value, dict):  # 1 for 1.0: clients send either, and JSON has only one number type
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    if calls is None:
+        return {name: _canonical(item, None) for name, item in value.items()}
     written = {}
     for name, item in value.items():
         if item is None or name in _NEVER_ASKED or (name in _DEFAULTS and item == _DEFAULTS[name]):
@@ -495,7 +497,7 @@ def _canonical(value: Any, calls: dict[str, str]) -> Any:
             continue
         is_call_id = name in _CALL_IDS or (name == "id" and str(value.get("type")).endswith("tool_use"))
         if name in _OPAQUE:
-            written[name] = _plain(item)
+            written[name] = _canonical(item, None)
         elif isinstance(item, str) and is_call_id:
             written[name] = calls.setdefault(item, f"call {len(calls) + 1}")
         elif isinstance(item, str) and name in ("content", "system"):
@@ -520,15 +522,6 @@ def _merged(messages: list[Any]) -> list[Any]:
 
 def _is_plain_turn(message: Any) -> bool:
     return isinstance(message, dict) and message.keys() == {"role", "content"} and isinstance(message["content"], list)
-
-
-def _plain(value: Any) -> Any:
-    """The same JSON, with 1 for 1.0: clients send either, and JSON has only one number type."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # --- How two requests differ -----------------------------------------------------------------------------------------

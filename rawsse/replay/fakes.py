@@ -22,7 +22,6 @@ import errno
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TypedDict, Unpack
 
 from rawsse.client.network.connect import Network
@@ -33,7 +32,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import Recording
-from rawsse.replay.variants import Split, recut, split_by
+from rawsse.replay.variants import Split
 from rawsse.replay.wire import Schedule, script
 
 
@@ -153,16 +152,14 @@ class FakeLink:
         """Call the function, in a task if there is an event loop, since it may wait. Raises its exceptions."""
         if self._is_aborted:
             raise Aborted
-        if self._network.runs_coroutines:
-            self._stream = await self._wait_for_stream(route, tls, deadline)
-        else:
-            self._stream = await self._connect(route, tls)
+        made = self._connect(route, tls)
+        self._stream = await (self._waited_for(made, deadline) if self._network.runs_coroutines else made)
         self._stream.enter(self._network)
         return self._stream
 
-    async def _wait_for_stream(self, route: Route, tls: TLSContext, deadline: float) -> FakeStream:
+    async def _waited_for(self, stream: Awaitable[FakeStream], deadline: float) -> FakeStream:
         self._made = made = self._network.signal()
-        task = asyncio.ensure_future(self._connect(route, tls))
+        task = asyncio.ensure_future(stream)
         task.add_done_callback(lambda _: made.set())
         try:
             if not await made.wait(deadline):
@@ -244,7 +241,7 @@ class FakeNetwork:
         instead = replacement(due)
         answer = instead or answer_of(self._recordings[self._turn % len(self._recordings)])
         try:
-            self.streams.append(_stream(edited(answer, due), due, **self._options))
+            self.streams.append(_stream(answer, due, **self._options))
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise
@@ -260,9 +257,7 @@ def _stream(
     segments: Split | None = None,
     speed: float = 0.0,
 ) -> FakeStream:
-    if split is not None:
-        answer = replace(answer, reads=recut(answer.reads, split_by(split)))
-    steps = script(answer, due, segments=None if segments is None else split_by(segments), speed=speed)
+    steps = script(edited(answer, due, split), due, segments=segments, speed=speed)
     ends = {End.RESET: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), End.HOLD: None}
     end = next((ends.get(step, b"") for step in steps if isinstance(step, End)), b"")
     # None: a server sends nothing before the request.

@@ -19,6 +19,7 @@ The head has `connection: close` if the answer is complete. Nothing announces th
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 import sys
@@ -33,7 +34,7 @@ from rawsse.http1 import ServerConnection
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.variants import Chunks, cut_at, recut
+from rawsse.replay.variants import Chunks, Split, cut_at, recut, split_by
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
@@ -61,7 +62,7 @@ def script(
     *,
     method: str = "POST",
     http_version: str = "1.1",
-    segments: Callable[[bytes], Chunks] | None = None,
+    segments: Split | None = None,
     speed: float = 0.0,
 ) -> Script:
     """The steps of this answer on the wire. `segments` splits the bytes between two faults; each piece is one write.
@@ -84,7 +85,8 @@ def script(
     before = _placed([Read(answer.reads[0].t if answer.reads else 0.0, head)], faults, "head")
     rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
     items = [*_dripped(before, rate), *_dripped(body)] if rate else _joined(before, list(_dripped(body)))
-    return tuple(timed(items if segments is None else _resegmented(items, segments), speed, answer.duration))
+    items = items if segments is None else list(_resegmented(items, split_by(segments)))
+    return tuple(timed(items, speed, answer.duration))
 
 
 def timed(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
@@ -223,7 +225,7 @@ class Schedule:
         if self._faults:
             _require_places(self._faults, recordings)
         self._requests = 0
-        self._had = [0] * len(self._faults)  # how many requests each was applied to
+        self._left = [math.inf if fault.requests is None else fault.requests for fault in self._faults]
         self.unused = list(self._faults)
         """The faults that have not been applied to any answer yet."""
         self.misplaced: list[str] = []
@@ -231,17 +233,14 @@ class Schedule:
 
     def next(self) -> tuple[Fault, ...]:
         """The faults of the next request."""
-        due = [
-            index
-            for index, fault in enumerate(self._faults)
-            if fault.skipped <= self._requests and (fault.requests is None or self._had[index] < fault.requests)
-        ]
+        numbered = enumerate(self._faults)
+        due = [index for index, fault in numbered if fault.skipped <= self._requests and self._left[index]]
         chosen = next((index for index in due if self._faults[index].row.answer is not None), None)
         if chosen is not None:
             due = [index for index in due if index == chosen or _is_for_any_answer(self._faults[index])]
         self._requests += 1
         for index in due:
-            self._had[index] += 1
+            self._left[index] -= 1
         return tuple(self._faults[index] for index in due)
 
     def applied(self, faults: Sequence[Fault]) -> None:
