@@ -21,7 +21,7 @@ import asyncio
 import errno
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypedDict, Unpack
 
 from rawsse.client.network.connect import Network
@@ -30,7 +30,7 @@ from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
 from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
-from rawsse.replay.faults import End, Fault, Faults, edited, replacement
+from rawsse.replay.faults import End, Faults, edited, replacement
 from rawsse.replay.recording import Recording
 from rawsse.replay.variants import Split
 from rawsse.replay.wire import Schedule, script
@@ -240,25 +240,16 @@ class FakeNetwork:
         due = self._schedule.next()
         instead = replacement(due)
         answer = instead or answer_of(self._recordings[self._turn % len(self._recordings)])
+        segments, speed = self._options.get("segments"), self._options.get("speed", 0.0)
         try:
-            self.streams.append(_stream(answer, due, **self._options))
+            steps = script(edited(answer, due, self._options.get("split")), due, segments=segments, speed=speed)
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise
         self._schedule.applied(due)
         self._turn += instead is None and not any(fault.cuts for fault in due)
+        ends = {End.RESET: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), End.HOLD: None}
+        end = next((ends.get(step, b"") for step in steps if isinstance(step, End)), b"")
+        # None: a server sends nothing before the request.
+        self.streams.append(FakeStream([None, *(step for step in steps if not isinstance(step, End))], end=end))
         return self.streams[-1]
-
-
-def _stream(
-    answer: Recording,
-    due: Sequence[Fault],
-    split: Split | None = None,
-    segments: Split | None = None,
-    speed: float = 0.0,
-) -> FakeStream:
-    steps = script(edited(answer, due, split), due, segments=segments, speed=speed)
-    ends = {End.RESET: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), End.HOLD: None}
-    end = next((ends.get(step, b"") for step in steps if isinstance(step, End)), b"")
-    # None: a server sends nothing before the request.
-    return FakeStream([None, *(step for step in steps if not isinstance(step, End))], end=end)
