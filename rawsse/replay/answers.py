@@ -52,7 +52,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
@@ -383,15 +383,14 @@ def finder(recordings: Sequence[Recording], match: Match = "turns") -> Find:
 
 
 def _one_after_the_other(recordings: Sequence[Recording], *, is_once: bool) -> Find:
-    taken = 0
+    numbers, total = count(), len(recordings)
 
     def find(request: RecordedRequest) -> Recording | Miss:
-        nonlocal taken
-        taken += 1
-        if is_once and taken > len(recordings):
-            played = f"{len(recordings)} recording{'' if len(recordings) == 1 else 's'}"
-            return Miss(request, f"this is request {taken} of a sequence of {played}: all have been played")
-        return recordings[(taken - 1) % len(recordings)] if recordings else Miss(request, _NO_RECORDING)
+        taken = next(numbers)
+        if is_once and taken >= total:
+            played = f"{total} recording{'' if total == 1 else 's'}"
+            return Miss(request, f"this is request {taken + 1} of a sequence of {played}: all have been played")
+        return recordings[taken % total] if recordings else Miss(request, _NO_RECORDING)
 
     return find
 

@@ -72,14 +72,14 @@ def script(
     """
     is_cut = answer.end != "clean"
     body = _placed(answer.reads, faults, "byte", "event")
-    body = list(_gzipped(body, is_cut=is_cut)) if _has(faults, "gzip") else body
+    body = list(_gzipped(body, None if is_cut else answer.duration)) if _has(faults, "gzip") else body
     # A failing peer does not announce it. Node's fetch takes a cut body for complete if the head announced a close.
     is_announced = not is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
     head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
     if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
-        body = list(_chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk"))))
+        body = list(_chunked(body, None if is_cut or _has(faults, "no-last-chunk") else answer.duration))
     elif _has(faults, "bad-chunk-size", "no-last-chunk"):
         raise ConfigurationError("this answer has no chunk that could be wrong")
     before = _placed([Read(answer.reads[0].t if answer.reads else 0.0, head)], faults, "head")
@@ -127,18 +127,17 @@ def _placed(reads: Sequence[Read], faults: Iterable[Fault], *units: str) -> list
     return [item for _, item in sorted(marks, key=lambda mark: mark[0])]  # faults come before the bytes after them
 
 
-def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> Iterator[_Item]:
-    """RFC 1952, each read flushed, so that it can be decompressed as soon as it arrives."""
+def _gzipped(items: Iterable[_Item], end: float | None) -> Iterator[_Item]:
+    """RFC 1952, each read flushed, so that it can be decompressed as soon as it arrives. `end`: when the body ends; None: it is
+    cut."""
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    last = 0.0
     for item in items:
         if isinstance(item, Read):
-            last = item.t
-            yield Read(last, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
+            yield Read(item.t, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
         else:
             yield item
-    if not is_cut:
-        yield Read(last, compressor.flush())
+    if end is not None:
+        yield Read(end, compressor.flush())
 
 
 def _headers(answer: Recording, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
@@ -168,21 +167,19 @@ def _head(answer: Recording, method: str, http_version: str, *, close: bool) -> 
     return http.send_response(answer.status, list(answer.headers.items()), close=close)
 
 
-def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> Iterator[_Item]:
-    """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data."""
-    wrong_size, last = None, 0.0
-    for item in items:
+def _chunked(items: Iterable[_Item], end: float | None) -> Iterator[_Item]:
+    """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data, and is
+    sent at the time `end`, if at all."""
+    wrong_size: str | None = None
+    for item in (*items, *([] if end is None else [Read(end, b"")])):
         if isinstance(item, Read):
             size = f"{len(item.data):x}" if wrong_size is None else wrong_size
-            wrong_size, last = None, item.t
-            yield Read(last, b"%b\r\n%b\r\n" % (size.encode(), item.data))
+            wrong_size = None
+            yield Read(item.t, b"%b\r\n%b\r\n" % (size.encode(), item.data))
         elif isinstance(item, Fault) and item.kind == "bad-chunk-size":
             wrong_size = str(item.value)
         else:
             yield item
-    if has_last:
-        size = "0" if wrong_size is None else wrong_size
-        yield Read(max(last, duration), b"%b\r\n\r\n" % size.encode())
 
 
 def _dripped(items: Iterable[_Item], rate: float | None = None) -> Iterator[_Item]:
