@@ -43,7 +43,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, chain, combinations
+from itertools import accumulate, chain, combinations, takewhile
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
@@ -131,11 +131,8 @@ def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -
     """Chunks of 1 to `max_size` bytes; the same ones for the same seed."""
     _require_sizes(max_size)
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    ends, end = [], chance.randint(1, max_size)
-    while end < len(data):
-        ends.append(end)
-        end += chance.randint(1, max_size)
-    return cut_at(data, *ends)
+    ends = accumulate(chance.randint(1, max_size) for _ in data)
+    return cut_at(data, *takewhile(lambda end: end < len(data), ends))
 
 
 def as_recorded(recording: Recording) -> Chunks:
