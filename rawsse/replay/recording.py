@@ -206,7 +206,7 @@ def shipped_fixtures() -> dict[str, Recording]:
 def _shipped_files() -> dict[str, Path]:
     package = Path(str(importlib.resources.files("rawsse")))
     # In a checkout they are beside the package: only the wheel's build copies them into it.
-    folder = next(filter(Path.is_dir, (package / "fixtures", package.parent / "fixtures")))
+    folder = package / "fixtures" if (package / "fixtures").is_dir() else package.parent / "fixtures"
     return {file.name.removesuffix(".sse.jsonl"): file for file in sorted(folder.glob("*.sse.jsonl"))}
 
 
