@@ -226,7 +226,10 @@ def _load_all(path: Path) -> Iterator[Recording | None]:
         yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
         return
     files = _or_none(find_recordings, path)
-    yield from [None] if files is None else (_or_none(Recording.load, file) for file in files)
+    for file in [None] if files is None else files:
+        recording = file and _or_none(Recording.load, file)
+        # A shipped recording is found in the package: its name is the given one.
+        yield recording and replace(recording, name=str(file if path.is_dir() else path))
 
 
 def _or_none(work: Callable[[A], T], given: A) -> T | None:
