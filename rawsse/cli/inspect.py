@@ -226,8 +226,11 @@ def _load_all(path: Path) -> Iterator[Recording | None]:
         yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
         return
     files = _or_none(find_recordings, path)
-    for file in [None] if files is None else files:
-        recording = file and _or_none(Recording.load, file)
+    if files is None:
+        yield None
+        return
+    for file in files:
+        recording = _or_none(Recording.load, file)
         # A shipped recording is found in the package: its name is the given one.
         yield recording and replace(recording, name=str(file if path.is_dir() else path))
 
@@ -358,7 +361,7 @@ def add_conform(commands: Any) -> None:
     client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
     for each in (server, client):
         form = each.add_mutually_exclusive_group()
-        form.add_argument("--json", action="store_true", help="print the rows as JSON, one per line")
+        form.add_argument("--json", action="store_true", help="print a line of JSON per row, and one with the counts")
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         each.add_argument("--limit", **SECONDS, default=30.0, help="for one answer (default: %(default)g)")
 
@@ -394,16 +397,18 @@ def _show_row(arguments: argparse.Namespace) -> OnRow:
     def on_row(row: Row, total: int) -> None:
         progress("")
         if not arguments.markdown:
-            show(json.dumps(row._asdict()) if arguments.json else as_line(row))
+            show(json.dumps(row._asdict(), default=dict) if arguments.json else as_line(row))
         progress(f"{next(count)} of {total}: {row.name}")
 
     return on_row
 
 
 def _show_totals(rows: Sequence[Row], arguments: argparse.Namespace) -> bool:
-    from rawsse.replay.conform import as_markdown, is_good, totals
+    from rawsse.replay.conform import LEGEND, as_markdown, counts, is_good, totals
 
     progress("")
-    if not arguments.json:
+    if arguments.json:
+        show(json.dumps({**counts(rows), "legend": LEGEND}))
+    else:
         show(as_markdown(rows).rstrip() if arguments.markdown else totals(rows))
     return is_good(rows)
