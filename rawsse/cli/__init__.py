@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             load_env_file(arguments.env_file)
         if not hasattr(arguments, "port"):
             write("")  # fail now, not after paying for an answer that cannot be shown
-        return DONE if arguments.command(arguments) else FAILED
+        return FAILED if arguments.command(arguments) is False else DONE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

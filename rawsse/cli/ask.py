@@ -47,7 +47,7 @@ def add_ask(commands: Any) -> None:
     parser.add_upstream()
 
 
-def _ask(arguments: argparse.Namespace) -> bool:
+def _ask(arguments: argparse.Namespace) -> None:
     client = new_client(arguments.base_url)
     # Before asyncio runs: it would handle the first Ctrl-C, and reading would continue.
     messages = [{"role": "user", "content": read_prompt(arguments.prompt)}]
@@ -62,7 +62,6 @@ def _ask(arguments: argparse.Namespace) -> bool:
     if arguments.json:
         show(message.to_json(indent=None))
     say(usage_line(message))
-    return True
 
 
 def _fields(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -30,7 +30,7 @@ NO_KEY = (
     "(`rawsse demo` needs no key)"
 )
 
-Command = Callable[[argparse.Namespace], bool]
+Command = Callable[[argparse.Namespace], bool | None]
 """Runs a command. False: its work failed."""
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +131,7 @@ async def _listen(app: ASGIApp, host: str, port: int, **options: Any) -> None:
     """Serve `app` until a signal. The relay and the player limit bodies themselves, with errors in the API's form."""
     from rawsse.server import serve
 
-    def ready(base_url: str) -> None:
-        print(f"listening on {base_url}", flush=True)
-
+    ready = partial(print, "listening on", flush=True)
     await serve(app, host, port, ready=ready, max_body_bytes=sys.maxsize, **options)
 
 
@@ -198,7 +197,7 @@ def _address(arguments: argparse.Namespace) -> tuple[str, int]:
     return host, int(text)
 
 
-def _demo(arguments: argparse.Namespace) -> bool:
+def _demo(arguments: argparse.Namespace) -> None:
     from rawsse.client.client import AsyncClient
     from rawsse.relay import Guard, Relay
     from rawsse.replay.player import DEMO_WORDS, demo_player
@@ -218,10 +217,9 @@ def _demo(arguments: argparse.Namespace) -> bool:
     notice = "Recorded answers, no model. A word in your message picks one:"
     (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(f"{notice} {', '.join(DEMO_WORDS)}")
     _run(run())
-    return True
 
 
-def _serve(arguments: argparse.Namespace) -> bool:
+def _serve(arguments: argparse.Namespace) -> None:
     from rawsse.relay import Guard, Ledger, RedisStore, UserFile, check_bind
     from rawsse.relay.users import Tokens
     from rawsse.server import Forwarded
@@ -261,7 +259,6 @@ def _serve(arguments: argparse.Namespace) -> bool:
                 await asyncio.to_thread(ledger.close)
 
     _run(run())
-    return True
 
 
 async def _read_users_again(users: UserFile | None, relay: Relay, hung_up: asyncio.Event) -> None:
@@ -318,7 +315,7 @@ def _record(arguments: argparse.Namespace) -> bool:
     return not recorder.lost
 
 
-def _replay(arguments: argparse.Namespace) -> bool:
+def _replay(arguments: argparse.Namespace) -> None:
     from rawsse.replay import Player
 
     if arguments.pace and not arguments.speed:
@@ -328,4 +325,3 @@ def _replay(arguments: argparse.Namespace) -> bool:
     player = Player(arguments.paths, faults=arguments.fault, **options)
     _prepare()
     _run(_listen(player, arguments.host, arguments.port))
-    return True

@@ -156,12 +156,12 @@ def _silent(text: str, stop: str | None, whole: str) -> str:
 
 _MARKS: Mapping[Verdict, str] = {"right": "ok", "wrong": "wrong", "silent": SILENT, "open": "-"}
 LEGEND: Mapping[Verdict, str] = {
-    "right": "",
-    "wrong": "",
+    "right": "the ending that this row allows",
+    "wrong": "another ending, and an error or the result says so",
     "silent": "not the whole answer came out, and no error said so",
     "open": "not judged: nothing in a stream tells this, or both endings are allowed",
 }
-"""The verdicts, and what those mean that do not explain themselves."""
+"""What the verdicts mean."""
 
 NAME_CHARS = 30
 """The width of the name column. Few names are longer."""
@@ -205,7 +205,8 @@ def counts(rows: Iterable[Row]) -> dict[Verdict, int]:
 def totals(rows: Sequence[Row]) -> str:
     """The meaning of the marks, and a line with the counts."""
     count = counts(rows)
-    lines = [f"{_MARKS[verdict]:5}  {words}" for verdict, words in LEGEND.items() if words and count[verdict]]
+    unclear: tuple[Verdict, ...] = ("silent", "open")
+    lines = [f"{_MARKS[verdict]:5}  {LEGEND[verdict]}" for verdict in unclear if count[verdict]]
     silent = f"{count['silent']} {SILENT} taken for whole, {count['open']} not judged"
     return "\n".join([*lines, f"{count['right']} right, {count['wrong']} wrong, {silent}"])
 
@@ -304,7 +305,9 @@ async def try_client(
     cases = [case for case in cases if not only or case.name in only or case is cases[0]]
 
     async def once(case: Case) -> list[Row]:
-        async with ReplayServer(case.recording, sleep=_shortly, **case.options) as server:
+        async with ReplayServer(
+            case.recording, sleep=lambda it: asyncio.sleep(min(it, 0.001)), **case.options
+        ) as server:
             run = await _run(command, server.base_url, limit)
             return [judge_client(case, run._replace(requests=len(server.requests)))]
 
@@ -327,10 +330,6 @@ async def try_client(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return rows
-
-
-async def _shortly(seconds: float) -> None:
-    await asyncio.sleep(min(seconds, 0.001))
 
 
 async def _run(command: Sequence[str], base_url: str, limit: float) -> Run:
@@ -445,7 +444,7 @@ def _error_type(recording: Recording) -> str | None:
 def _compared(name: str, sent: Recording, got: Recording) -> Row:
     errors = [str(each) for each in check(got) if each.severity == "error"]
     if got.status != 200:
-        errors = [f"status {got.status}: {got.body[:MAX_ROW_CHARS]!r}" if got.status else "no answer"]
+        errors = [f"status {got.status}: {got.body[:MAX_ROW_CHARS]!r}" if got.status else f"no answer: {got.name}"]
     wrong = errors[0] if errors else _changes(sent.message(), got.message())
     lost = "" if _pings(got) == _pings(sent) else f", and {_pings(got)} of {_pings(sent)} pings"
     return _row(name, wrong, "byte for byte" if got.body == sent.body else f"the same message in other bytes{lost}")
@@ -521,13 +520,13 @@ async def try_server(
 
 
 async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> Recording:
-    """The decoded answer as it arrived; its status is 0 if there was none."""
+    """The decoded answer as it arrived. If there was none, its status is 0, and its name says why."""
     headers = {"accept-encoding": "gzip, deflate"}  # as browsers send it: some gateways compress only then
     call = client.call("POST", "/v1/messages", kind=RawAnswer, body=body, headers=headers, max_retries=0)
     now = asyncio.get_running_loop().time
     reads, started = list[Read](), now()
     with contextlib.suppress(APIError, TimeoutError), contextlib.closing(call):
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(limit) as timeout:
             answer = await call.open()
             decoder = ContentDecoder(answer.response.headers.get("content-encoding", ""))
             while True:
@@ -538,4 +537,5 @@ async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> 
     head, error = call.response, call.exchange.error
     fields = {name.lower(): value for name, value in head.headers.items()} if head else {}
     end: End = "clean" if call.exchange.is_over and error is None else "cut"
-    return Recording(None, head.status if head else 0, fields, tuple(reads), end, now() - started)
+    why = f"nothing came within {limit:g} s" if timeout.expired() else str(error)
+    return Recording(None, head.status if head else 0, fields, tuple(reads), end, now() - started, why)

@@ -623,6 +623,30 @@ def test_a_gateway_without_its_upstream_is_one_row_that_does_not_show_the_key() 
     assert row.what.startswith("status 502: ")
 
 
+def test_a_gateway_that_cannot_be_reached_is_one_row_that_says_why() -> None:
+    async def story() -> list[Row]:
+        async with AsyncClient(base_url="http://127.0.0.1:1", api_key="any", trust_env=False) as client:
+            return await try_server(client, model="m")
+
+    (row,) = asyncio.run(story())
+    assert row[:3] == ("an answer", "wrong", "no answer: cannot connect to http://127.0.0.1:1: Connection refused")
+
+
+def test_a_gateway_that_does_not_answer_in_time_is_one_row_that_says_so() -> None:
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(1000)
+
+    async def story() -> list[Row]:
+        async with (
+            Server(wait, port=0) as server,
+            AsyncClient(base_url=server.base_url, api_key="any", trust_env=False) as client,
+        ):
+            return await try_server(client, model="m", limit=5)
+
+    (row,) = run(story())
+    assert row.what == "no answer: nothing came within 5 s"
+
+
 def test_a_key_that_a_gateway_quotes_is_not_shown() -> None:
     def quote(message: Mapping[str, Any]) -> Mapping[str, Any]:
         return (

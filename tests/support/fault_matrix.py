@@ -9,7 +9,9 @@ import difflib
 
 __all__ = ["BEGIN", "END", "MADE_WITH", "difference", "put", "taken"]
 
-BEGIN = "<!-- Tables of rawsse.replay.conform, written by tests/interop/test_fault_matrix.py with RAWSSE_WRITE_TABLE=1. -->"
+BEGIN = (
+    "<!-- Tables of rawsse.replay.conform, written by tests/interop/test_fault_matrix.py with RAWSSE_WRITE_TABLE=1. -->"
+)
 END = "<!-- Here the written tables end. -->"
 
 MADE_WITH = "Made with "
