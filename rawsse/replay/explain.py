@@ -93,14 +93,16 @@ class Gap(NamedTuple):
 class Piece(NamedTuple):
     """A line with its end, or the part of it in one read. `read` counts from 1; `start` is the offset of its first byte.
 
-    `is_first`: the piece begins its read. `gap` is the long wait before it.
+    `begins` is the size of the read that begins with the piece; 0 if it does not begin one. `is_new`: it begins its line. `gap`
+    is the long wait before it.
     """
 
     read: int
     t: float
     start: int
     data: bytes
-    is_first: bool
+    begins: int
+    is_new: bool
     gap: Gap | None
 
     @property
@@ -251,12 +253,12 @@ def kinds_of(events: Sequence[Group]) -> str:
 
 
 def _pieces(recording: Recording, gaps: Mapping[int, Gap]) -> Iterator[Piece]:
-    start = 0
+    start, is_new = 0, True
     for number, read in enumerate(recording.reads, 1):
-        gap = gaps.get(number)
-        for index, data in enumerate(read.data.splitlines(keepends=True)):
-            yield Piece(number, read.t, start, data, is_first=index == 0, gap=None if index else gap)
-            start += len(data)
+        size, gap = len(read.data), gaps.get(number)
+        for data in read.data.splitlines(keepends=True):
+            yield Piece(number, read.t, start, data, size, is_new, gap)
+            start, is_new, size, gap = start + len(data), data.endswith((b"\r", b"\n")), 0, None
 
 
 def _verdict(recording: Recording, builder: MessageBuilder) -> str:
@@ -489,7 +491,7 @@ def _group(group: Group) -> Iterator[str]:
     for piece in group.pieces:
         yield from _gap(piece.gap)
         # The read and its time are shown where it begins; the byte offset on every line.
-        begins = f"{piece.t:8.3f}{piece.read:6}" if piece.is_first else " " * 14
+        begins = f"{piece.t:8.3f}{piece.read:6}" if piece.begins else " " * 14
         margin = f"{begins}{_paint(_DIM, f'{piece.start:8}')}  "
         if group.event and piece is group.pieces[-1]:
             blank = visible(piece.text)

@@ -41,11 +41,11 @@ MAX_TEXT_CHARS = 100_000
 _SHOWN_AT_END = 60
 _HEX_BYTES = 8
 # Not the "Control Pictures" of Unicode: many fonts lack them.
-_LINE_ENDS: Mapping[bytes, str] = {
-    b"\n": "<i>LF</i>",
-    b"\r": "<i>CR</i>",
-    b"\r\n": "<i>CR LF</i>",
-    b"": '<i title="goes on in the next read">…</i>',
+_LINE_ENDS: Mapping[str, str] = {
+    "\n": "<i>LF</i>",
+    "\r": "<i>CR</i>",
+    "\r\n": "<i>CR LF</i>",
+    "": '<i title="goes on in the next read">…</i>',
 }
 
 MARK_UNITS = 2.5
@@ -64,7 +64,7 @@ def explain_html(recording: Recording, *, event: int | None = None) -> str:
     Raises `ConfigurationError` if it has no such event.
     """
     timeline = Timeline.of(recording)
-    main = _Page(timeline).parts() if event is None else _one_event(timeline, timeline.event(event))
+    main = _whole(timeline) if event is None else _one_event(timeline, timeline.event(event))
     style, script = _asset("explain.css"), _asset("explain.js")
     sources = f"style-src {_hash(style)}; script-src {_hash(script)}"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
@@ -73,24 +73,22 @@ def explain_html(recording: Recording, *, event: int | None = None) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_escaped(recording.name)} explained</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f"{''.join(_header(timeline))}<main>\n{''.join(main)}</main>\n<script>{script}</script>\n</body>\n</html>\n"
+        f"{_header(timeline)}<main>\n{''.join(main)}</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
-def _header(timeline: Timeline) -> Iterator[str]:
-    recording, verdict = timeline.recording, timeline.verdict
-    request, name = recording.request, _escaped(recording.name)
-    is_good = verdict == "complete" and recording.end == "clean"
-    yield f'<header><h1>{name}</h1><p class="verdict {"good" if is_good else "bad"}">{_escaped(verdict)}</p></header>\n'
-    yield '<details class="exchange"><summary>'
-    yield _escaped(f"{request.method} {request.path}" if request else "Request unknown")
-    yield f" → HTTP status {recording.status}</summary>\n<dl>"
-    if request is not None and isinstance(request.body, dict):
-        for field, value in request.body.items():
-            yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(to_json(value), 4 * MAX_LINE_CHARS)}</dd>"
-    for field, value in recording.headers.items():
-        yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(value)}</dd>"
-    yield "</dl></details>\n"
+def _header(timeline: Timeline) -> str:
+    recording, request = timeline.recording, timeline.recording.request
+    quality = "good" if timeline.verdict == "complete" and recording.end == "clean" else "bad"
+    asked = f"{request.method} {request.path}" if request else "Request unknown"
+    body = request.body.items() if request is not None and isinstance(request.body, dict) else ()
+    fields = [(name, _escaped(to_json(value), 4 * MAX_LINE_CHARS)) for name, value in body]
+    fields += [(name, _escaped(value)) for name, value in recording.headers.items()]
+    return (
+        f'<header><h1>{_escaped(recording.name)}</h1><p class="verdict {quality}">{_escaped(timeline.verdict)}</p></header>\n'
+        f'<details class="exchange"><summary>{_escaped(asked)} → HTTP status {recording.status}</summary>\n<dl>'
+        f"{''.join(f'<dt>{_escaped(name)}</dt><dd>{value}</dd>' for name, value in fields)}</dl></details>\n"
+    )
 
 
 def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
@@ -102,6 +100,22 @@ def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
         text = "\n".join(shown)
         yield f'<dt>{name}</dt><dd class="prose">{text}</dd>\n' if lines else ""
     yield "</dl></section>\n"
+
+
+def _whole(timeline: Timeline) -> Iterator[str]:
+    runs = _runs(timeline.groups)
+    # Event number -> row number: the event's own, or that of the first event in a shared row.
+    rows = {event.event: events[0].event for events in map(_events, runs) for event in events}
+    svg = picture(timeline, lambda event: f"e{rows[event]}")
+    yield f"""<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>
+<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n<dl class="figures">"""
+    for name, value in timeline.figures:
+        wide = ' class="wide"' if name in ("events", "usage", "ending") else ""
+        yield f"<div{wide}><dt>{_escaped(name)}</dt><dd>{html.escape(value)}</dd></div>"
+    yield '</dl></section>\n<div class="sides">\n'
+    yield from _anatomy(timeline, runs)
+    yield from _message(timeline, rows)
+    yield "</div>\n"
 
 
 def _hash(source: str) -> str:
@@ -116,9 +130,7 @@ def _escaped(value: str, limit: int = MAX_LINE_CHARS, size: str = "") -> str:
 def _with_line_ends(line: str) -> str:
     """The same for one or more whole lines."""
     parts = re.split("(\r\n|\r|\n)", line)
-    return "".join(
-        _LINE_ENDS[part.encode()] if number % 2 else html.escape(visible(part)) for number, part in enumerate(parts)
-    )
+    return "".join(_LINE_ENDS[part] if at % 2 else html.escape(visible(part)) for at, part in enumerate(parts))
 
 
 def _prose(value: str) -> str:
@@ -130,135 +142,69 @@ def _asset(name: str) -> str:
     return (importlib.resources.files("rawsse") / "web" / name).read_text(encoding="utf-8")
 
 
-class _Page:
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._recording = timeline.recording
-        self._runs = _runs(timeline.groups)
-        # Event number -> row number: the event's own, or that of the first event in a shared row.
-        self._rows = {event.event: events[0].event for events in map(_events, self._runs) for event in events}
+# --- Bytes, lines, events --------------------------------------------------------------------------------------------
 
-    def parts(self) -> Iterator[str]:
-        yield from self._overview()
-        yield '<div class="sides">\n'
-        yield from self._anatomy()
-        yield from self._message()
-        yield "</div>\n"
 
-    def _overview(self) -> Iterator[str]:
-        yield '<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>\n'
-        svg = picture(self._timeline, lambda event: f"e{self._rows[event]}")
-        yield f'<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n<dl class="figures">'
-        for name, value in self._timeline.figures:
-            wide = ' class="wide"' if name in ("events", "usage", "ending") else ""
-            yield f"<div{wide}><dt>{_escaped(name)}</dt><dd>{html.escape(value)}</dd></div>"
-        yield "</dl></section>\n"
+def _anatomy(timeline: Timeline, runs: Sequence[Sequence[Group]]) -> Iterator[str]:
+    columns = "".join(f"<span>{name}</span>" for name in ("byte", "bytes", "line", "event"))
+    yield f"""<section class="anatomy" aria-labelledby="anatomy"><h2 id="anatomy">Bytes, lines, events</h2>
+<p class="more">The page of one event, from the read to the message: <code>rawsse explain --event N --html OUT …</code></p>
+<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n"""
+    for run in runs:
+        yield from _row(run[0]) if len(run) == 1 else _shared_row(run)
+    yield from _waits([timeline.gaps.get(len(timeline.recording.reads) + 1)])
+    if timeline.is_cut_off:
+        yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
+    yield "</ol></section>\n"
 
-    # --- Bytes, lines, events ---
 
-    def _anatomy(self) -> Iterator[str]:
-        yield '<section class="anatomy" aria-labelledby="anatomy"><h2 id="anatomy">Bytes, lines, events</h2>\n'
-        hint = "rawsse explain --event N --html OUT"
-        yield f'<p class="more">The page of one event, from the read to the message: <code>{hint} …</code></p>\n'
-        columns = "".join(f"<span>{name}</span>" for name in ("byte", "bytes", "line", "event"))
-        yield f'<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n'
-        for run in self._runs:
-            yield from self._row(run[0]) if len(run) == 1 else self._fold(run)
-        yield from _waits([self._timeline.gaps.get(len(self._recording.reads) + 1)])
-        if self._timeline.is_cut_off:
-            yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
-        yield "</ol></section>\n"
+def _row(group: Group) -> Iterator[str]:
+    yield from _waits([piece.gap for piece in group.pieces])
+    marks = f' id="e{group.event}" data-e="{group.event}"' if group.event else ""
+    yield f'<li class="row k-{group.lane}"{marks}><div class="lines">'
+    yield from map(_line, group.pieces[:MAX_SHOWN_LINES])
+    if (more := len(group.pieces) - MAX_SHOWN_LINES) > 0:
+        yield f'<p class="more">… and {more:,} more, to byte {group.pieces[-1].last:,}</p>'
+    yield '</div><div class="event">'
+    if group.event:
+        block = "" if group.index is None else f"block {group.index}"
+        detail = _escaped(" · ".join(filter(None, (group.detail, block))))
+        yield f'<p class="what"><span class="number">{group.event}</span> <b>{_escaped(group.kind)}</b>'
+        yield f'<span class="detail">{detail}</span></p>'
+    if group.adds:
+        yield f'<p class="adds"><a href="#m{group.event}">{_escaped(group.adds)}</a></p>'
+    if group.says:
+        yield f'<p class="says">{_escaped(group.says)}</p>'
+    yield f"{''.join(_problems(group.problems))}</div></li>\n"
 
-    def _row(self, group: Group) -> Iterator[str]:
-        yield from _waits([piece.gap for piece in group.pieces])
-        marks = f' id="e{group.event}" data-e="{group.event}"' if group.event else ""
-        yield f'<li class="row k-{group.lane}"{marks}><div class="lines">'
-        before = b"\n"
-        for piece in group.pieces[:MAX_SHOWN_LINES]:
-            yield from self._line(piece, is_new=before.endswith((b"\r", b"\n")))
-            before = piece.data
-        if (more := len(group.pieces) - MAX_SHOWN_LINES) > 0:
-            yield f'<p class="more">… and {more:,} more, to byte {group.pieces[-1].last:,}</p>'
-        yield "</div>"
-        yield from self._event(group)
-        yield "</li>\n"
 
-    def _line(self, piece: Piece, *, is_new: bool) -> Iterator[str]:
-        if piece.is_first:
-            size = len(self._recording.reads[piece.read - 1].data)
-            yield f'<p class="read">read {piece.read:,} · {piece.t:.3f} s · {size:,} bytes</p>'
-        ended = piece.data.rstrip(b"\r\n")
-        line = ended.decode("utf-8", "backslashreplace")
-        field, colon, value = line.partition(":")
-        name = f"<b>{_escaped(field + colon)}</b>" if is_new and colon and len(field) < 10 else _escaped(field + colon)
-        end = _LINE_ENDS[piece.data[len(ended) :]]
-        yield f'<p class="line"><span class="at">{piece.start}</span><code class="hex">{_hex(piece.data)}</code>'
-        yield f'<code class="text">{name}{_escaped(value, size=piece.size)}{end}</code></p>'
+def _line(piece: Piece) -> str:
+    begins = (
+        f'<p class="read">read {piece.read:,} · {piece.t:.3f} s · {piece.begins:,} bytes</p>' if piece.begins else ""
+    )
+    line = piece.data.decode("utf-8", "backslashreplace")
+    ended = line.rstrip("\r\n")
+    field, colon, value = ended.partition(":")
+    name = _escaped(field + colon)
+    name = f"<b>{name}</b>" if piece.is_new and colon and len(field) < 10 else name
+    text = f"{name}{_escaped(value, size=piece.size)}{_LINE_ENDS[line[len(ended) :]]}"
+    return (
+        f'{begins}<p class="line"><span class="at">{piece.start}</span><code class="hex">{_hex(piece.data)}</code>'
+        f'<code class="text">{text}</code></p>'
+    )
 
-    def _event(self, group: Group) -> Iterator[str]:
-        yield '<div class="event">'
-        if group.event:
-            yield f'<p class="what"><span class="number">{group.event}</span> <b>{_escaped(group.kind)}</b>'
-            block = "" if group.index is None else f"block {group.index}"
-            yield f'<span class="detail">{_escaped(" · ".join(filter(None, (group.detail, block))))}</span></p>'
-        if group.adds:
-            yield f'<p class="adds"><a href="#m{group.event}">{_escaped(group.adds)}</a></p>'
-        if group.says:
-            yield f'<p class="says">{_escaped(group.says)}</p>'
-        yield from _problems(group.problems)
-        yield "</div>"
 
-    def _fold(self, run: Sequence[Group]) -> Iterator[str]:
-        """One row for many events."""
-        first, last, events = run[0].pieces[0], run[-1].pieces[-1], _events(run)
-        marks = f' id="e{events[0].event}" data-e="{events[0].event}"' if events else ""
-        name = f"Events {events[0].event:,} to {events[-1].event:,}" if events else f"{len(run):,} comments"
-        gaps = [piece.gap.seconds for group in run for piece in group.pieces if piece.gap]
-        waited = f"; longest gap {max(gaps):.3f} s" if gaps else ""
-        yield f'<li class="fold"{marks}><b>{name}</b> {_escaped(kinds_of(events))}; bytes {first.start:,} to {last.last:,}, '
-        yield f"{run[0].t:.3f} s to {last.t:.3f} s{waited}"
-        yield from _problems([f"event {group.event}: {problem}" for group in run for problem in group.problems])
-        yield "</li>\n"
-
-    # --- The message ---
-
-    def _message(self) -> Iterator[str]:
-        message = self._timeline.message
-        yield '<section class="message" aria-labelledby="message" tabindex="0"><h2 id="message">Message</h2>\n'
-        if message is None:
-            yield '<p class="says">None: message_start never came.</p></section>\n'
-            return
-        names = f"{message.get('id')}, {message.get('model')}"
-        yield f'<p class="says">{_escaped(names)}</p>\n'
-        for index, block in enumerate(message.content):
-            yield from self._block(index, block)
-        yield f'<p class="says">stop reason: {_escaped(str(message.get("stop_reason")))}</p></section>\n'
-
-    def _block(self, index: int, block: Block) -> Iterator[str]:
-        kind, tail = str(block.get("type")), "" if block.complete else " (not complete)"
-        yield f'<h3><span class="number">{index}</span> {_escaped(kind)}{tail}</h3>\n'
-        pieces = [group for group in self._timeline.events if group.index == index and group.adds]
-        whole = block.input_text or next((block.raw[name] for name in ("text", "thinking") if name in block.raw), None)
-        if pieces and "".join(group.adds for group in pieces) == whole:
-            yield f'<p class="prose">{"".join(self._linked(pieces))}</p>\n'
-        elif isinstance(whole, str) and whole:
-            yield f'<p class="prose">{_prose(whole[:MAX_TEXT_CHARS])}</p>\n'
-        rest = {name: value for name, value in block.raw.items() if name not in ("type", "text", "thinking", "input")}
-        if not whole and block.raw.get("input"):
-            rest["input"] = block.raw["input"]
-        if rest:
-            yield f'<p class="says">{_escaped(to_json(rest))}</p>\n'
-
-    def _linked(self, pieces: Sequence[Group]) -> Iterator[str]:
-        """The text that the events added, one element per row."""
-        left = MAX_TEXT_CHARS
-        for row, groups in groupby(pieces, key=lambda group: self._rows[group.event]):
-            text = "".join(group.adds for group in groups)
-            yield f'<span id="m{row}" data-e="{row}">{_prose(text[:left])}</span>'
-            left -= len(text)
-            if left < 0:
-                yield "…"
-                return
+def _shared_row(run: Sequence[Group]) -> Iterator[str]:
+    """One row for many events."""
+    first, last, events = run[0].pieces[0], run[-1].pieces[-1], _events(run)
+    marks = f' id="e{events[0].event}" data-e="{events[0].event}"' if events else ""
+    name = f"Events {events[0].event:,} to {events[-1].event:,}" if events else f"{len(run):,} comments"
+    gaps = [piece.gap.seconds for group in run for piece in group.pieces if piece.gap]
+    waited = f"; longest gap {max(gaps):.3f} s" if gaps else ""
+    yield f'<li class="fold"{marks}><b>{name}</b> {_escaped(kinds_of(events))}; bytes {first.start:,} to {last.last:,}, '
+    yield f"{run[0].t:.3f} s to {last.t:.3f} s{waited}"
+    yield from _problems([f"event {group.event}: {problem}" for group in run for problem in group.problems])
+    yield "</li>\n"
 
 
 def _runs(groups: Sequence[Group]) -> Sequence[Sequence[Group]]:
@@ -288,6 +234,50 @@ def _hex(data: bytes) -> str:
     if len(data) <= _HEX_BYTES:
         return data.hex(" ")
     return f"{data[: _HEX_BYTES - 3].hex(' ')} … {data[-2:].hex(' ')}"
+
+
+# --- The message -----------------------------------------------------------------------------------------------------
+
+
+def _message(timeline: Timeline, rows: Mapping[int, int]) -> Iterator[str]:
+    message = timeline.message
+    yield '<section class="message" aria-labelledby="message" tabindex="0"><h2 id="message">Message</h2>\n'
+    if message is None:
+        yield '<p class="says">None: message_start never came.</p></section>\n'
+        return
+    names = f"{message.get('id')}, {message.get('model')}"
+    yield f'<p class="says">{_escaped(names)}</p>\n'
+    for index, block in enumerate(message.content):
+        pieces = [group for group in timeline.events if group.index == index and group.adds]
+        yield from _block(index, block, pieces, rows)
+    yield f'<p class="says">stop reason: {_escaped(str(message.get("stop_reason")))}</p></section>\n'
+
+
+def _block(index: int, block: Block, pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:
+    kind, tail = str(block.get("type")), "" if block.complete else " (not complete)"
+    yield f'<h3><span class="number">{index}</span> {_escaped(kind)}{tail}</h3>\n'
+    whole = block.input_text or next((block.raw[name] for name in ("text", "thinking") if name in block.raw), None)
+    if pieces and "".join(group.adds for group in pieces) == whole:
+        yield f'<p class="prose">{"".join(_linked(pieces, rows))}</p>\n'
+    elif isinstance(whole, str) and whole:
+        yield f'<p class="prose">{_prose(whole[:MAX_TEXT_CHARS])}</p>\n'
+    rest = {name: value for name, value in block.raw.items() if name not in ("type", "text", "thinking", "input")}
+    if not whole and block.raw.get("input"):
+        rest["input"] = block.raw["input"]
+    if rest:
+        yield f'<p class="says">{_escaped(to_json(rest))}</p>\n'
+
+
+def _linked(pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:
+    """The text that the events added, one element per row."""
+    left = MAX_TEXT_CHARS
+    for row, groups in groupby(pieces, key=lambda group: rows[group.event]):
+        text = "".join(group.adds for group in groups)
+        yield f'<span id="m{row}" data-e="{row}">{_prose(text[:left])}</span>'
+        left -= len(text)
+        if left < 0:
+            yield "…"
+            return
 
 
 # --- The picture -----------------------------------------------------------------------------------------------------
