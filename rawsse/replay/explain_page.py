@@ -285,98 +285,87 @@ def _linked(pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:
 
 def picture(timeline: Timeline, anchor: Callable[[int], str] = "e{}".format) -> str:
     """The picture. `anchor` returns the id on the page that an event's mark links to."""
-    return "".join(_Picture(timeline, anchor).parts())
+    reads, events, first = timeline.recording.reads, timeline.events, timeline.first_content
+    seconds = timeline.recording.duration or 1.0
+    rows: dict[str, Sequence[Any]] = {"reads": reads}
+    rows |= {lane: found for lane in LANES if (found := [event for event in events if event.lane == lane])}
+    bottom = _TOP + _LANE * len(rows)
+    height = f"{bottom + 26:g}"
+
+    def x_of(t: float) -> float:
+        return round(_LEFT + (_RIGHT - _LEFT) * min(t / seconds, 1.0), 1)
+
+    began = f"the first content at {first.t:.3f} s" if first else "no content"
+    title = f"Timeline: {len(events)} events in {seconds:.3f} s, {began}, {len(timeline.gaps)} gaps."
+    parts = [
+        f'<svg viewBox="0 0 1000 {height}" width="1000" height="{height}" role="img" aria-labelledby="picture-title">',
+        f'<title id="picture-title">{title}</title>',
+        *_axis(seconds, x_of, bottom),
+    ]
+    if reads and reads[0].t > 0:
+        parts += _shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte", x_of, bottom)
+    for gap in timeline.gaps.values():
+        parts += _shade(gap, "gap", "nothing came", x_of, bottom)
+    for number, (name, items) in enumerate(rows.items()):
+        parts += _lane(name, items, _TOP + _LANE * number, x_of, anchor)
+    if first is not None:
+        x = x_of(first.t)
+        place, end = (x + 4, "start") if x < 700 else (x - 4, "end")
+        parts.append(f'<line class="first" x1="{x}" x2="{x}" y1="22" y2="{bottom}"/>')
+        parts.append(_text(place, 28, f"first content {first.t:.3f} s", "first-label", end))
+    return "".join([*parts, "</svg>"])
 
 
-class _Picture:
-    def __init__(self, timeline: Timeline, anchor: Callable[[int], str]) -> None:
-        self._timeline = timeline
-        self._anchor = anchor
-        self._seconds = timeline.recording.duration or 1.0
-        self._rows: dict[str, Sequence[Any]] = {"reads": timeline.recording.reads}
-        for lane in LANES:
-            if events := [event for event in timeline.events if event.lane == lane]:
-                self._rows[lane] = events
-        self._bottom = _TOP + _LANE * len(self._rows)
-
-    def parts(self) -> Iterator[str]:
-        reads, height = self._timeline.recording.reads, self._bottom + 26
-        yield f'<svg viewBox="0 0 1000 {height:g}" width="1000" height="{height:g}" role="img" aria-labelledby="picture-title">'
-        yield f'<title id="picture-title">{html.escape(self._in_words())}</title>'
-        yield from self._axis()
-        if reads and reads[0].t > 0:
-            yield from self._shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte")
-        for gap in self._timeline.gaps.values():
-            yield from self._shade(gap, "gap", "nothing came")
-        for number, (name, items) in enumerate(self._rows.items()):
-            yield from self._row(name, _TOP + _LANE * number, items)
-        yield from self._first_content()
-        yield "</svg>"
-
-    def _x(self, t: float) -> float:
-        return round(_LEFT + (_RIGHT - _LEFT) * min(t / self._seconds, 1.0), 1)
-
-    def _in_words(self) -> str:
-        first, events = self._timeline.first_content, len(self._timeline.events)
-        began = f"the first content at {first.t:.3f} s" if first else "no content"
-        return f"Timeline: {events} events in {self._seconds:.3f} s, {began}, {len(self._timeline.gaps)} gaps."
-
-    def _axis(self) -> Iterator[str]:
-        step = _step(self._seconds)
-        decimals = len(f"{step:.6f}".rstrip("0").partition(".")[2])
-        for number in range(int(self._seconds / step + 1e-9) + 1):
-            x = self._x(number * step)
-            yield f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{self._bottom}"/>'
-            anchor = "end" if x > _RIGHT - 20 else "middle"
-            yield _text(x, self._bottom + 16, f"{number * step:.{decimals}f} s", "axis", anchor)
-
-    def _shade(self, gap: Gap, kind: str, words: str) -> Iterator[str]:
-        """A wait, shaded from top to bottom, with a label if there is room."""
-        left, right = self._x(gap.t), self._x(gap.t + gap.seconds)
-        width, height = max(right - left, 1.0), self._bottom - _TOP + 6
-        title = f"<title>{words} for {gap.seconds:.3f} s, from {gap.t:.3f} s on</title>"
-        yield f'<rect class="{kind}" x="{left}" y="{_TOP - 6}" width="{width:.1f}" height="{height:g}">{title}</rect>'
-        label = f"{words} {gap.seconds:.3f} s"
-        if len(label) * _CHAR + 8 <= width:
-            yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
-
-    def _row(self, name: str, top: float, items: Sequence[Any]) -> Iterator[str]:
-        """A row of marks for reads or events. Those that would overlap share one."""
-        yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
-        yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
-        shared: dict[float, list[Any]] = {}
-        for item in items:
-            shared.setdefault(round((self._x(item.t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
-        mark = self._read_mark if name == "reads" else self._event_mark
-        yield from (mark(x, top, found) for x, found in shared.items())
-
-    def _read_mark(self, x: float, top: float, reads: list[Read]) -> str:
-        name = "1 read" if len(reads) == 1 else f"{len(reads)} reads"
-        what = f"{name}, {sum(len(read.data) for read in reads):,} bytes, at {reads[0].t:.3f} s"
-        return f'<rect class="read" x="{x - 1:g}" y="{top + 3:g}" width="2" height="16"><title>{what}</title></rect>'
-
-    def _event_mark(self, x: float, top: float, events: list[Group]) -> str:
-        first, last = events[0], events[-1]
-        name = f"event {first.event}" if first is last else f"{len(events)} events, {first.event} to {last.event}"
-        kinds = ", ".join(dict.fromkeys(event.detail or event.kind for event in events))
-        title = html.escape(f"{name} at {first.t:.3f} s: {kinds[:100]}")
-        link = f'href="#{self._anchor(first.event)}" tabindex="-1" data-e="{first.event}"'
-        shape = f'<rect x="{x - 1.5:g}" y="{top + 3:g}" width="3" height="16" rx="1"/>'
-        return f'<a class="mark k-{first.lane}" {link}><title>{title}</title>{shape}</a>'
-
-    def _first_content(self) -> Iterator[str]:
-        first = self._timeline.first_content
-        if first is not None:
-            x = self._x(first.t)
-            yield f'<line class="first" x1="{x}" x2="{x}" y1="22" y2="{self._bottom}"/>'
-            place, anchor = (x + 4, "start") if x < 700 else (x - 4, "end")
-            yield _text(place, 28, f"first content {first.t:.3f} s", "first-label", anchor)
-
-
-def _step(seconds: float) -> float:
-    """A round number of seconds that gives at most nine lines."""
+def _axis(seconds: float, x_of: Callable[[float], float], bottom: float) -> Iterator[str]:
+    """Lines at round numbers of seconds: at most nine."""
     steps = (digit * 10.0**exponent for exponent in count(-6) for digit in (1, 2, 5))
-    return next(step for step in steps if seconds / step <= 9)
+    step = next(step for step in steps if seconds / step <= 9)
+    decimals = len(f"{step:.6f}".rstrip("0").partition(".")[2])
+    for number in range(int(seconds / step + 1e-9) + 1):
+        x = x_of(number * step)
+        yield f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{bottom}"/>'
+        anchor = "end" if x > _RIGHT - 20 else "middle"
+        yield _text(x, bottom + 16, f"{number * step:.{decimals}f} s", "axis", anchor)
+
+
+def _shade(gap: Gap, kind: str, words: str, x_of: Callable[[float], float], bottom: float) -> Iterator[str]:
+    """A wait, shaded from top to bottom, with a label if there is room."""
+    left, right = x_of(gap.t), x_of(gap.t + gap.seconds)
+    width, height = max(right - left, 1.0), bottom - _TOP + 6
+    title = f"<title>{words} for {gap.seconds:.3f} s, from {gap.t:.3f} s on</title>"
+    yield f'<rect class="{kind}" x="{left}" y="{_TOP - 6}" width="{width:.1f}" height="{height:g}">{title}</rect>'
+    label = f"{words} {gap.seconds:.3f} s"
+    if len(label) * _CHAR + 8 <= width:
+        yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
+
+
+def _lane(
+    name: str, items: Sequence[Any], top: float, x_of: Callable[[float], float], anchor: Callable[[int], str]
+) -> Iterator[str]:
+    """A row of marks for reads or events. Those that would overlap share one."""
+    yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
+    yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
+    shared: dict[float, list[Any]] = {}
+    for item in items:
+        shared.setdefault(round((x_of(item.t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
+    for x, found in shared.items():
+        yield _read_mark(x, top, found) if name == "reads" else _event_mark(x, top, found, anchor(found[0].event))
+
+
+def _read_mark(x: float, top: float, reads: Sequence[Read]) -> str:
+    name = "1 read" if len(reads) == 1 else f"{len(reads)} reads"
+    what = f"{name}, {sum(len(read.data) for read in reads):,} bytes, at {reads[0].t:.3f} s"
+    return f'<rect class="read" x="{x - 1:g}" y="{top + 3:g}" width="2" height="16"><title>{what}</title></rect>'
+
+
+def _event_mark(x: float, top: float, events: Sequence[Group], row: str) -> str:
+    first, last = events[0], events[-1]
+    name = f"event {first.event}" if first is last else f"{len(events)} events, {first.event} to {last.event}"
+    kinds = ", ".join(dict.fromkeys(event.detail or event.kind for event in events))
+    title = html.escape(f"{name} at {first.t:.3f} s: {kinds[:100]}")
+    link = f'href="#{row}" tabindex="-1" data-e="{first.event}"'
+    shape = f'<rect x="{x - 1.5:g}" y="{top + 3:g}" width="3" height="16" rx="1"/>'
+    return f'<a class="mark k-{first.lane}" {link}><title>{title}</title>{shape}</a>'
 
 
 def _text(x: float, y: float, words: str, kind: str, anchor: str) -> str:
