@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rawsse.cli.options import DEFAULT_MODEL, REPEATED, SECONDS, ListTable, add_command, at_least_one
+from rawsse.cli.options import REPEATED, SECONDS, ListTable, add_command, add_options, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
 from rawsse.errors import APIError, ConfigurationError, RawsseError
 
@@ -67,9 +67,8 @@ def add_check(commands: Any) -> None:
     )
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="print a line of JSON per finding and per stream")
-    parser.add_scrub("report")
+    add_options(parser, "--scrub", "--model")
     option("--rules", action=ListTable, nargs=0, const="rawsse.replay.check.RULES", help="list the rules and exit")
-    option("-m", "--model", default=DEFAULT_MODEL, help=f"the model for an API (default: {DEFAULT_MODEL})")
     option("--prompt", default="Count from one to five.", help="the prompt for an API (default: %(default)s)")
 
 
@@ -164,7 +163,7 @@ def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
     summary = "the anatomy of a recording: bytes, lines, events, message"
     parser = add_command(commands, _explain, "explain", summary, "The path - is standard input.")
-    parser.add_paths()
+    add_options(parser, "paths")
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
     layers = "read, HTTP chunk (rebuilt, one for each read: a recording has none), lines, JSON, message"
@@ -337,7 +336,7 @@ def add_conform(commands: Any) -> None:
     server.add_argument("url", metavar="URL", help="its base URL, without /v1/messages")
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"
     server.add_argument("--upstream", type=at_least_one, metavar="PORT", help=port)
-    server.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask for (default: {DEFAULT_MODEL})")
+    add_options(server, "--model")
     more = (
         "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, and must print the text, or exit with another code than 0."
     )

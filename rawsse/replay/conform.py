@@ -136,20 +136,17 @@ OnRow: TypeAlias = Callable[[Row, int], None]
 
 def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int = 1, seconds: float = 0.0) -> str:
     """A short outcome for the answer whose text should be `whole`. `error`: how the client reported failure."""
-    is_whole = text == whole and stop in GOOD_STOPS
-    words = error or ("whole" if is_whole else f"{SILENT} {_silent(text, stop, whole)}, no error")
+    if error:
+        words = error
+    elif text == whole and stop in GOOD_STOPS:
+        words = "whole"
+    else:
+        how = "no end" if text == whole else "altered" if stop in GOOD_STOPS or not whole.startswith(text) else "cut"
+        words = f"{SILENT} {how if text else 'nothing'}, no error"
     # A hundredth more: a sum of floats may be slightly too small.
     waited = int(seconds + 0.01)
     after = f" after {waited} s" if waited >= LONG_SECONDS else ""
     return f"{words}{after}{'' if requests == 1 else f', {requests} requests'}"
-
-
-def _silent(text: str, stop: str | None, whole: str) -> str:
-    if not text:
-        return "nothing"
-    if text == whole:
-        return "no end"
-    return "altered" if stop in GOOD_STOPS or not whole.startswith(text) else "cut"
 
 
 # --- Tables ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, groupby, pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
@@ -34,8 +34,9 @@ from rawsse.replay.recording import Recording, parse_body
 from rawsse.sse import Event
 
 Lane: TypeAlias = Literal["message", "text", "thinking", "tool", "ping", "error", "other"]
-LANES: tuple[Lane, ...] = ("message", "text", "thinking", "tool", "ping", "error", "other")
-"""The subjects of events, in the order in which they are shown."""
+# SGR parameters (ECMA-48, 8.3.117): the eight basic colours, which follow the terminal's theme.
+LANES: Mapping[Lane, str] = dict(zip(get_args(Lane), ("34", "32", "35", "33", "2", "31", "36"), strict=True))
+"""The subjects of events, in the order in which they are shown, and their colours."""
 
 MIN_GAP_SECONDS = 0.25
 """A shorter wait is not a gap: it is not noticeable."""
@@ -73,8 +74,6 @@ _LANE_OF: Mapping[str, Lane] = {
 _ADDS: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _MARGIN = 24  # time, read, byte
 _LABEL = 19
-# SGR parameters (ECMA-48, 8.3.117): the eight basic colours, which follow the terminal's theme.
-_COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
 _DIM, _ALARM = "2", "1;31"
 _SGR = re.compile(r"\x1b\[[\d;]*m")
 # Terminals interpret control characters; direction marks and zero-width characters hide or reorder the text around them.
@@ -508,7 +507,7 @@ def _gap(gap: Gap | None) -> Iterator[str]:
 
 
 def _event(group: Group, room: int) -> str:
-    return _paint(_COLORS[group.lane], clip(visible(in_words(group)), room, with_end=False))
+    return _paint(LANES[group.lane], clip(visible(in_words(group)), room, with_end=False))
 
 
 def _paint(code: str, text: str) -> str:
