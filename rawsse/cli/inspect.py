@@ -62,9 +62,7 @@ def add_check(commands: Any) -> None:
     more = "Names each broken rule and its place, for standard input as it arrives. Exit code 1 if a rule is broken."
     parser = add_command(commands, _check, "check", "check whether a stream is correct", more)
     option = parser.add_argument
-    sources = (
-        "a recording, a bare *.sse, a folder, a name that comes with rawsse (plain), - for standard input, an API's URL"
-    )
+    sources = "a recording, a bare *.sse, a folder, the name of a shipped recording, - for standard input, an API's URL"
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="print a line of JSON per finding and per stream")
     add_options(parser, "--scrub", "--model")
@@ -337,9 +335,7 @@ def add_conform(commands: Any) -> None:
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"
     server.add_argument("--upstream", type=at_least_one, metavar="PORT", help=port)
     add_options(server, "--model")
-    more = (
-        "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, and must print the text, or exit with another code than 0."
-    )
+    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY. It must print the text, or exit with a code other than 0."
     summary = "which cuts and faults a client takes for a complete answer"
     client = add_command(kinds, _try_client, "client", summary, more)
     client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")

@@ -4,6 +4,7 @@
     rows = await try_server(AsyncClient(base_url="https://gateway.example"), model="claude-sonnet-5")
     rows = await try_server(client, model="m", upstream_port=8001)      # the gateway's upstream is this port
     print(as_text(rows)); sys.exit(not is_good(rows))
+    print(as_columns({"mine": rows, "theirs": other_rows}))     # clients side by side, as in fixtures/README.md
 
 A client must print the whole text and exit with 0, or exit with another code. The worst row is `SILENT`: an answer was cut
 or changed, and the client reported success. Some faults cannot be detected (a lost delta): their rows are `open`.
@@ -172,9 +173,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    return table(
-        ["tried", "verdict", "what came"], [(f"`{row.name}`", _MARKS[row.verdict], _came(row)) for row in rows]
-    )
+    cells = [(f"`{row.name}`", _MARKS[row.verdict], _came(row)) for row in rows]
+    return table(["tried", "verdict", "what came"], cells)
 
 
 def as_columns(clients: Mapping[str, Sequence[Row]]) -> str:

@@ -19,7 +19,7 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from rawsse.messages import Block
 from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, clip, in_words, kinds_of, layers, to_json, visible
@@ -54,6 +54,9 @@ MARK_UNITS = 2.5
 _LEFT, _RIGHT = 92.0, 984.0  # x of time 0 and of the end
 _TOP, _LANE = 44.0, 24.0  # y of the first row, and the height of a row
 _CHAR = 6.4  # the approximate width of a character at 11 units
+
+Scale: TypeAlias = Callable[[float], float]
+"""The x of a time in seconds."""
 
 
 # --- The page --------------------------------------------------------------------------------------------------------
@@ -316,7 +319,7 @@ def picture(timeline: Timeline, anchor: Callable[[int], str] = "e{}".format) -> 
     return "".join([*parts, "</svg>"])
 
 
-def _axis(seconds: float, x_of: Callable[[float], float], bottom: float) -> Iterator[str]:
+def _axis(seconds: float, x_of: Scale, bottom: float) -> Iterator[str]:
     """Lines at round numbers of seconds: at most nine."""
     steps = (digit * 10.0**exponent for exponent in count(-6) for digit in (1, 2, 5))
     step = next(step for step in steps if seconds / step <= 9)
@@ -328,7 +331,7 @@ def _axis(seconds: float, x_of: Callable[[float], float], bottom: float) -> Iter
         yield _text(x, bottom + 16, f"{number * step:.{decimals}f} s", "axis", anchor)
 
 
-def _shade(gap: Gap, kind: str, words: str, x_of: Callable[[float], float], bottom: float) -> Iterator[str]:
+def _shade(gap: Gap, kind: str, words: str, x_of: Scale, bottom: float) -> Iterator[str]:
     """A wait, shaded from top to bottom, with a label if there is room."""
     left, right = x_of(gap.t), x_of(gap.t + gap.seconds)
     width, height = max(right - left, 1.0), bottom - _TOP + 6
@@ -339,9 +342,7 @@ def _shade(gap: Gap, kind: str, words: str, x_of: Callable[[float], float], bott
         yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
 
 
-def _lane(
-    name: str, items: Sequence[Any], top: float, x_of: Callable[[float], float], anchor: Callable[[int], str]
-) -> Iterator[str]:
+def _lane(name: str, items: Sequence[Any], top: float, x_of: Scale, anchor: Callable[[int], str]) -> Iterator[str]:
     """A row of marks for reads or events. Those that would overlap share one."""
     yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
     yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
