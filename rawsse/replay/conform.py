@@ -104,8 +104,8 @@ _ASKED: Mapping[str, Any] = {"max_tokens": 256, "messages": [{"role": "user", "c
 
 
 class Row(NamedTuple):
-    """One attempt and its outcome: `what` came when `sent` was played, a recording and the options of `Player`. `first`: what
-    came the first time, if there was a second."""
+    """One attempt and its outcome, `what`. `first` is the outcome of an earlier attempt that was not good. `sent` is the answer
+    that was played: its recording, and the options of `Player`; empty if nothing was played."""
 
     name: str
     verdict: Verdict
@@ -124,7 +124,7 @@ class Case(NamedTuple):
 
     @property
     def sent(self) -> dict[str, Any]:
-        """What is played, in JSON."""
+        """The answer that is played: its recording, and the options of `Player`."""
         return {"recording": self.recording.name.removesuffix(".sse.jsonl"), **self.options}
 
 
@@ -159,7 +159,7 @@ LEGEND: Mapping[Verdict, str] = {
     "silent": "not the whole answer came out, and no error said so",
     "open": "not judged: nothing in a stream tells this, or both endings are allowed",
 }
-"""What the verdicts mean."""
+"""The meaning of each verdict."""
 
 NAME_CHARS = 30
 """The width of the name column. Few names are longer."""
