@@ -4,7 +4,8 @@
     findings = diagnose(trace, plan, nonce)                 # the client, with what it received. Pure
 
 The relay sends the head, after half a second the first of `events` beats, the next one every `interval` seconds, and after
-`silence` seconds the last beat. It calls no model. The client sends a nonce as `Last-Event-ID`; beat 3 then is
+`silence` seconds the last beat. It calls no model. While no run can begin, it answers 503 with the reason. The client sends a
+nonce as `Last-Event-ID`; beat 3 then is
 
     id: NONCE-3
     event: beat
@@ -25,7 +26,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
 
-from rawsse.errors import quote
+from rawsse.client.exchange import json_or_itself
+from rawsse.errors import quote, words_of
 from rawsse.http1 import Response
 from rawsse.relay.dialects import COMMENT_HEARTBEAT, InvalidRequest
 from rawsse.relay.exchange import Exchange
@@ -160,6 +162,7 @@ _REMEDIES: Mapping[str, str] = {
     "no answer": "check the URL, that the relay runs, and the network between",
     "redirect": "give that address as the URL",
     "status 401": "give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass",
+    "not ready": "wait, if it shuts down; else see that it can reach its store (--store). Its log says more, and /readyz when",
     "status 404": "give the relay's URL as browsers have it, with the path that comes before /chat/stream",
     "status 407": "name your own proxy in HTTP_PROXY as http://user:password@host:port",
     "status 421": "give rawsse serve the name (--allow-host NAME), or let the proxy pass it (proxy_set_header Host $host)",
@@ -212,8 +215,10 @@ def _of_status(head: Response, body: bytes) -> tuple[str, str]:
     who = "the relay" if is_relay else f"a proxy or another server ({_software(head)})"
     base = head.headers.get("location", "").partition("/doctor?")[0]  # as `rawsse doctor` takes it
     place = f", to {quote(base)}" if base else ""
+    said = words_of(json_or_itself(body.decode(errors="replace"))) if is_relay else None
     name, kind = f"status {head.status}", {3: "redirect", 5: "gateway"}.get(head.status // 100, "refusal")
-    return name if name in _REMEDIES else kind, f"{who} answers {head.status} {quote(head.reason)}{place}"
+    name = "not ready" if is_relay and head.status == 503 else name if name in _REMEDIES else kind
+    return name, f"{who} answers {head.status} {quote(head.reason)}{place}" + (f": {quote(said)}" if said else "")
 
 
 def _of_head(head: Response) -> Iterator[tuple[str, str]]:

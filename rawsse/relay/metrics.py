@@ -61,7 +61,7 @@ FAMILIES: Mapping[str, Family] = {
     "rawsse_resumes_total": Family("counter", "Requests to read a run again."),
     "rawsse_refused_requests_total": Family("counter", "Requests that were refused before a call of the API."),
     "rawsse_open_streams": Family("gauge", "Runs that have not ended."),
-    "rawsse_readers": Family("gauge", "Clients that are reading a run."),
+    "rawsse_readers": Family("gauge", "Clients that are reading a run, at this node."),
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
 
