@@ -86,9 +86,8 @@ class Call(Generic[E_co]):
     @property
     def cost_nothing(self) -> bool:
         """The API bills no attempt: each was refused, or not sent."""
-        exchange = self.exchange
-        is_refused = exchange.phase == "connect" or (exchange.response is not None and not exchange.is_open)
-        return is_refused and not self._may_have_cost
+        last = self.exchange
+        return not self._may_have_cost and (last.phase == "connect" or (last.response is not None and not last.is_open))
 
     def limit_loop(self, seconds: float, since: float | None) -> float:
         """End the call `seconds` after the tool loop began at `since`, in the network's time (None: now), if its `total`
@@ -175,8 +174,8 @@ class Call(Generic[E_co]):
         error.retry_after = decision.retry_after
         delay = None if self.is_closed else decision.delay
         self.release()
-        ends = math.inf if total is None else self.exchange.total_since + total
-        is_late = delay is not None and self.timing.clock() + delay >= ends
+        left = math.inf if total is None else self.exchange.total_since + total - self.timing.clock()
+        is_late = delay is not None and delay >= left
         if delay is None or is_late:
             asked, longest = error.retry_after, settings.policy.max_retry_after
             if asked is not None and asked > longest:

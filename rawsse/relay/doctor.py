@@ -23,7 +23,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
 from rawsse.client.exchange import json_or_itself
@@ -49,6 +49,7 @@ HEARTBEAT_FIELD = "x-heartbeat-seconds"
 MAX_NONCE_CHARS = 32
 """Of the client's `Last-Event-ID`, which is sent back."""
 
+_Fault: TypeAlias = tuple[str, str]  # the name and the description of a `Finding`
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _BEAT = re.compile(r"([0-9]{1,6}) ([0-9]{1,9}\.[0-9]{6}) .*")
 
@@ -101,9 +102,8 @@ async def send_beats(exchange: Exchange, headers: Sequence[tuple[str, str]]) -> 
 
     async def send_all() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": exchange.fields(headers)})
-        await send(
-            {"type": "http.response.body", "body": COMMENT_HEARTBEAT, "more_body": True}
-        )  # servers send both at once
+        # With the first piece of the body: servers send both at once.
+        await send({"type": "http.response.body", "body": COMMENT_HEARTBEAT, "more_body": True})
         started, pauses = clock(), plan.pauses()
         for number, pause in enumerate(pauses, 1):
             await asyncio.sleep(pause)
@@ -210,7 +210,7 @@ def diagnose(trace: Trace, plan: Plan, nonce: str) -> list[Finding]:
     return [Finding(name, what, _REMEDIES[name]) for name, what in found]
 
 
-def _of_status(head: Response, body: bytes) -> tuple[str, str]:
+def _of_status(head: Response, body: bytes) -> _Fault:
     is_relay = b'"type":"error"' in body.replace(b" ", b"")
     who = "the relay" if is_relay else f"a proxy or another server ({_software(head)})"
     base = head.headers.get("location", "").partition("/doctor?")[0]  # as `rawsse doctor` takes it
@@ -221,10 +221,9 @@ def _of_status(head: Response, body: bytes) -> tuple[str, str]:
     return name, f"{who} answers {head.status} {quote(head.reason)}{place}" + (f": {quote(said)}" if said else "")
 
 
-def _of_head(head: Response) -> Iterator[tuple[str, str]]:
-    kind, coding, caching = (
-        head.headers.get(name, "") for name in ("content-type", "content-encoding", "cache-control")
-    )
+def _of_head(head: Response) -> Iterator[_Fault]:
+    kind, coding = head.headers.get("content-type", ""), head.headers.get("content-encoding", "")
+    caching = head.headers.get("cache-control", "")
     if kind.partition(";")[0].strip().lower() != "text/event-stream":
         yield "content type", f"the answer is {quote(kind)} instead of text/event-stream ({_software(head)})"
     if coding.lower() not in ("", "identity"):
@@ -235,9 +234,7 @@ def _of_head(head: Response) -> Iterator[tuple[str, str]]:
         yield "framing", f"HTTP/{head.http_version} without chunks: a stream that was cut looks like one that has ended"
 
 
-def _of_events(
-    trace: Trace, head: Response, beats: Sequence[Beat], plan: Plan, nonce: str
-) -> Iterator[tuple[str, str]]:
+def _of_events(trace: Trace, head: Response, beats: Sequence[Beat], plan: Plan, nonce: str) -> Iterator[_Fault]:
     tags, numbers = {beat.tag for beat in beats}, [beat.number for beat in beats]
     if head.headers.get("age", "").strip("0") or tags - {nonce, "", None}:
         yield "cache", "the events are those of an earlier answer, which a cache has kept"

@@ -52,19 +52,17 @@ class _Policy(NamedTuple):
 def _policies(limits: UserLimits, count: Count) -> Iterator[_Policy]:
     """The limits that have counts."""
 
-    def due(back: int, rate: int = 1) -> tuple[int, int]:
-        """The seconds until `back` is refilled at that rate, and that time in Unix seconds, both rounded up."""
-        return -(-back // (rate * SECOND)), -(-(count.at * rate + back) // (rate * SECOND))
+    def due(back: int, full: int, rate: int = 1) -> tuple[int, ...]:
+        """The seconds until `back` is refilled at that rate, and the Unix seconds of that time and of `full`, rounded up."""
+        return -(-back // (rate * SECOND)), *(-(-(count.at * rate + each) // (rate * SECOND)) for each in (back, full))
 
     if (quota := limits.requests_per_minute) is not None:
         left = max(0, (quota * MINUTE - count.used) // MINUTE)
         back = count.used if left else count.used + MINUTE - quota * MINUTE
-        yield _Policy(
-            "requests", "requests per minute", ";w=60", quota, left, *due(back, quota), due(count.used, quota)[1]
-        )
+        yield _Policy("requests", "requests per minute", ";w=60", quota, left, *due(back, count.used, quota))
     if (quota := limits.tokens_per_day) is not None:
         left, back = max(0, quota - count.tokens), DAY - count.at % DAY
-        yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *due(back), due(back)[1])
+        yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *due(back, back))
     if (quota := limits.open_runs) is not None:
         left = max(0, quota - count.open)
         yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left)

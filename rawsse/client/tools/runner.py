@@ -337,11 +337,6 @@ class _Turn:
             return None
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the answer's stream has ended, complete or not."""
-        return self.stream.ending is not None
-
-    @property
     def is_whole(self) -> bool:
         """Whether the answer is complete."""
         return self.stream.ending is not None and self.stream.ending.kind == "complete"
@@ -467,14 +462,14 @@ class ToolRunner(Generic[Item]):
         sees its cost. A request that the API rejected costs nothing.
         """
         turn = self._turn
-        return add_up([*self._usages, *([turn.usage] if turn is not None and turn.has_ended else [])])
+        return add_up([*self._usages, *([turn.usage] if turn is not None and turn.stream.ending else [])])
 
     @property
     def partial(self) -> Message | None:
         """The received part of an answer whose turn failed, once its stream has ended; None if the answer never began, and
         once the next turn begins."""
         turn = self._turn
-        return turn.message if turn is not None and turn.has_ended and not turn.is_whole else self._partial
+        return turn.message if turn is not None and turn.stream.ending and not turn.is_whole else self._partial
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
