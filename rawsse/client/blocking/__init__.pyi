@@ -152,10 +152,11 @@ class BlockingToolRunner(Generic[Item]):
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
-    `max_seconds` bounds the loop from its first request on, whatever it does then: the next step raises `TotalTimeoutError`,
-    whose `seconds` are `max_seconds`, and `messages` has the turns before. A wait for a retry that would take longer
-    raises the error of the last attempt at once. Coroutine tools are cancelled and awaited; a function is not interrupted,
-    but no longer waited for. The loop's body is not interrupted either. The five clocks (`timeouts`) run for each answer."""
+    `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
+    takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
+    that would come later is not waited for: its cause is raised at once. Coroutine tools are cancelled and awaited; other
+    functions keep running in their threads, and their results are dropped. The loop's body is not interrupted. The five
+    clocks (`timeouts`) run for each answer."""
 
     stopped_by: str | None
 

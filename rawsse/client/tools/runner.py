@@ -1,7 +1,7 @@
 """The tool loop: send a request, run the tools that the answer calls, send their results, until the model is done
 (https://docs.anthropic.com/en/docs/build-with-claude/handling-stop-reasons).
 
-    runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_turns=10)
+    runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_seconds=60)
     async for message in runner: ...                 # each complete answer, before its tools run
     async for text in runner.text_stream: ...        # or: the text of all answers, as it arrives
     message = await runner.until_done()              # or: the last answer
@@ -393,10 +393,11 @@ class ToolRunner(Generic[Item]):
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
-    `max_seconds` bounds the loop from its first request on, whatever it does then: the next step raises `TotalTimeoutError`,
-    whose `seconds` are `max_seconds`, and `messages` has the turns before. A wait for a retry that would take longer
-    raises the error of the last attempt at once. Coroutine tools are cancelled and awaited; a function is not interrupted,
-    but no longer waited for. The loop's body is not interrupted either. The five clocks (`timeouts`) run for each answer.
+    `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
+    takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
+    that would come later is not waited for: its cause is raised at once. Coroutine tools are cancelled and awaited; other
+    functions keep running in their threads, and their results are dropped. The loop's body is not interrupted. The five
+    clocks (`timeouts`) run for each answer.
     """
 
     def __init__(
