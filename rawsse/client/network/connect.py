@@ -20,11 +20,11 @@ import select
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from rawsse.client.network.link import Aborted, Expired, Link, Signal, in_threads
+from rawsse.client.network.link import Aborted, Calls, Expired, Link, Signal, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route, refusal
 from rawsse.client.network.tls import TLSContext, explain, start_tls
 from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
@@ -82,11 +82,11 @@ class Network(Protocol):
         """Call `callback` in the thread of the network's links: at once if that is the current one, else soon. From any
         thread."""
 
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+    async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
         """The results of functions that run concurrently, each in a thread with a copy of the caller's context.
 
         An error is raised once all have finished. If it is cancelled, the daemon threads keep running. `on_start` gets
-        a function with which another task or thread can stop it, so that it raises `Aborted`.
+        a function with which another task or thread can stop it, so that it raises `Aborted`. Raises `Expired`, too.
         """
 
 
