@@ -170,11 +170,10 @@ class ContentDecoder:
                 raise HTTPProtocolError(f"the body is not {self._name} as its content-encoding says: {exc}") from None
             if len(decoded) > limit:
                 raise BodyTooLargeError(f"a piece of the body expands to more than {limit} bytes", limit=limit)
-            data = b""
+            # RFC 1952, 2.2: "A gzip file consists of a series of "members" (compressed data sets)", which "simply appear one
+            # after another in the file".
+            data = self._inflate.unused_data
             if self._inflate.eof:
-                # RFC 1952, 2.2: "A gzip file consists of a series of "members" (compressed data sets)", which "simply
-                # appear one after another in the file".
-                data = self._inflate.unused_data
                 self._inflate = None
         self._room -= len(decoded)
         return bytes(decoded)

@@ -10,6 +10,7 @@ deciding whether the connection can be reused. The package's docstring shows how
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -174,7 +175,6 @@ class _Connection(Generic[Head]):
         self._receiving = self._sending = _HEAD
         self._body: ChunkedReader | SizedReader = SizedReader(0)  # what is received
         self._body_bytes = 0  # of it
-        self._expects_continue = False
         self._method = ""
 
     @property
@@ -206,25 +206,24 @@ class _Connection(Generic[Head]):
         (`by_close` is set), `HeadTooLargeError` (431), and in a server `BodyTooLargeError` (413; at once if
         `Content-Length` is too large). After an error nothing more is read.
         """
+        head = None
         try:
             if self._receiving is _BODY:
                 data, self._unread = self._body.read(self._unread)
                 if data:
-                    self._expects_continue = False
                     self._body_bytes += len(data)
                     self._check_size(self._body_bytes)
                     return tuple.__new__(Data, (data,))  # Data(data), without the Python function of a NamedTuple
                 if data is not None or (self._saw_eof and self._body.left is None):
                     self._receiving = _END
                     return EndOfMessage()
-                if self._saw_eof:
-                    raise _closed_early()
-                return None
-            if self._receiving is _HEAD:
-                return self._next_head()
-            if self._receiving is _NOTHING:
+            elif self._receiving is _HEAD:
+                head = self._next_head()
+            elif self._receiving is _NOTHING:
                 raise HTTPProtocolError("the connection failed earlier")
-            return None
+            if head is None and self._saw_eof and self._receiving is not _END:
+                raise HTTPProtocolError("the connection was closed before the end of the message", by_close=True)
+            return head
         except APIError:
             self._receiving, self._must_close = _NOTHING, True
             raise
@@ -244,8 +243,6 @@ class _Connection(Generic[Head]):
         if unread and unread[0] <= 0x20:  # rejected at the first byte: a peer that speaks TLS would never end its head
             raise HTTPProtocolError("not HTTP/1.1: invalid first byte of a head")
         if match is None:
-            if self._saw_eof:
-                raise _closed_early()
             self._searched = max(size - 2, 0)
             return None
         head, self._unread, self._searched = unread[:size], unread[size:], 0
@@ -427,7 +424,8 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._version = "1.0"  # of the request; until its head is received, the lowest that a client may support
         self._is_chunked = False  # the response, while its body is sent
         self._has_no_body = False  # the response
-        self._unsent: int | None = None  # remaining bytes of a response's body with a length
+        self._unsent = math.inf  # remaining bytes of a response's body with a length
+        self._expects_continue = False
 
     @property
     def is_full(self) -> bool:
@@ -473,7 +471,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
 
     def send_continue(self) -> bytes:
         """The bytes of `100 Continue` if the client waits for it before its body (RFC 9110, 10.1.1), else nothing."""
-        is_waiting = self._expects_continue and self._receiving is _BODY and self._sending is _HEAD
+        is_waiting = self._expects_continue and not self._body_bytes and self._receiving is _BODY and self.can_respond
         self._expects_continue = False
         return b"HTTP/1.1 100 Continue\r\n\r\n" if is_waiting else b""
 
@@ -497,9 +495,8 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         is_chunked = has_no_length and self._version == "1.1"
         must_close = close or self._must_close or _has_option(given, "connection", "close")
         must_close = must_close or (has_no_length and not is_chunked)  # the body ends with the connection
-        dropped = ["connection"] if must_close else []
-        dropped += ["transfer-encoding", "content-length"] if length is None else []
-        fields = [(name, value) for name, value in headers if name.lower() not in dropped]
+        is_dropped = {"connection": must_close, "transfer-encoding": length is None, "content-length": length is None}
+        fields = [(name, value) for name, value in headers if not is_dropped.get(name.lower())]
         fields += [("connection", "close")] if must_close else []
         fields += [("Transfer-Encoding", "chunked")] if is_chunked else []
         wire = _head(f"HTTP/1.1 {status} {_reason(status)}", fields)
@@ -507,7 +504,7 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
         self._sending = _BODY
         self._has_no_body = not _may_have_body(self._method, status)
         self._is_chunked = is_chunked and not self._has_no_body
-        self._unsent = None if length is None or self._has_no_body else int(length)
+        self._unsent = math.inf if length is None or self._has_no_body else int(length)
         return wire
 
     def send_data(self, data: bytes) -> bytes:
@@ -518,17 +515,16 @@ class ServerConnection(_Connection[Request | ConnectionClosed]):
             raise HTTPUsageError("data cannot be sent before the head of the response or after its end")
         if self._has_no_body:
             return b""
-        if self._unsent is not None:
-            if len(data) > self._unsent:
-                raise HTTPUsageError("Too much data for declared Content-Length")
-            self._unsent -= len(data)
+        if len(data) > self._unsent:
+            raise HTTPUsageError("Too much data for declared Content-Length")
+        self._unsent -= len(data)
         return data
 
     def send_end(self) -> bytes:
         """The bytes that end the response's body. Raises `HTTPUsageError` if less than `Content-Length` was sent."""
         if self._sending is not _BODY:
             raise HTTPUsageError("the end cannot be sent before the head of the response or twice")
-        if self._unsent:
+        if 0 < self._unsent < math.inf:
             raise HTTPUsageError("Too little data for declared Content-Length")
         is_chunked, self._is_chunked = self._is_chunked, False
         self._sending = _END
@@ -563,10 +559,6 @@ def _has_option(headers: Headers, name: str, option: str) -> bool:
     """Whether a field that is a comma-separated list of case-insensitive options has this one."""
     options = headers.get(name)
     return options is not None and option in [item.strip() for item in options.lower().split(",")]
-
-
-def _closed_early() -> HTTPProtocolError:
-    return HTTPProtocolError("the connection was closed before the end of the message", by_close=True)
 
 
 def _head(start_line: str, fields: RawHeaders) -> bytes:

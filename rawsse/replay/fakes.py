@@ -103,7 +103,7 @@ class FakeStream(PushSource):
         if now < self._until:
             self._begun = self._until - wait
             if self._watcher is not None:
-                self._network.call_at(self._until, self._watcher)
+                asyncio.get_running_loop().call_at(self._until, self._watcher)
             return False
         self._begun, self._until = self._until, math.inf
         return True
@@ -112,7 +112,7 @@ class FakeStream(PushSource):
         """Call `callback` in the event loop when `read_ready` may return more, as `AsyncioLink.watch` does."""
         self._watcher = callback
         if soon:
-            self._network.call_at(self._network.now(), callback)
+            asyncio.get_running_loop().call_soon(callback)
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Append `data` to `written`."""

@@ -192,7 +192,7 @@ def test_one_that_is_being_read_is_ended_by_its_reader() -> None:
         close_in_a_thread(stream)
         seen.append(stream.ending)
 
-    there = client._pools.here().network
+    there: Any = client._pools.here().network
     there.call_at(there.now() + 3, close)
     with pytest.raises(StreamCancelledError, match="the stream was closed before its end"):
         drive(stream.until_done())

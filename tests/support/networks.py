@@ -138,6 +138,6 @@ def passed(network: Network, since: float, seconds: float) -> bool:
 def later(network: Network, callback: Callable[[], object], seconds: float = SOON) -> None:
     """Call `callback` when the story waits: in the loop, or from another thread."""
     if network.runs_coroutines:
-        network.call_at(network.now() + seconds, callback)
+        asyncio.get_running_loop().call_later(seconds, callback)
     else:
         threading.Timer(seconds, callback).start()

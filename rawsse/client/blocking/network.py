@@ -58,11 +58,6 @@ class SocketNetwork:
         """Call `callback` at once: links may be used from any thread."""
         callback()
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Does nothing: no code runs between two calls."""
-        del when
-        return lambda: callback
-
     async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
         """The results of functions that run concurrently, in one thread each; a single one without a deadline in the caller's.
 
@@ -118,14 +113,10 @@ class SocketLink(TCPLink):
         self._sock: socket.socket | None = None
         self._pid = os.getpid()
         self._unsent = memoryview(b"")  # written, but not yet accepted by the peer
-        self._is_aborted = False
 
     async def use(self, sock: socket.socket) -> None:
         """Read and write a connected socket."""
         self._sock = sock
-        if self._is_aborted:  # perhaps by another thread just now
-            self.abort()
-            raise Aborted
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
         """Wait until one of the sockets is writable, but not longer than `until`. It waits in slices, because `abort`

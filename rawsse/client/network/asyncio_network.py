@@ -69,10 +69,6 @@ class AsyncioNetwork:
                 return
         callback()
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Call `callback` at `when`. Returns a function that cancels it."""
-        return self.loop.call_at(when, callback).cancel
-
     async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
         """The results of functions, each in a thread, and of coroutine functions, each in a task, run concurrently.
 
@@ -112,30 +108,26 @@ class AsyncioNetwork:
 class AsyncioSignal:
     """An event that happens once."""
 
-    __slots__ = ("_is_set", "_network", "_waiting")
+    __slots__ = ("_future", "_network")
 
     def __init__(self, network: AsyncioNetwork) -> None:
         self._network = network
-        self._is_set = False
-        self._waiting: asyncio.Future[None] | None = None  # an `asyncio.Event` takes ten times the memory
+        self._future: asyncio.Future[None] = network.loop.create_future()  # an `asyncio.Event` takes much more memory
 
     def set(self) -> None:
         """Set it; in the loop's own thread this takes effect at once."""
         self._network.post(self._happen)
 
     def _happen(self) -> None:
-        self._is_set = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if not self._future.done():
+            self._future.set_result(None)
 
     async def wait(self, deadline: float) -> bool:
         """Wait for it until `deadline`. False: the deadline has passed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline if deadline < math.inf else None):
-                if not self._is_set:
-                    self._waiting = self._network.loop.create_future()
-                    await self._waiting
-        return self._is_set
+                await asyncio.shield(self._future)  # a cancelled wait does not cancel it
+        return self._future.done()
 
 
 # --- A link --------------------------------------------------------------------------------------------------------
@@ -150,8 +142,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         self._signal = network.signal()
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
-        self._is_over = False  # the peer closed its side, or the connection is lost
-        self._error: Exception | None = None  # why it is lost, if neither side closed it
+        self._last: bytes | OSError | None = None  # what reads end with: b"", or why the connection is lost
         self._is_full = False  # writing: the peer is slow
         self._waiting: asyncio.Future[None] | None = None
         self._deadline = math.inf  # of the wait
@@ -163,23 +154,17 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         """Read and write a connected socket."""
         self._sock = sock
         await self._network.loop.create_connection(lambda: self, sock=sock)
-        if self._is_aborted:
-            raise Aborted
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
         """Wait until one of the sockets is writable, but not longer than `until`."""
         loop = self._network.loop
         if self._network.is_proactor:
             socks, until = (), min(until, loop.time() + PROACTOR_SECONDS)
-        files = [sock.fileno() for sock in socks]  # the selector would look up a socket by its `repr`
-        for file in files:
-            loop.add_writer(file, self._wake)
-        try:
-            with contextlib.suppress(Expired):
-                await self._wait(until)
-        finally:
-            for file in files:
-                loop.remove_writer(file)
+        with contextlib.suppress(Expired), contextlib.ExitStack() as added:
+            for file in [sock.fileno() for sock in socks]:  # the selector would look up a socket by its `repr`
+                loop.add_writer(file, self._wake)
+                added.callback(loop.remove_writer, file)
+            await self._wait(until)
 
     async def read(self, deadline: float) -> bytes:
         """The next bytes; `b""` when the peer has closed its side."""
@@ -197,18 +182,18 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             if len(data) >= READ_BYTES:
                 self._network.loop.call_soon(self._read_on)
             return data
-        if self._error is not None:
-            raise self._error
-        return b"" if self._is_over else None
+        if isinstance(self._last, OSError):
+            raise self._last
+        return self._last
 
     async def write(self, data: bytes, deadline: float) -> None:
         """Send `data`. Returns early if the peer sends while it reads no more."""
         if self._is_aborted:
             raise Aborted
         if self._transport is None or self._transport.is_closing():
-            raise self._error or ConnectionResetError("the connection was closed")
+            raise self._last if isinstance(self._last, OSError) else ConnectionResetError("the connection was closed")
         self._transport.write(data)
-        while self._is_full and not self._unread and not self._is_over:
+        while self._is_full and not self._unread and self._last is None:
             await self._wait(deadline)
 
     def abort(self) -> None:
@@ -219,9 +204,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             self._signal.set()
             if self._transport is not None:
                 self._transport.abort()
-            else:  # nothing else would notify the watcher
-                self._network.loop.call_soon(self._tell)
             self._wake()
+            self._network.loop.call_soon(self._tell)
 
     def watch(self, callback: Callable[[], None], *, soon: bool = False) -> None:
         self._watcher = callback
@@ -257,7 +241,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
-        self._is_over = True
+        self._last = b""
         self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -267,10 +251,8 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
             # and closes the socket after this call; uvloop has already closed it.
             with contextlib.suppress(OSError):
                 self._unread += self._sock.recv(READ_BYTES)
-        self._is_over = True
         self._transport = None
-        if not self._is_aborted:
-            self._error = exc if isinstance(exc, OSError) else ConnectionAbortedError(str(exc)) if exc else None
+        self._last = exc if isinstance(exc, OSError) else ConnectionAbortedError(str(exc)) if exc else b""
         self._tell()
 
     def pause_writing(self) -> None:
@@ -315,7 +297,7 @@ class AsyncioLink(TCPLink, PushSource, asyncio.BaseProtocol):
         self._cancel_timer()
         self._timer_at = at
         if at < math.inf:
-            self._cancel_timer = self._network.call_at(at, self._look_at_deadline)
+            self._cancel_timer = self._network.loop.call_at(at, self._look_at_deadline).cancel
 
     def _look_at_deadline(self) -> None:
         waiting, is_over = self._waiting, self._deadline <= self._timer_at

@@ -19,13 +19,14 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from rawsse.client.network.link import Calls, Expired, Link, Signal, in_threads
+from rawsse.client.network.link import Aborted, Calls, Expired, Link, Signal, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route, refusal
-from rawsse.client.network.tls import ALPN_PROTOCOL, TLSContext, TLSLink, explain, start_tls
+from rawsse.client.network.tls import TLSContext, explain, start_tls
 from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
 from rawsse.http1 import ClientConnection, Response
 
@@ -33,9 +34,6 @@ HAPPY_EYEBALLS_SECONDS = 0.25
 """How long an address may take before the next is tried in parallel (RFC 8305, 5: "recommended value … 250 milliseconds")."""
 
 Address = tuple[socket.AddressFamily, Any]
-
-Wait = Callable[[Collection[socket.socket], float], Awaitable[None]]
-"""`wait(socks, until)` returns when one of the sockets is writable, or at the time `until`, or earlier."""
 
 Stop = Callable[[], Awaitable[None]]
 """Stops concurrent functions, and waits for those that can be stopped."""
@@ -84,9 +82,6 @@ class Network(Protocol):
         """Call `callback` in the thread of the network's links: at once if that is the current one, else soon. From any
         thread."""
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
-        """Call `callback` at `when`, if the network has an event loop. Returns a function that cancels it."""
-
     async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
         """The results of functions that run concurrently, each in a thread with a copy of the caller's context.
 
@@ -104,12 +99,13 @@ class TCPLink(Link, Protocol):
     _now: Callable[[], float]
     _signal: Signal
     """Ends the name lookup. `abort` sets it."""
+    _is_aborted: bool = False
 
     async def wait_for(self, socks: Collection[socket.socket], until: float) -> None:
-        """Wait until one of the sockets is writable, but not longer than `until`. Raises `Aborted`."""
+        """Wait until one of the sockets is writable, but not longer than `until`; it may return earlier. Raises `Aborted`."""
 
     async def use(self, sock: socket.socket) -> None:
-        """Read and write a connected socket, and close it eventually, even if this fails. Raises `OSError`, `Aborted`."""
+        """Read and write a connected socket, and close it eventually, even if this fails. Raises `OSError`."""
 
     async def connect(self, route: Route, tls: TLSContext, deadline: float) -> Link:
         """Connect to the route's origin. The caller must abort the link, even if this fails.
@@ -124,12 +120,15 @@ class TCPLink(Link, Protocol):
         error = APIConnectionError if proxy is None else ProxyError
         try:
             addresses = await look_up(self._signal, first, deadline)
-            await self.use(await race(addresses, self.wait_for, self._now, deadline))
-            link: Link = self if first.scheme == "http" else await _secure(self, first, tls, deadline, name)
+            await self.use(await race(self, addresses, deadline))
+            if self._is_aborted:  # perhaps by another thread just now
+                self.abort()
+                raise Aborted
+            link: Link = self if first.scheme == "http" else await start_tls(self, tls.get(), first.host, deadline)
             if proxy is not None and not route.is_forwarded:
                 await open_tunnel(link, proxy, origin, deadline)
                 name, error = f"{origin}{route.through}", APIConnectionError
-                link = await _secure(link, origin, tls, deadline, name)
+                link = await start_tls(link, tls.get(), origin.host, deadline)
             return link
         except ConfigurationError:  # a subclass of ValueError
             raise
@@ -137,16 +136,6 @@ class TCPLink(Link, Protocol):
             words = explain(exc) or getattr(exc, "strerror", None) or str(exc)
             kind = CertificateError if isinstance(exc, ssl.SSLCertVerificationError) else error
             raise kind(f"cannot connect to {name}: {words}") from exc
-
-
-async def _secure(link: Link, origin: Origin, tls: TLSContext, deadline: float, name: str) -> TLSLink:
-    # RFC 6066, 3: "The hostname is represented … without a trailing dot."
-    secure = await start_tls(link, tls.get(), origin.host.rstrip("."), deadline)
-    chosen = secure.tls.selected_alpn_protocol()
-    if chosen not in (None, ALPN_PROTOCOL):
-        words = f"the ssl_context offers {quote(chosen)}, which rawsse does not support, and {name} chose it"
-        raise ConfigurationError(f'{words}: set_alpn_protocols(["{ALPN_PROTOCOL}"])')
-    return secure
 
 
 async def open_tunnel(link: Link, proxy: Proxy, origin: Origin, deadline: float) -> None:
@@ -181,22 +170,22 @@ async def look_up(signal: Signal, origin: Origin, deadline: float = math.inf) ->
     """The addresses of the host, families in turn (RFC 8305, 4: "interleave address families"). Raises `OSError`, and as
     `in_threads` does."""
     where = (origin.host, origin.port)
-    try:
+    found = []
+    with contextlib.suppress(socket.gaierror):
         found = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = []
     if not found:  # a name, not an address: resolvers can hang, and ignore deadlines and Ctrl-C
         (found,) = await in_threads(signal, [partial(socket.getaddrinfo, *where, type=socket.SOCK_STREAM)], deadline)
     addresses: list[Address] = [(family, address) for family, _, _, _, address in found]
-    first = [one for one in addresses if one[0] == addresses[0][0]]
-    others = [one for one in addresses if one[0] != addresses[0][0]]
-    return [one for pair in itertools.zip_longest(first, others) for one in pair if one is not None]
+    # The first of each family, then the second of each.
+    turns = defaultdict[socket.AddressFamily, Iterator[int]](itertools.count)
+    return sorted(addresses, key=lambda each: next(turns[each[0]]))
 
 
-async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], deadline: float) -> socket.socket:
+async def race(link: TCPLink, addresses: list[Address], deadline: float) -> socket.socket:
     """A socket connected to one of the addresses. They are tried in parallel ("happy eyeballs", RFC 8305), so that a dead IPv6
-    route costs only a quarter of a second. Raises `OSError`, `Expired`, and the errors of `wait`.
+    route costs only a quarter of a second. Raises `OSError`, `Expired`, `Aborted`.
     """
+    now = link._now
     made: list[socket.socket] = []
     pending: dict[socket.socket, Any] = {}  # connecting sockets -> their addresses
     errors: list[OSError] = []
@@ -219,7 +208,7 @@ async def race(addresses: list[Address], wait: Wait, now: Callable[[], float], d
                         raise OSError(number, os.strerror(number))
                     made.remove(sock)
                     return sock
-                await wait(pending, min(deadline, next_at if addresses else math.inf))
+                await link.wait_for(pending, min(deadline, next_at if addresses else math.inf))
             except OSError as exc:
                 exc.filename = address  # distinguishes several errors
                 errors.append(exc)

@@ -79,34 +79,32 @@ class PoolLimits(NamedTuple):
 class Connection:
     """A connection, in use or idle. While it is idle, `http` reads the end of its last exchange and detects violations."""
 
-    http: ClientConnection
-    expires_at = math.inf
-
     def __init__(self, route: Route, link: Any, opened_at: float) -> None:
         self.route = route
         self.link = link  # a `Connector` until it is connected
         self.opened_at = opened_at
 
-    def take(self, data: bytes) -> None:
-        """Take bytes that arrived. Raises one of `DEAD` if the connection cannot be reused."""
-        self.http.receive_data(data)
-        while self.http.next_event() is not None:
-            pass
-        if not data or not self.http.is_nearly_reusable:
-            raise ConnectionError
+    def rest(self, http: ClientConnection, expires_at: float) -> None:
+        """The connection becomes idle. `http` has read its last exchange, which may lack only its end."""
+        self.http, self.expires_at, self._room = http, expires_at, MAX_LEFTOVER_BYTES
 
-    def settle(self) -> None:
-        """Take the bytes that arrived while the connection was idle. Raises one of `DEAD` if it cannot be reused.
+    def take(self, data: bytes) -> None:
+        """Take bytes that arrived while the connection was idle. Raises one of `DEAD` if it cannot be reused.
 
         The reason may be that the peer closed it (RFC 9112, 9.5: "A client, server, or proxy MAY close the transport connection
         at any time"), or sent unsolicited bytes, which would be taken for the answer to the next request, or too many.
         """
-        left = MAX_LEFTOVER_BYTES
+        self.http.receive_data(data)
+        while self.http.next_event() is not None:
+            pass
+        self._room -= len(data)
+        if self._room < 0 or not self.http.is_nearly_reusable:
+            raise ConnectionError
+
+    def settle(self) -> None:
+        """Take all bytes that have arrived, without waiting."""
         while (data := self.link.read_ready()) is not None:
             self.take(data)
-            left -= len(data)
-            if left < 0:
-                raise ConnectionError
 
 
 class Lease:
@@ -164,7 +162,7 @@ class Lease:
             return
         idle_until = self._pool.network.now() + (limits.idle_seconds or math.inf)
         old_at = connection.opened_at + (limits.max_age_seconds or math.inf)
-        connection.http, connection.expires_at = http, min(idle_until, old_at)
+        connection.rest(http, min(idle_until, old_at))
         self._pool.remove(weakref.ref(self), self, keeps=True)
 
     def drop(self) -> None:

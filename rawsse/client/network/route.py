@@ -228,8 +228,7 @@ def _network(text: str) -> Any:
     import ipaddress  # takes a millisecond, and few programs have a proxy
 
     with suppress(ValueError):
-        mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
-        return ipaddress.ip_network(mapped or text)
-    with suppress(ValueError):
-        return ipaddress.ip_network(text, strict=False)
+        block = ipaddress.ip_network(text, strict=False)
+        mapped = getattr(block.network_address, "ipv4_mapped", None) if block.num_addresses == 1 else None
+        return ipaddress.ip_network(mapped) if mapped else block
     return None

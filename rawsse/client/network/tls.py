@@ -94,9 +94,10 @@ def explain(error: BaseException) -> str | None:
 async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: float) -> TLSLink:
     """TLS to `host` over a connected link. The caller aborts the link if this fails.
 
-    Raises `OSError` (including `ssl.SSLError`), `ValueError` for an invalid host name, `Expired`, `Aborted`.
+    Raises `OSError` (including `ssl.SSLError`), `ValueError` for an invalid host name, `ConfigurationError` for a context
+    that offers another protocol than HTTP/1.1, `Expired`, `Aborted`.
     """
-    secure = TLSLink(link, context, host)
+    secure = TLSLink(link, context, host.rstrip("."))  # RFC 6066, 3: "without a trailing dot"
     while True:
         try:
             secure.tls.do_handshake()
@@ -110,6 +111,9 @@ async def start_tls(link: Any, context: ssl.SSLContext, host: str, deadline: flo
                 await secure.flush(deadline)
             raise
     await secure.flush(deadline)
+    if (chosen := secure.tls.selected_alpn_protocol()) not in (None, ALPN_PROTOCOL):
+        words = f"the ssl_context offers {quote(chosen)}, which rawsse does not support, and {host} chose it"
+        raise ConfigurationError(f'{words}: set_alpn_protocols(["{ALPN_PROTOCOL}"])')
     return secure
 
 
@@ -176,19 +180,16 @@ class TLSLink(PushSource):
         # nothing: a read returns more than a record holds (RFC 8446, 5.1: 2**14 bytes).
         while self._plain_end is None and (self._incoming.pending or self._incoming.eof):
             try:
-                piece = self.tls.read(READ_BYTES)
+                pieces.append(self.tls.read(READ_BYTES))
             except ssl.SSLWantReadError:
                 break
-            except ssl.SSLEOFError:
-                piece = b""
             except OSError as exc:
-                self._plain_end = exc
-                break
-            if not piece:
-                self._plain_end = piece
-            pieces.append(piece)
-        if pieces:
-            return b"".join(pieces)
+                self._plain_end = b"" if isinstance(exc, ssl.SSLEOFError) else exc
+            else:
+                if not pieces[-1]:
+                    self._plain_end = b""
+        if data := b"".join(pieces):
+            return data
         if isinstance(self._plain_end, OSError):
             raise self._plain_end
         return self._plain_end

@@ -314,10 +314,9 @@ def test_an_abort_in_a_forked_child_leaves_the_connection_of_the_parent(is_busy:
 # --- The network ---------------------------------------------------------------------------------------------------
 
 
-def test_a_callback_is_called_at_once_and_no_timer_runs() -> None:
+def test_a_callback_is_called_at_once() -> None:
     network, heard = SocketNetwork(), list[str]()
     network.post(lambda: heard.append("posted"))
-    network.call_at(now(), lambda: heard.append("timer"))()
     assert heard == ["posted"]
 
 

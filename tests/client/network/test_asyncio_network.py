@@ -237,19 +237,6 @@ def test_post_to_a_closed_loop_from_another_thread_calls_at_once() -> None:
     assert heard == [1]
 
 
-def test_a_callback_is_called_at_its_time_unless_it_was_cancelled() -> None:
-    async def story() -> list[float]:
-        network = AsyncioNetwork()
-        heard: list[float] = []
-        for seconds in (3, 5):
-            network.call_at(network.now() + seconds, lambda: heard.append(network.now()))
-        network.call_at(network.now() + 4, lambda: heard.append(0))()
-        await asyncio.sleep(10)
-        return heard
-
-    assert run(story()) == [1003, 1005]
-
-
 def in_loop(calls: list[Callable[[], Any]]) -> list[Any]:
     async def story() -> list[Any]:
         return await AsyncioNetwork().run(calls)

@@ -413,6 +413,17 @@ def test_so_does_one_that_was_granted_and_never_taken() -> None:
     assert is_granted(second)
 
 
+def test_so_does_one_that_only_the_garbage_collector_finds() -> None:
+    pool = StillNetwork().pool(ONE)
+    lease: Any = acquire(pool)
+    lease.caller = lease  # as a traceback that holds the frame that holds the lease
+    ticket = queued(pool)
+    del lease
+    gc.collect()
+    assert is_granted(ticket)
+    assert counts(pool) == (1, 0, 0)
+
+
 def test_a_lease_may_be_forgotten_in_the_middle_of_a_call_of_the_pool() -> None:
     # The garbage collector runs where it likes, also in a thread that holds the pool's lock.
     held: list[Lease] = []
@@ -773,6 +784,15 @@ def test_the_bound_is_64_kib_and_is_that_of_each_exchange() -> None:
     assert again(pool)
     assert len(network.links) == 1
     assert MAX_LEFTOVER_BYTES == 65536
+
+
+def test_the_bound_is_for_all_that_comes_between_two_exchanges() -> None:
+    pool = (network := StillNetwork()).pool(PoolLimits(late_end_seconds=0))
+    rested(pool, end=b"")
+    for is_aborted in (False, True):
+        network.links[0].send(chunk(40_000))
+        acquire(pool).drop()
+        assert network.links[0].is_aborted is is_aborted
 
 
 # --- Closing -------------------------------------------------------------------------------------------------------
