@@ -1,6 +1,6 @@
 """A feed: the log of a run's frames, which grows, and its readers.
 
-    outlet.sink = reader = Reader(feed, after, start=start, write=outlet.write, end=outlet.end)
+    outlet.sink = reader = Reader(feed, after, outlet, start)
     feed.join(reader)                                       # from now on the feed writes to `outlet`
     reader.close()
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, join_deltas
 from rawsse.relay.record import RunStart, log
+from rawsse.server.asgi import Body
 
 PIECE_BYTES = 8 * 1024
 """How much a reader writes at once. Small, for scripts that do not join a frame split between two reads: browsers read up to
@@ -26,11 +27,6 @@ PIECE_BYTES = 8 * 1024
 
 PIECES_AT_ONCE = 16
 """How many pieces are written in one step of the event loop for readers that take turns."""
-
-
-Write = Callable[[bytes], bool]
-End = Callable[[bytes], None]
-"""See `Outlet.write` and `Outlet.end`."""
 
 
 class Gone(Answer):
@@ -222,16 +218,16 @@ class Feed:
 class Reader:
     """Reads one run's log from a position. A reader that falls behind continues from the log when its client has caught up.
 
-    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `write` and `end` are
-    those of an `Outlet`, whose sink calls `on_drain` and `on_closed`.
+    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. The sink of the outlet
+    calls `on_drain` and `on_closed`.
     """
 
-    __slots__ = ("_end", "_has_begun", "_is_behind", "_is_closed", "_run", "_start", "_write", "position")
+    __slots__ = ("_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
 
-    def __init__(self, run: Feed, position: int, *, start: Callable[[], bool], write: Write, end: End) -> None:
+    def __init__(self, run: Feed, position: int, outlet: Body, start: Callable[[], bool]) -> None:
         self.position = position
         self._run = run
-        self._start, self._write, self._end = start, write, end
+        self._outlet, self._start = outlet, start
         self._has_begun = False
         self._is_behind = False
         self._is_closed = False
@@ -256,9 +252,9 @@ class Reader:
         run, self.position = self._run, position
         try:
             if run.is_finished and position == run.last:
-                self._end(wire)
+                self._outlet.end(wire)
                 self.close()
-            elif not self._write(wire):
+            elif not self._outlet.write(wire):
                 self._is_behind = True
                 run.live.discard(self)
         except Exception:  # it must not affect the run's other readers
@@ -276,15 +272,15 @@ class Reader:
             self._is_closed = True
             self._run.leave(self)
             # Break the reference cycles, which would need the garbage collector.
-            del self._start, self._write, self._end
+            del self._start, self._outlet
 
     on_closed = close  # the client has disconnected
 
     def cut(self) -> None:
-        """End the answer without its last frame: the client reconnects for the rest."""
+        """Cut the answer: the client reconnects for the rest."""
         self.begin()
         if not self._is_closed:
-            self._end(b"")
+            self._outlet.cut()
             self.close()
 
     def catch_up(self) -> bool:

@@ -59,8 +59,7 @@ async def follow(
             outlet.write(first)
         return True
 
-    reader = Reader(run, after, start=start, write=outlet.write, end=outlet.end)
-    outlet.sink = reader
+    outlet.sink = reader = Reader(run, after, outlet, start)
     run.join(reader, holds=keeps_status)
     try:
         await outlet.closed()
@@ -109,12 +108,18 @@ class Readers:
     def __init__(self, outlet: Outlet, wanted: Sequence[tuple[Feed, int]]) -> None:
         self._outlet = outlet
         self._left = len(wanted)
-        self.all = [Reader(run, at, start=lambda: True, write=outlet.write, end=self._end) for run, at in wanted]
+        self.write = outlet.write
+        self.all = [Reader(run, after, self, lambda: True) for run, after in wanted]
 
-    def _end(self, data: bytes) -> None:
+    def end(self, data: bytes = b"") -> None:
         """Write the last piece of one reader."""
         self._left -= 1
         (self._outlet.write if self._left else self._outlet.end)(data)
+
+    def cut(self) -> None:
+        """One of the runs is cut, and with it the response: its client reconnects for the rest of all of them."""
+        self._outlet.cut()
+        self.on_closed()
 
     def on_drain(self) -> None:
         """The client has caught up."""

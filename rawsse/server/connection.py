@@ -253,6 +253,11 @@ class Call:
             connection.change.set()
             connection.end_call()
 
+    def cut(self) -> None:
+        """See `Outlet.cut`."""
+        if not self._connection.is_gone:
+            self._connection.end()
+
     async def closed(self) -> None:
         """See `Outlet.closed`."""
         while not self.is_complete and not self._connection.is_gone:
@@ -451,15 +456,14 @@ class Connection(asyncio.Protocol):
             self.end()
 
     def refuse(self, status: int, text: str) -> None:
-        """Send an error response, or abort if the app has begun to respond. The connection ends."""
+        """Send an error response, unless the app has begun to respond: then its response is cut. The connection ends."""
         if self.is_gone:
             return
-        if not self.http.can_respond:
-            self.abort()
-            return
-        body = f"{text}\n".encode()
-        headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
-        self.transport.write(self.head(status, headers, close=True) + self.http.send_data(body) + self.http.send_end())
+        if self.http.can_respond:
+            body = f"{text}\n".encode()
+            headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+            head = self.head(status, headers, close=True)
+            self.transport.write(head + self.http.send_data(body) + self.http.send_end())
         self.end()
 
     def end(self) -> None:

@@ -223,3 +223,45 @@ def test_the_metrics_of_one_node_are_not_shown_as_those_of_all(connect_to_site: 
     connection = connect_to_site(start(recorded("plain")).base_url)
     connection.request("GET", "/metrics")
     assert connection.getresponse().status == 404
+
+
+# --- A response that is cut
+
+
+def cutting() -> Server:
+    """It begins a response and cuts it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            outlet = scope["extensions"]["rawsse.push"]
+            outlet.start(200, [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")])
+            outlet.write(b"data: Hel\n\n")
+            outlet.cut()
+            await outlet.closed()
+
+    return Server(app, port=0)
+
+
+def check_cut(connection: http.client.HTTPConnection) -> None:
+    connection.request("GET", "/runs/a")
+    with connection.getresponse() as response:
+        assert response.readline() == b"data: Hel\n"
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+
+
+def test_a_response_that_is_cut_is_incomplete_behind_nginx_too(
+    nginx: Callable[[str, socket.socket], None], background: Background
+) -> None:
+    url = background.enter(cutting()).base_url
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        nginx(NGINX_SERVER.format(port=port, upstream=url, settings="proxy_http_version 1.1;"), listener)
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+            check_cut(connection)
+
+
+def test_a_response_that_is_cut_is_incomplete_with_the_shipped_configuration_too(
+    connect_to_site: Connect, background: Background
+) -> None:
+    check_cut(connect_to_site(background.enter(cutting()).base_url))
