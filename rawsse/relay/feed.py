@@ -222,22 +222,23 @@ class Reader:
     calls `on_drain` and `on_closed`.
     """
 
-    __slots__ = ("_has_begun", "_is_behind", "_is_closed", "_outlet", "_run", "_start", "position")
+    __slots__ = ("_can_write", "_is_closed", "_outlet", "_run", "_start", "position")
 
     def __init__(self, run: Feed, position: int, outlet: Body, start: Callable[[], bool]) -> None:
         self.position = position
         self._run = run
-        self._outlet, self._start = outlet, start
-        self._has_begun = False
-        self._is_behind = False
+        self._outlet = outlet
+        self._start: Callable[[], bool] | None = start  # until the head is sent
+        self._can_write = False  # the head is sent, and the client keeps up
         self._is_closed = False
 
     def begin(self) -> None:
         """Send the head and the first piece, or a heartbeat if there is nothing to read."""
-        if self._has_begun or self._is_closed:
+        start, self._start = self._start, None
+        if start is None:
             return
-        self._has_begun = True
-        if not self._start():
+        self._can_write = True
+        if not start():
             self.close()
             return
         if self.position == self._run.last and not self._run.is_finished:
@@ -247,7 +248,7 @@ class Reader:
 
     def push(self, wire: bytes, position: int) -> None:
         """Write the next frames of the run, up to `position`; at the end of the run also end the answer."""
-        if self._is_closed:
+        if not self._can_write:
             return
         run, self.position = self._run, position
         try:
@@ -255,32 +256,10 @@ class Reader:
                 self._outlet.end(wire)
                 self.close()
             elif not self._outlet.write(wire):
-                self._is_behind = True
+                self._can_write = False
                 run.live.discard(self)
         except Exception:  # it must not affect the run's other readers
             log.exception("a reader of a run failed")
-            self.close()
-
-    def on_drain(self) -> None:
-        """The client has caught up."""
-        self._is_behind = False
-        self._run.turns.add(self)
-
-    def close(self) -> None:
-        """Stop reading. May be called any number of times."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._run.leave(self)
-            # Break the reference cycles, which would need the garbage collector.
-            del self._start, self._outlet
-
-    on_closed = close  # the client has disconnected
-
-    def cut(self) -> None:
-        """Cut the answer: the client reconnects for the rest."""
-        self.begin()
-        if not self._is_closed:
-            self._outlet.cut()
             self.close()
 
     def catch_up(self) -> bool:
@@ -289,15 +268,34 @@ class Reader:
         if self._can_write and self.position < run.last:
             self.push(*run.take(self.position))
             run.has_read()
-        elif self._can_write and run.is_finished:
+        elif run.is_finished:
             self.push(b"", self.position)
-        if self._can_write and self.position == run.last:
+        is_behind = self.position < run.last
+        if self._can_write and not is_behind:
             run.live.add(self)
-        return self._can_write and self.position < run.last
+        return self._can_write and is_behind
 
-    @property
-    def _can_write(self) -> bool:
-        return self._has_begun and not (self._is_closed or self._is_behind)
+    def on_drain(self) -> None:
+        """The client has caught up."""
+        if self._start is None and not self._is_closed:
+            self._can_write = True
+            self._run.turns.add(self)
+
+    def cut(self) -> None:
+        """Cut the answer: the client reconnects for the rest."""
+        self.begin()
+        if not self._is_closed:
+            self._outlet.cut()
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading. May be called any number of times."""
+        if not self._is_closed:
+            self._is_closed, self._can_write, self._start = True, False, None
+            self._run.leave(self)
+            del self._outlet  # breaks a reference cycle, which would need the garbage collector
+
+    on_closed = close  # the client has disconnected
 
 
 class Turns:
