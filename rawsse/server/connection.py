@@ -15,7 +15,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
@@ -125,13 +125,13 @@ class ServerState:
             self._warn_at = now + WARN_SECONDS
             logger.warning(text)
 
-    def run(self, call: Call, scope: Scope) -> None:
-        """Call the app, in a new task.
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Accept a connection, or call the app, in a new task.
 
         It starts in the next step of the event loop, even with an eager task factory: an eager task might answer at once,
         and end the exchange whose events are being read.
         """
-        task = asyncio.Task(call.run(self.app, scope))
+        task = asyncio.Task(work)
         self.tasks.add(task)
         self.is_empty.clear()
         task.add_done_callback(self.forget)
@@ -291,6 +291,8 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
         if not self._server.admit(self):
             self.refuse(503, "too many connections")
+        elif self._server.is_stopping:  # it was accepted just before
+            self._close()
         else:
             self._await_request()
 
@@ -371,7 +373,7 @@ class Connection(asyncio.Protocol):
         self._call = Call(self)
         scope = http_scope(request, client, server, self._server.lifespan_state)
         scope["extensions"] = {"rawsse.push": self._call, "rawsse.wire": self}
-        self._server.run(self._call, scope)
+        self._server.run(self._call.run(self._server.app, scope))
 
     def regulate_reading(self) -> None:
         """Pause reading while the app has not read the body, or while requests are queued."""
