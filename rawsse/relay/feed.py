@@ -218,17 +218,16 @@ class Feed:
 class Reader:
     """Reads one run's log from a position. A reader that falls behind continues from the log when its client has caught up.
 
-    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. The sink of the outlet
-    calls `on_drain` and `on_closed`.
+    `start` sends the head when the run has begun. The reader, or an object that passes the calls on, is the sink of the outlet.
     """
 
     __slots__ = ("_can_write", "_is_closed", "_outlet", "_run", "_start", "position")
 
-    def __init__(self, run: Feed, position: int, outlet: Body, start: Callable[[], bool]) -> None:
+    def __init__(self, run: Feed, position: int, outlet: Body, start: Callable[[], object]) -> None:
         self.position = position
         self._run = run
         self._outlet = outlet
-        self._start: Callable[[], bool] | None = start  # until the head is sent
+        self._start: Callable[[], object] | None = start  # until the head is sent
         self._can_write = False  # the head is sent, and the client keeps up
         self._is_closed = False
 
@@ -238,9 +237,7 @@ class Reader:
         if start is None:
             return
         self._can_write = True
-        if not start():
-            self.close()
-            return
+        start()
         if self.position == self._run.last and not self._run.is_finished:
             self.push(self._run.dialect.heartbeat, self.position)
         if self.catch_up():

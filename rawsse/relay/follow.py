@@ -42,14 +42,15 @@ async def follow(
         return
     outlet = exchange.outlet()
 
-    def start() -> bool:
+    def start() -> None:
         failure = run.early_failure if keeps_status and run.dialect.keeps_status else None
         if failure is not None and not run.dialect.is_resumable:  # `/v1/messages` sends errors as the API does: in JSON
             answer = refused(failure)
             length = ("content-length", str(len(answer.body)))
             outlet.start(answer.status, exchange.fields((JSON, *answer.headers, length)))
             outlet.end(answer.body)
-            return False
+            reader.close()
+            return
         kind = SSE_HEADERS if run.dialect.heartbeat else (JSON, ("content-length", str(run.log_bytes)))
         run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()
         upstream = forwarded(failure.headers if failure else run.headers)
@@ -57,7 +58,6 @@ async def follow(
         outlet.start(failure.status if failure else 200, headers)
         if first:
             outlet.write(first)
-        return True
 
     outlet.sink = reader = Reader(run, after, outlet, start)
     run.join(reader, holds=keeps_status)
@@ -109,7 +109,7 @@ class Readers:
         self._outlet = outlet
         self._left = len(wanted)
         self.write = outlet.write
-        self.all = [Reader(run, after, self, lambda: True) for run, after in wanted]
+        self.all = [Reader(run, after, self, lambda: None) for run, after in wanted]
 
     def end(self, data: bytes = b"") -> None:
         """Write the last piece of one reader."""

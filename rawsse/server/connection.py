@@ -215,8 +215,7 @@ class Call:
             self.write(message.get("body", b""))
         else:
             self.end(message.get("body", b""))
-        if connection.is_write_paused:
-            await connection.drain()
+        await connection.drain()
 
     def _head(self) -> bytes:
         """The head, which has not been sent."""
@@ -281,7 +280,7 @@ class Connection(asyncio.Protocol):
         self._call: Call | None = None
         self.change = asyncio.Event()
         """Something has changed: see `wait`."""
-        self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, write, linger
+        self._cancel_timer: Callable[[], object] = int  # one timer at a time: idle, head, write, linger
 
     # --- Callbacks of asyncio
 
@@ -325,7 +324,7 @@ class Connection(asyncio.Protocol):
         """The client has caught up."""
         self.is_write_paused = False
         if not self.is_gone:  # else the timer is the one for the end
-            self._disarm()
+            self._cancel_timer()
         self.change.set()
         # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11, 3.12).
         self._loop.call_soon(self._drained)
@@ -365,7 +364,7 @@ class Connection(asyncio.Protocol):
         self.regulate_reading()
 
     def _begin(self, request: Request) -> None:
-        self._disarm()
+        self._cancel_timer()
         if "websocket" in request.headers.get("upgrade", "").lower():
             self.refuse(400, "this server does not support WebSocket")
             return
@@ -436,13 +435,8 @@ class Connection(asyncio.Protocol):
             timer.cancel()
 
     def _arm(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
-        self._disarm()
-        self._timer = self._loop.call_later(seconds, action, *args)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
+        self._cancel_timer = self._loop.call_later(seconds, action, *args).cancel
 
     # --- Ending
 
@@ -501,7 +495,7 @@ class Connection(asyncio.Protocol):
 
     def _hang_up(self) -> None:
         self.is_gone = True
-        self._disarm()
+        self._cancel_timer()
         self.change.set()
         if self._call is not None and self._call.sink is not None:
             self._call.sink.on_closed()

@@ -163,11 +163,7 @@ def join(run: Feed, after: int = 0, *, outlet: FakeOutlet | None = None, holds: 
     """An outlet to which a new reader of the run writes. With `holds` the head waits until there is something to say."""
     joined = outlet or FakeOutlet()
 
-    def start() -> bool:
-        joined.start(200, [])
-        return True
-
-    joined.sink = reader = Reader(run, after, joined, start)
+    joined.sink = reader = Reader(run, after, joined, lambda: joined.start(200, []))
     run.join(reader, holds=holds)
     return joined
 
