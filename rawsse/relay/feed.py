@@ -177,17 +177,16 @@ class Feed:
         self.is_finished = True
         now = self._loop.time()
         self.publish(frames, now)
-        if not self.has_begun:
-            self._begin_readers(now)
+        self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
 
     def _begin_readers(self, now: float) -> None:
-        if not (self.dialect.heartbeat or self.is_finished):
-            return
-        self.has_begun, self._spoke_at = True, now
-        for reader in list(self._readers):
-            reader.begin()
+        """The first event or the end has arrived, or a heartbeat is due."""
+        if not self.has_begun and (self.dialect.heartbeat or self.is_finished):
+            self.has_begun, self._spoke_at = True, now
+            for reader in list(self._readers):
+                reader.begin()
 
     def _beat(self) -> None:
         """Send a heartbeat if nothing else was sent during the interval."""

@@ -95,23 +95,20 @@ def record_of(
     is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
     kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"
     error = failure.type if failure is not None and kind not in ("complete", "cancelled") else None
-    more |= {name: getattr(start, name) for name in RunStart.__slots__}
-    more |= {"ending": kind, "error": error, "stop_reason": None, "first_token_seconds": None, "request_id": None}
-    usage: dict[str, Any] = {}
-    exact = True
+    usage = {} if stream is None else stream._call.exchange.builder.usage
+    counts, is_known = token_counts(usage)
+    found: dict[str, Any] = {"stop_reason": None, "first_token_seconds": None, "request_id": None, "exact": True}
     if stream is not None:
-        answer = stream._call.exchange
-        builder = answer.builder
-        usage = builder.usage
+        answer, builder = stream._call.exchange, stream._call.exchange.builder
         is_refused = answer.phase == "connect" or (answer.response is not None and not answer.is_open)
-        exact = (builder.is_complete and token_counts(usage)[1]) or (is_refused and not usage)
+        found = {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
+        found["first_token_seconds"] = stream.timing.first_content
+        found["exact"] = (builder.is_complete and is_known) or (is_refused and not usage)
         if isinstance(builder.model, str):
-            more["model"] = builder.model
-        if not exact:
-            more["estimated_tokens"] = -(-builder.content_bytes // BYTES_PER_TOKEN)
-        more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
-        more["first_token_seconds"] = stream.timing.first_content
-    return RunRecord(**{**more, **token_counts(usage)[0], "exact": exact})
+            found["model"] = builder.model
+        if not found["exact"]:
+            found["estimated_tokens"] = -(-builder.content_bytes // BYTES_PER_TOKEN)
+    return RunRecord(**{**asdict(start), **more, **counts, **found}, ending=kind, error=error)
 
 
 class Observer:
