@@ -197,20 +197,19 @@ class Call:
 
     async def send(self, message: Message) -> None:
         """ASGI's `send`. Waits until the client has caught up."""
-        connection = self._connection
+        connection, kind = self._connection, message["type"]
         if self.is_complete:
-            raise HTTPUsageError(f"{message['type']!r} came after the response was complete")
+            raise HTTPUsageError(f"{kind!r} came after the response was complete")
         if connection.is_gone:
             raise ClientDisconnectedError("the client has disconnected")
         is_before_start = connection.http.can_respond and not self._start
-        if message["type"] == "http.response.start" and is_before_start:
+        expected = "http.response.start" if is_before_start else "http.response.body"
+        if kind != expected:
+            raise HTTPUsageError(f"{kind!r} may not be sent now: expected {expected!r}")
+        if is_before_start:
             # "The protocol server must not start sending the response to the client until it has received at least one
             # Response Body event." So an app that fails in between gets a 500, and head and body travel in one packet.
             self._start = message
-        elif message["type"] != "http.response.body":
-            raise HTTPUsageError(f"{message['type']!r} may not be sent now")
-        elif is_before_start:
-            raise HTTPUsageError("http.response.body came before http.response.start")
         elif message.get("more_body", False):
             self.write(message.get("body", b""))
         else:
