@@ -217,7 +217,8 @@ class Feed:
 class Reader:
     """Reads one run's log from a position. A reader that falls behind continues from the log when its client has caught up.
 
-    `start` sends the head when the run has begun. The reader, or an object that passes the calls on, is the sink of the outlet.
+    `start` sends the head when the run has begun, or a whole answer and closes the reader. The outlet's sink calls `on_drain`
+    and `on_closed`.
     """
 
     __slots__ = ("_can_write", "_is_closed", "_outlet", "_run", "_start", "position")
