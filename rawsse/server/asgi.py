@@ -64,7 +64,8 @@ class Outlet(Body, Protocol):
 
     sink: Any
     """The app's object. Its `on_drain()` is called when the client has caught up after a `write` that returned False, and
-    `on_closed()` when the client has disconnected or the response was cut. Neither may wait, or call `write` while a `write` is running."""
+    `on_closed()` when the client has disconnected or the response was cut. Neither may wait, or call `write` while a `write`
+    is running."""
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Set the head. It is sent with the first piece of the body."""

@@ -292,18 +292,15 @@ class Connection(asyncio.Protocol):
         elif self._server.is_stopping:  # it was accepted just before
             self._close()
         else:
-            self._await_request()
+            self._read_events()
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
         if self.is_gone:
             return
-        was_idle = self.http.is_idle
+        is_first = self.http.is_idle
         self.http.receive_data(data)
-        if was_idle:
-            self._await_request()
-        else:
-            self._read_events()
+        self._read_events(is_first=is_first)
 
     def eof_received(self) -> None:
         """The client has closed its sending side. It may still read, but common servers do not wait to find out."""
@@ -337,16 +334,8 @@ class Connection(asyncio.Protocol):
 
     # --- Reading
 
-    def _await_request(self) -> None:
-        self._read_events()
-        if self._call is not None or self.is_gone:
-            return
-        if self.http.is_idle:
-            self._arm(self.limits.keep_alive_seconds, self._close)
-        else:
-            self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not arrive in time")
-
-    def _read_events(self) -> None:
+    def _read_events(self, *, is_first: bool = True) -> None:
+        """Handle what has arrived. `is_first`: no byte of the next request had, so its deadline begins now."""
         try:
             while not self.is_gone and (event := self.http.next_event()) is not None:
                 if isinstance(event, Request):
@@ -361,6 +350,11 @@ class Connection(asyncio.Protocol):
         except (HeadTooLargeError, BodyTooLargeError) as exc:
             self.refuse(431 if isinstance(exc, HeadTooLargeError) else 413, exc.message)
         self.regulate_reading()
+        if is_first and self._call is None and not self.is_gone:
+            if self.http.is_idle:
+                self._arm(self.limits.keep_alive_seconds, self._close)
+            else:
+                self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not arrive in time")
 
     def _begin(self, request: Request) -> None:
         self._cancel_timer()
@@ -446,7 +440,7 @@ class Connection(asyncio.Protocol):
         if self.http.is_reusable and not self._server.is_stopping:
             self.http.start_next_cycle()
             self._call = None
-            self._await_request()
+            self._read_events()
         else:
             self.end()
 
