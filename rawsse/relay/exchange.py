@@ -164,7 +164,7 @@ class Pump:
         self.send = send
         self._receive = receive
         self._write_seconds = write_seconds
-        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()  # None: nothing more
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head."""
@@ -178,6 +178,11 @@ class Pump:
     def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body."""
         self._messages.put_nowait({"type": "http.response.body", "body": data, "more_body": False})
+        self._messages.put_nowait(None)
+
+    def cut(self) -> None:
+        """Send nothing more: when the app returns, servers see that its response is incomplete, and close the connection."""
+        self._messages.put_nowait(None)
 
     async def closed(self) -> None:
         """Send the written data until the end or until the client disconnects. Raises the errors of `send`, and `TimeoutError`
@@ -188,9 +193,7 @@ class Pump:
             self.sink.on_closed()
 
     async def _pump(self) -> None:
-        message: Message = {}
-        while message.get("more_body", True):
-            message = await self._messages.get()
+        while (message := await self._messages.get()) is not None:
             async with asyncio.timeout(self._write_seconds):
                 await self.send(message)
             if self._messages.empty():

@@ -1,6 +1,6 @@
 """A feed: the log of a run's frames, which grows, and its readers.
 
-    outlet.sink = reader = Reader(feed, after, start=start, write=outlet.write, end=outlet.end)
+    outlet.sink = reader = Reader(feed, after, outlet, start)
     feed.join(reader)                                       # from now on the feed writes to `outlet`
     reader.close()
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, join_deltas
 from rawsse.relay.record import RunStart, log
+from rawsse.server.asgi import Body
 
 PIECE_BYTES = 8 * 1024
 """How much a reader writes at once. Small, for scripts that do not join a frame split between two reads: browsers read up to
@@ -26,11 +27,6 @@ PIECE_BYTES = 8 * 1024
 
 PIECES_AT_ONCE = 16
 """How many pieces are written in one step of the event loop for readers that take turns."""
-
-
-Write = Callable[[bytes], bool]
-End = Callable[[bytes], None]
-"""See `Outlet.write` and `Outlet.end`."""
 
 
 class Gone(Answer):
@@ -181,17 +177,16 @@ class Feed:
         self.is_finished = True
         now = self._loop.time()
         self.publish(frames, now)
-        if not self.has_begun:
-            self._begin_readers(now)
+        self._begin_readers(now)
         for reader in list(self.live):
             reader.catch_up()
 
     def _begin_readers(self, now: float) -> None:
-        if not (self.dialect.heartbeat or self.is_finished):
-            return
-        self.has_begun, self._spoke_at = True, now
-        for reader in list(self._readers):
-            reader.begin()
+        """The first event or the end has arrived, or a heartbeat is due."""
+        if not self.has_begun and (self.dialect.heartbeat or self.is_finished):
+            self.has_begun, self._spoke_at = True, now
+            for reader in list(self._readers):
+                reader.begin()
 
     def _beat(self) -> None:
         """Send a heartbeat if nothing else was sent during the interval."""
@@ -222,28 +217,27 @@ class Feed:
 class Reader:
     """Reads one run's log from a position. A reader that falls behind continues from the log when its client has caught up.
 
-    `start` sends the head when the run has begun, and returns False if it has sent the whole answer. `write` and `end` are
-    those of an `Outlet`, whose sink calls `on_drain` and `on_closed`.
+    `start` sends the head when the run has begun, or a whole answer and closes the reader. The outlet's sink calls `on_drain`
+    and `on_closed`.
     """
 
-    __slots__ = ("_end", "_has_begun", "_is_behind", "_is_closed", "_run", "_start", "_write", "position")
+    __slots__ = ("_can_write", "_is_closed", "_outlet", "_run", "_start", "position")
 
-    def __init__(self, run: Feed, position: int, *, start: Callable[[], bool], write: Write, end: End) -> None:
+    def __init__(self, run: Feed, position: int, outlet: Body, start: Callable[[], object]) -> None:
         self.position = position
         self._run = run
-        self._start, self._write, self._end = start, write, end
-        self._has_begun = False
-        self._is_behind = False
+        self._outlet = outlet
+        self._start: Callable[[], object] | None = start  # until the head is sent
+        self._can_write = False  # the head is sent, and the client keeps up
         self._is_closed = False
 
     def begin(self) -> None:
         """Send the head and the first piece, or a heartbeat if there is nothing to read."""
-        if self._has_begun or self._is_closed:
+        start, self._start = self._start, None
+        if start is None:
             return
-        self._has_begun = True
-        if not self._start():
-            self.close()
-            return
+        self._can_write = True
+        start()
         if self.position == self._run.last and not self._run.is_finished:
             self.push(self._run.dialect.heartbeat, self.position)
         if self.catch_up():
@@ -251,40 +245,18 @@ class Reader:
 
     def push(self, wire: bytes, position: int) -> None:
         """Write the next frames of the run, up to `position`; at the end of the run also end the answer."""
-        if self._is_closed:
+        if not self._can_write:
             return
         run, self.position = self._run, position
         try:
             if run.is_finished and position == run.last:
-                self._end(wire)
+                self._outlet.end(wire)
                 self.close()
-            elif not self._write(wire):
-                self._is_behind = True
+            elif not self._outlet.write(wire):
+                self._can_write = False
                 run.live.discard(self)
         except Exception:  # it must not affect the run's other readers
             log.exception("a reader of a run failed")
-            self.close()
-
-    def on_drain(self) -> None:
-        """The client has caught up."""
-        self._is_behind = False
-        self._run.turns.add(self)
-
-    def close(self) -> None:
-        """Stop reading. May be called any number of times."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._run.leave(self)
-            # Break the reference cycles, which would need the garbage collector.
-            del self._start, self._write, self._end
-
-    on_closed = close  # the client has disconnected
-
-    def cut(self) -> None:
-        """End the answer without its last frame: the client reconnects for the rest."""
-        self.begin()
-        if not self._is_closed:
-            self._end(b"")
             self.close()
 
     def catch_up(self) -> bool:
@@ -293,15 +265,34 @@ class Reader:
         if self._can_write and self.position < run.last:
             self.push(*run.take(self.position))
             run.has_read()
-        elif self._can_write and run.is_finished:
+        elif run.is_finished:
             self.push(b"", self.position)
-        if self._can_write and self.position == run.last:
+        is_behind = self.position < run.last
+        if self._can_write and not is_behind:
             run.live.add(self)
-        return self._can_write and self.position < run.last
+        return self._can_write and is_behind
 
-    @property
-    def _can_write(self) -> bool:
-        return self._has_begun and not (self._is_closed or self._is_behind)
+    def on_drain(self) -> None:
+        """The client has caught up."""
+        if self._start is None and not self._is_closed:
+            self._can_write = True
+            self._run.turns.add(self)
+
+    def cut(self) -> None:
+        """Cut the answer: the client reconnects for the rest."""
+        self.begin()
+        if not self._is_closed:
+            self._outlet.cut()
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading. May be called any number of times."""
+        if not self._is_closed:
+            self._is_closed, self._can_write, self._start = True, False, None
+            self._run.leave(self)
+            del self._outlet  # breaks a reference cycle, which would need the garbage collector
+
+    on_closed = close  # the client has disconnected
 
 
 class Turns:

@@ -42,14 +42,15 @@ async def follow(
         return
     outlet = exchange.outlet()
 
-    def start() -> bool:
+    def start() -> None:
         failure = run.early_failure if keeps_status and run.dialect.keeps_status else None
         if failure is not None and not run.dialect.is_resumable:  # `/v1/messages` sends errors as the API does: in JSON
             answer = refused(failure)
             length = ("content-length", str(len(answer.body)))
             outlet.start(answer.status, exchange.fields((JSON, *answer.headers, length)))
             outlet.end(answer.body)
-            return False
+            reader.close()
+            return
         kind = SSE_HEADERS if run.dialect.heartbeat else (JSON, ("content-length", str(run.log_bytes)))
         run_id = (("x-run-id", run.id),) if run.dialect.is_resumable else ()
         upstream = forwarded(failure.headers if failure else run.headers)
@@ -57,10 +58,8 @@ async def follow(
         outlet.start(failure.status if failure else 200, headers)
         if first:
             outlet.write(first)
-        return True
 
-    reader = Reader(run, after, start=start, write=outlet.write, end=outlet.end)
-    outlet.sink = reader
+    outlet.sink = reader = Reader(run, after, outlet, start)
     run.join(reader, holds=keeps_status)
     try:
         await outlet.closed()
@@ -109,12 +108,18 @@ class Readers:
     def __init__(self, outlet: Outlet, wanted: Sequence[tuple[Feed, int]]) -> None:
         self._outlet = outlet
         self._left = len(wanted)
-        self.all = [Reader(run, at, start=lambda: True, write=outlet.write, end=self._end) for run, at in wanted]
+        self.write = outlet.write
+        self.all = [Reader(run, after, self, lambda: None) for run, after in wanted]
 
-    def _end(self, data: bytes) -> None:
+    def end(self, data: bytes = b"") -> None:
         """Write the last piece of one reader."""
         self._left -= 1
         (self._outlet.write if self._left else self._outlet.end)(data)
+
+    def cut(self) -> None:
+        """One of the runs is cut, and with it the response: its client reconnects for the rest of all of them."""
+        self._outlet.cut()
+        self.on_closed()
 
     def on_drain(self) -> None:
         """The client has caught up."""

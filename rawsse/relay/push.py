@@ -162,8 +162,7 @@ class EventPush:
             self._answer.expire(clock, now)
             self._finish()
         elif deadline < math.inf:
-            timer = self._loop.call_at(deadline, lambda: self._wait(self._answer.waiting_since))
-            self._cancel_timer = timer.cancel
+            self._cancel_timer = self._loop.call_at(deadline, lambda: self._wait(self._answer.waiting_since)).cancel
 
 
 class UnfoldedAnswer(Answer):

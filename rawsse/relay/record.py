@@ -99,23 +99,20 @@ def record_of(
     is_ours = failure is not None and failure.type in ("cancelled", "shutdown")
     kind = ending.kind if ending is not None else "cancelled" if is_ours else "error"
     error = failure.type if failure is not None and kind not in ("complete", "cancelled") else None
-    more |= {name: getattr(start, name) for name in RunStart.__slots__}
-    more |= {"ending": kind, "error": error, "stop_reason": None, "first_token_seconds": None, "request_id": None}
-    usage: dict[str, Any] = {}
-    exact = True
+    usage = {} if stream is None else stream._call.exchange.builder.usage
+    counts, is_known = token_counts(usage)
+    found: dict[str, Any] = {"stop_reason": None, "first_token_seconds": None, "request_id": None, "exact": True}
     if stream is not None:
-        answer = stream._call.exchange
-        builder = answer.builder
-        usage = builder.usage
-        exact = (builder.is_complete and token_counts(usage)[1]) or (stream._call.cost_nothing and not usage)
+        builder = stream._call.exchange.builder
+        found = {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
+        found["first_token_seconds"] = stream.timing.first_content
+        found["exact"] = (builder.is_complete and is_known) or (stream._call.cost_nothing and not usage)
         if isinstance(builder.model, str):
-            more["model"] = builder.model
-        if not exact:
+            found["model"] = builder.model
+        if not found["exact"]:
             seen = builder.content_bytes if usage else len(_MEDIA.sub(b"", stream._call.settings.request.body))
-            more["estimated_tokens"] = -(-seen // BYTES_PER_TOKEN)
-        more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
-        more["first_token_seconds"] = stream.timing.first_content
-    return RunRecord(**{**more, **token_counts(usage)[0], "exact": exact})
+            found["estimated_tokens"] = -(-seen // BYTES_PER_TOKEN)
+    return RunRecord(**{**asdict(start), **more, **counts, **found}, ending=kind, error=error)
 
 
 class Observer:

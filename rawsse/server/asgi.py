@@ -32,7 +32,25 @@ T = TypeVar("T")
 logger = logging.getLogger("rawsse.server")
 
 
-class Outlet(Protocol):
+class Body(Protocol):
+    """The body of a response, written without waiting."""
+
+    def write(self, data: bytes) -> bool:
+        """Send a piece of the body. It is always accepted. False: wait for `on_drain` before writing again."""
+        ...
+
+    def end(self, data: bytes = b"") -> None:
+        """Send the last piece of the body."""
+
+    def cut(self) -> None:
+        """Close the connection without the end of the body, once all written data has been sent.
+
+        RFC 9112, 8: a chunked body "is incomplete if the zero-sized chunk that terminates the encoding has not been received".
+        A body for an HTTP/1.0 client has no such mark: it ends with the connection.
+        """
+
+
+class Outlet(Body, Protocol):
     """The response to one request, written without waiting: the type of `extensions["rawsse.push"]`.
 
     An app may use it only if `send` is the `send` that the app was called with. Middleware that replaces `send` expects to see
@@ -46,20 +64,14 @@ class Outlet(Protocol):
 
     sink: Any
     """The app's object. Its `on_drain()` is called when the client has caught up after a `write` that returned False, and
-    `on_closed()` when the client has disconnected. Neither may wait, or call `write` while a `write` is running."""
+    `on_closed()` when the client has disconnected or the response was cut. Neither may wait, or call `write` while a `write`
+    is running."""
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Set the head. It is sent with the first piece of the body."""
 
-    def write(self, data: bytes) -> bool:
-        """Send a piece of the body. It is always accepted. False: wait for `on_drain` before writing again."""
-        ...
-
-    def end(self, data: bytes = b"") -> None:
-        """Send the last piece of the body."""
-
     async def closed(self) -> None:
-        """Wait until the response has been sent or the client has disconnected. The app should then return."""
+        """Wait until the response has been sent or cut, or the client has disconnected. The app should then return."""
 
 
 class ClientDisconnectedError(ConnectionError):

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
@@ -125,13 +125,13 @@ class ServerState:
             self._warn_at = now + WARN_SECONDS
             logger.warning(text)
 
-    def run(self, call: Call, scope: Scope) -> None:
-        """Call the app, in a new task.
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Accept a connection, or call the app, in a new task.
 
         It starts in the next step of the event loop, even with an eager task factory: an eager task might answer at once,
         and end the exchange whose events are being read.
         """
-        task = asyncio.Task(call.run(self.app, scope))
+        task = asyncio.Task(work)
         self.tasks.add(task)
         self.is_empty.clear()
         task.add_done_callback(self.forget)
@@ -197,26 +197,24 @@ class Call:
 
     async def send(self, message: Message) -> None:
         """ASGI's `send`. Waits until the client has caught up."""
-        connection = self._connection
+        connection, kind = self._connection, message["type"]
         if self.is_complete:
-            raise HTTPUsageError(f"{message['type']!r} came after the response was complete")
+            raise HTTPUsageError(f"{kind!r} came after the response was complete")
         if connection.is_gone:
             raise ClientDisconnectedError("the client has disconnected")
         is_before_start = connection.http.can_respond and not self._start
-        if message["type"] == "http.response.start" and is_before_start:
+        expected = "http.response.start" if is_before_start else "http.response.body"
+        if kind != expected:
+            raise HTTPUsageError(f"{kind!r} may not be sent now: expected {expected!r}")
+        if is_before_start:
             # "The protocol server must not start sending the response to the client until it has received at least one
             # Response Body event." So an app that fails in between gets a 500, and head and body travel in one packet.
             self._start = message
-        elif message["type"] != "http.response.body":
-            raise HTTPUsageError(f"{message['type']!r} may not be sent now")
-        elif is_before_start:
-            raise HTTPUsageError("http.response.body came before http.response.start")
         elif message.get("more_body", False):
             self.write(message.get("body", b""))
         else:
             self.end(message.get("body", b""))
-        if connection.is_write_paused:
-            await connection.drain()
+        await connection.drain()
 
     def _head(self) -> bytes:
         """The head, which has not been sent."""
@@ -253,6 +251,11 @@ class Call:
             connection.change.set()
             connection.end_call()
 
+    def cut(self) -> None:
+        """See `Outlet.cut`."""
+        if not self._connection.is_gone:
+            self._connection.end()
+
     async def closed(self) -> None:
         """See `Outlet.closed`."""
         while not self.is_complete and not self._connection.is_gone:
@@ -276,7 +279,7 @@ class Connection(asyncio.Protocol):
         self._call: Call | None = None
         self.change = asyncio.Event()
         """Something has changed: see `wait`."""
-        self._timer: asyncio.TimerHandle | None = None  # one at a time: idle, head, write, linger
+        self._cancel_timer: Callable[[], object] = int  # one timer at a time: idle, head, write, linger
 
     # --- Callbacks of asyncio
 
@@ -286,19 +289,18 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self.limits.max_buffered_bytes)
         if not self._server.admit(self):
             self.refuse(503, "too many connections")
+        elif self._server.is_stopping:  # it was accepted just before
+            self._close()
         else:
-            self._await_request()
+            self._read_events()
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
         if self.is_gone:
             return
-        was_idle = self.http.is_idle
+        is_first = self.http.is_idle
         self.http.receive_data(data)
-        if was_idle:
-            self._await_request()
-        else:
-            self._read_events()
+        self._read_events(is_first=is_first)
 
     def eof_received(self) -> None:
         """The client has closed its sending side. It may still read, but common servers do not wait to find out."""
@@ -318,7 +320,7 @@ class Connection(asyncio.Protocol):
         """The client has caught up."""
         self.is_write_paused = False
         if not self.is_gone:  # else the timer is the one for the end
-            self._disarm()
+            self._cancel_timer()
         self.change.set()
         # Later: a transport that is closed inside its callback calls `connection_lost` twice (CPython 3.11, 3.12).
         self._loop.call_soon(self._drained)
@@ -332,16 +334,8 @@ class Connection(asyncio.Protocol):
 
     # --- Reading
 
-    def _await_request(self) -> None:
-        self._read_events()
-        if self._call is not None or self.is_gone:
-            return
-        if self.http.is_idle:
-            self._arm(self.limits.keep_alive_seconds, self._close)
-        else:
-            self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not arrive in time")
-
-    def _read_events(self) -> None:
+    def _read_events(self, *, is_first: bool = True) -> None:
+        """Handle what has arrived. `is_first`: no byte of the next request had, so its deadline begins now."""
         try:
             while not self.is_gone and (event := self.http.next_event()) is not None:
                 if isinstance(event, Request):
@@ -356,9 +350,14 @@ class Connection(asyncio.Protocol):
         except (HeadTooLargeError, BodyTooLargeError) as exc:
             self.refuse(431 if isinstance(exc, HeadTooLargeError) else 413, exc.message)
         self.regulate_reading()
+        if is_first and self._call is None and not self.is_gone:
+            if self.http.is_idle:
+                self._arm(self.limits.keep_alive_seconds, self._close)
+            else:
+                self._arm(self.limits.head_seconds, self.refuse, 408, "the request's head did not arrive in time")
 
     def _begin(self, request: Request) -> None:
-        self._disarm()
+        self._cancel_timer()
         if "websocket" in request.headers.get("upgrade", "").lower():
             self.refuse(400, "this server does not support WebSocket")
             return
@@ -366,7 +365,7 @@ class Connection(asyncio.Protocol):
         self._call = Call(self)
         scope = http_scope(request, client, server, self._server.lifespan_state)
         scope["extensions"] = {"rawsse.push": self._call, "rawsse.wire": self}
-        self._server.run(self._call, scope)
+        self._server.run(self._call.run(self._server.app, scope))
 
     def regulate_reading(self) -> None:
         """Pause reading while the app has not read the body, or while requests are queued."""
@@ -429,13 +428,8 @@ class Connection(asyncio.Protocol):
             timer.cancel()
 
     def _arm(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
-        self._disarm()
-        self._timer = self._loop.call_later(seconds, action, *args)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
+        self._cancel_timer = self._loop.call_later(seconds, action, *args).cancel
 
     # --- Ending
 
@@ -446,20 +440,19 @@ class Connection(asyncio.Protocol):
         if self.http.is_reusable and not self._server.is_stopping:
             self.http.start_next_cycle()
             self._call = None
-            self._await_request()
+            self._read_events()
         else:
             self.end()
 
     def refuse(self, status: int, text: str) -> None:
-        """Send an error response, or abort if the app has begun to respond. The connection ends."""
+        """Send an error response, unless the app has begun to respond: then its response is cut. The connection ends."""
         if self.is_gone:
             return
-        if not self.http.can_respond:
-            self.abort()
-            return
-        body = f"{text}\n".encode()
-        headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
-        self.transport.write(self.head(status, headers, close=True) + self.http.send_data(body) + self.http.send_end())
+        if self.http.can_respond:
+            body = f"{text}\n".encode()
+            headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+            head = self.head(status, headers, close=True)
+            self.transport.write(head + self.http.send_data(body) + self.http.send_end())
         self.end()
 
     def end(self) -> None:
@@ -495,7 +488,7 @@ class Connection(asyncio.Protocol):
 
     def _hang_up(self) -> None:
         self.is_gone = True
-        self._disarm()
+        self._cancel_timer()
         self.change.set()
         if self._call is not None and self._call.sink is not None:
             self._call.sink.on_closed()

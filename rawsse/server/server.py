@@ -53,8 +53,7 @@ def room_for_connections(wanted: int) -> int:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return wanted
-    if limit < RESERVED_DESCRIPTORS + 2:
-        least = RESERVED_DESCRIPTORS + 2
+    if limit < (least := RESERVED_DESCRIPTORS + 2):
         raise ConfigurationError(f"a server needs {least} or more open files and connections; ulimit -n allows {limit}")
     return min(wanted, (limit - RESERVED_DESCRIPTORS) // 2)
 
@@ -83,7 +82,6 @@ class Server:
         self._lifespan = Lifespan(app, self._state.lifespan_state)
         self._listener: asyncio.Server | None = None
         self._listening: list[socket.socket] = []
-        self._accepting: set[asyncio.Task[None]] = set()
 
     @property
     def base_url(self) -> str:
@@ -108,7 +106,7 @@ class Server:
                 raise OverflowError("port must be 0-65535")
             await self._listen()
         except BaseException as exc:
-            await self._stop_accepting()
+            self._stop_accepting()
             await self._lifespan.shutdown(self.limits.cleanup_seconds)
             if isinstance(exc, (OSError, OverflowError)):
                 # asyncio says "error while attempting to bind on address ('127.0.0.1', 80): [errno 13] permission denied".
@@ -128,7 +126,7 @@ class Server:
         grace = self.limits.grace_seconds if grace_seconds is None else grace_seconds
         end = now() + grace
         try:
-            await self._stop_accepting()
+            self._stop_accepting()
             async with asyncio.timeout(grace):
                 await self._notify_app()
                 await self._state.is_empty.wait()
@@ -176,9 +174,7 @@ class Server:
                     loop.remove_reader(listening)
                     loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume_accepting, listening)
                 return  # none is waiting, or the client has disconnected
-            task = loop.create_task(self._connect(sock))
-            self._accepting.add(task)
-            task.add_done_callback(self._accepting.discard)
+            self._state.run(self._connect(sock))
 
     async def _connect(self, sock: socket.socket) -> None:
         try:
@@ -186,19 +182,15 @@ class Server:
         except OSError:  # the client has disconnected
             sock.close()
 
-    async def _stop_accepting(self) -> None:
-        try:
-            for sock in self._listening:
-                with suppress(NotImplementedError):  # Windows
-                    asyncio.get_running_loop().remove_reader(sock)
-                sock.close()
-            if self._accepting:  # these become connections
-                await asyncio.wait(self._accepting)
-        finally:
-            if self._listener is not None:
-                self._listener.close()
-            for connection in list(self._state.connections):
-                connection.finish()
+    def _stop_accepting(self) -> None:
+        for sock in self._listening:
+            with suppress(NotImplementedError):  # Windows
+                asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self._state.connections):
+            connection.finish()
 
     async def _notify_app(self) -> None:
         try:

@@ -16,11 +16,12 @@ import pytest
 from support.background import PATIENCE, Background, Gate
 from support.sockets import LOCALHOST
 
+import rawsse
 from rawsse.relay import RunLimits
 from rawsse.server import ASGIApp, Forwarded, Receive, Scope, Send, Server
 
 from . import peers
-from .conftest import Start
+from .conftest import Node, Start
 from .peers import NGINX_SERVER
 from .stack import recorded, text
 
@@ -223,3 +224,64 @@ def test_the_metrics_of_one_node_are_not_shown_as_those_of_all(connect_to_site: 
     connection = connect_to_site(start(recorded("plain")).base_url)
     connection.request("GET", "/metrics")
     assert connection.getresponse().status == 404
+
+
+# --- A response that is cut
+
+CLIENT = (Path(rawsse.__file__).parent / "web/rawsse.js").as_uri()
+SCRIPT = """
+import { streamChat } from '%s';
+const told = await streamChat(process.env.URL, { message: 'Hello' }, { waits: [1] }).done;
+console.log(told.text);
+"""
+
+
+def cutting() -> Server:
+    """It begins a response and cuts it; the client that reconnects gets the rest."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            while (await receive()).get("more_body"):
+                pass
+            outlet, headers = scope["extensions"]["rawsse.push"], dict(scope["headers"])
+            fields = [(b"content-type", b"text/event-stream"), (b"x-run-id", headers.get(b"x-run-id", b"a"))]
+            outlet.start(200, [*fields, (b"x-accel-buffering", b"no")])
+            if b"last-event-id" in headers:
+                assert (scope["method"], headers[b"last-event-id"]) == ("GET", b"e-1")
+                outlet.write(b'id: e-2\ndata: {"text": "lo"}\n\n')
+                outlet.end(b"id: e-3\ndata: [DONE]\n\n")
+            else:
+                outlet.write(b'id: e-1\ndata: {"text": "Hel"}\n\n')
+                outlet.cut()
+            await outlet.closed()
+
+    return Server(app, port=0)
+
+
+def check_cut(connection: http.client.HTTPConnection) -> None:
+    connection.request("GET", "/runs/a")
+    with connection.getresponse() as response:
+        assert response.readline() == b"id: e-1\n"
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+
+
+def test_a_response_that_is_cut_is_incomplete_and_rawsse_js_resumes(background: Background, node: Node) -> None:
+    url = background.enter(cutting()).base_url
+    assert node(SCRIPT % CLIENT, URL=f"{url}/chat/stream") == "Hello\n"
+
+
+def test_it_is_incomplete_behind_nginx_too_and_rawsse_js_resumes(
+    nginx: Callable[[str, socket.socket], None], background: Background, node: Node
+) -> None:
+    url = background.enter(cutting()).base_url
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        nginx(NGINX_SERVER.format(port=port, upstream=url, settings="proxy_http_version 1.1;"), listener)
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+            check_cut(connection)
+        assert node(SCRIPT % CLIENT, URL=f"http://127.0.0.1:{port}/chat/stream") == "Hello\n"
+
+
+def test_it_is_incomplete_with_the_shipped_configuration_too(connect_to_site: Connect, background: Background) -> None:
+    check_cut(connect_to_site(background.enter(cutting()).base_url))

@@ -47,6 +47,7 @@ class FakeOutlet:
         """When the head was sent."""
         self.sent: list[tuple[float, bytes]] = []
         self.is_ended = False
+        self.is_cut = False
         self._on_write = on_write
         self._is_stalled = is_stalled
         self._is_owed = False  # a write said False: `on_drain` must follow
@@ -111,7 +112,7 @@ class FakeOutlet:
 
     @property
     def _is_over(self) -> bool:
-        return self.is_ended or self._is_gone
+        return self.is_ended or self.is_cut or self._is_gone
 
     # What a reader does.
 
@@ -142,6 +143,13 @@ class FakeOutlet:
         self.is_ended = True
         self._changed.set()
 
+    def cut(self) -> None:
+        self._must(bool(self.heads), "the cut came before the head")
+        self._must(not self._is_over, "the cut came after the end")
+        self.is_cut = True
+        self._changed.set()
+        self.sink.on_closed()
+
     def _must(self, condition: bool, otherwise: str) -> None:
         if not condition:
             self._wrong = self._wrong or otherwise
@@ -155,11 +163,7 @@ def join(run: Feed, after: int = 0, *, outlet: FakeOutlet | None = None, holds: 
     """An outlet to which a new reader of the run writes. With `holds` the head waits until there is something to say."""
     joined = outlet or FakeOutlet()
 
-    def start() -> bool:
-        joined.start(200, [])
-        return True
-
-    joined.sink = reader = Reader(run, after, start=start, write=joined.write, end=joined.end)
+    joined.sink = reader = Reader(run, after, joined, lambda: joined.start(200, []))
     run.join(reader, holds=holds)
     return joined
 

@@ -114,6 +114,26 @@ def test_several_runs_of_several_nodes_are_read_in_one_connection() -> None:
     run(story())
 
 
+def test_several_runs_in_one_connection_are_cut_when_one_of_them_is() -> None:
+    async def story() -> None:
+        async with relays() as (a, b):
+            ids = [f"{ID}-{number}" for number in range(2)]
+            for stage, id in zip((a, b), ids, strict=True):
+                alone = stage.ask("POST", "/stream", CHAT, headers={"x-run-id": id})
+                say(await stage.call())
+                await alone.head()
+            both = b.ask("GET", "/runs", query=f"id={ids[0]}&id={ids[1]}")
+            while both.data.count('{"text":"Hel"}') < 2:
+                await both.read()
+            gate: Any = b.relay.home._store  # type: ignore[attr-defined]
+            gate.is_down = True
+            await both.done()
+            assert both.data.count("[DONE]") == 1  # of its own, which is lost
+            assert not both.is_ended
+
+    run(story())
+
+
 def test_a_run_is_stopped_at_another_node_and_the_answer_comes_when_it_has_ended() -> None:
     async def story() -> None:
         async with relays() as (a, b):

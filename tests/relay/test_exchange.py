@@ -405,7 +405,24 @@ def test_a_pump_sends_in_order_and_drains_when_all_is_sent() -> None:
             await ticks(5)
             assert host.happened[3:] == [b"b", b"c", "drain"]
             host.pump.end()
-        assert host.happened[6:] == [b"", "end", "drain", "closed"]
+        assert host.happened[6:] == [b"", "end", "closed"]
+
+    tell(story())
+
+
+def test_a_response_that_is_cut_is_over_when_all_that_was_written_is_sent_and_has_no_end() -> None:
+    async def story() -> None:
+        host = Host()
+        host.takes.clear()
+        closing = asyncio.ensure_future(host.pump.closed())
+        host.pump.start(200, [])
+        host.pump.write(b"a")
+        host.pump.cut()
+        await asyncio.sleep(10)
+        assert not closing.done()
+        host.takes.set()
+        await closing
+        assert host.happened == [200, b"a", "closed"]
 
     tell(story())
 

@@ -614,6 +614,7 @@ def test_a_run_of_which_the_store_has_lost_frames_is_ended_for_every_reader(lost
             assert [text[:7] for text in data(await here.done())][3:] == ['{"error', "[DONE]"]
             async with asyncio.timeout(LEASE + BLOCK):
                 await there.done()  # it is cut, and comes back
+            assert there.is_cut
             again = await b.node.find("ada", "run-1")
             assert again is not None
             for seen in range(4):
@@ -640,6 +641,7 @@ def test_readers_of_a_run_that_the_store_has_forgotten_are_cut() -> None:
             del store._logs["ada", "run-1"], store._runs["ada", "run-1"]  # a Redis that has begun again, empty
             async with asyncio.timeout(LEASE + BLOCK):
                 assert data(await there.done()) == HELLO[:1]
+            assert there.is_cut
             assert await b.node.find("ada", "run-1") is None
 
     run(story())

@@ -184,11 +184,11 @@ def refused(*messages: Message) -> str:
 
 
 def test_a_body_needs_a_start() -> None:
-    assert refused(body(b"x")) == "http.response.body came before http.response.start"
+    assert refused(body(b"x")) == "'http.response.body' may not be sent now: expected 'http.response.start'"
 
 
 def test_a_response_starts_once() -> None:
-    assert refused(start(), start()) == "'http.response.start' may not be sent now"
+    assert refused(start(), start()) == "'http.response.start' may not be sent now: expected 'http.response.body'"
 
 
 def test_nothing_follows_a_complete_response() -> None:
@@ -196,7 +196,10 @@ def test_nothing_follows_a_complete_response() -> None:
 
 
 def test_an_unknown_message_is_named() -> None:
-    assert refused({"type": "http.response.push"}) == "'http.response.push' may not be sent now"
+    assert (
+        refused({"type": "http.response.push"})
+        == "'http.response.push' may not be sent now: expected 'http.response.start'"
+    )
 
 
 def test_more_than_the_content_length_is_refused() -> None:
@@ -341,7 +344,9 @@ def test_no_proper_response_begins_after_that() -> None:
     @http_only
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["extensions"]["rawsse.wire"].take_over()
-        with pytest.raises(HTTPUsageError, match=r"^'http\.response\.start' may not be sent now$"):
+        with pytest.raises(
+            HTTPUsageError, match=r"^'http\.response\.start' may not be sent now: expected 'http\.response\.body'$"
+        ):
             await send(start())
         scope["extensions"]["rawsse.wire"].end()
 

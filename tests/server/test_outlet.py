@@ -301,6 +301,107 @@ def test_closed_returns_in_the_moment_in_which_something_else_ends_the_body() ->
     talk(app, story)
 
 
+# --- A response that is cut ----------------------------------------------------------------------------------------
+
+
+def cut(stream: Stream) -> None:
+    stream.start()
+    stream.outlet.write(b"a")
+    stream.outlet.cut()
+
+
+def test_a_response_that_is_cut_has_no_last_chunk_and_the_connection_ends() -> None:
+    app, streams = streaming(cut, at_once)
+    wire = ask(app, GET + GET)
+    assert wire.endswith(b"\r\n\r\n1\r\na\r\n")
+    assert (len(streams), "closed" in streams[0].told) == (1, True)
+    assert streams[0].returned
+
+
+def test_a_response_that_is_cut_before_its_first_write_is_no_response() -> None:
+    def play(stream: Stream) -> None:
+        stream.start()
+        stream.outlet.cut()
+
+    assert ask(streaming(play)[0], GET) == b""
+
+
+def test_for_http_1_0_a_cut_is_the_end_of_the_connection() -> None:
+    wire = ask(streaming(cut)[0], b"GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n")
+    assert wire.endswith(b"\r\n\r\na")
+
+
+def test_what_was_written_before_a_cut_is_sent_even_if_the_client_is_behind() -> None:
+    counts: list[int] = []
+
+    def play(stream: Stream) -> None:
+        stream.start((b"x-a", b"b"))
+        counts.append(stream.fill())
+        stream.outlet.cut()
+        assert not stream.outlet.write(b"b")
+
+    app, streams = streaming(play)
+
+    async def story(peer: Peer) -> bytes:
+        take(peer, is_on=False)
+        await peer.send(GET)
+        await asyncio.sleep(10)
+        assert "closed" in streams[0].told
+        take(peer, is_on=True)
+        return await peer.rest()
+
+    wire = talk(app, story)
+    assert wire.count(b"\r\n" + PIECE + b"\r\n") == counts[0]
+    assert wire.endswith(PIECE + b"\r\n")
+
+
+def test_a_client_that_reads_nothing_does_not_hold_a_connection_that_was_cut() -> None:
+    def play(stream: Stream) -> None:
+        stream.start()
+        stream.fill()
+        stream.outlet.cut()
+
+    async def story(peer: Peer) -> None:
+        take(peer, is_on=False)
+        await peer.send(GET)
+        await asyncio.sleep(61)
+        assert not peer.server._state.connections
+
+    talk(streaming(play)[0], story, write_seconds=30)
+
+
+def test_a_cut_reaches_a_client_that_is_still_sending() -> None:
+    async def story(peer: Peer) -> bytes:
+        await peer.send(POST + b"12")
+        wire = await peer.until(b"a\r\n")
+        await peer.send(b"345")
+        return wire + await peer.rest()
+
+    assert talk(streaming(cut)[0], story).endswith(b"1\r\na\r\n")
+
+
+@pytest.mark.parametrize("is_raising", [True, False], ids=["raises", "returns"])
+def test_what_an_app_wrote_before_it_failed_is_sent_without_the_end(*, is_raising: bool) -> None:
+    @http_only
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        stream = Stream(scope["extensions"]["rawsse.push"])
+        stream.start()
+        stream.fill()
+        if is_raising:
+            raise ValueError("a bug")
+
+    async def story(peer: Peer) -> bytes:
+        take(peer, is_on=False)
+        await peer.send(GET)
+        await asyncio.sleep(10)
+        take(peer, is_on=True)
+        return await peer.rest()
+
+    wire = talk(app, story)
+    assert wire.count(PIECE) > 10
+    assert wire.endswith(PIECE + b"\r\n")
+
+
 # --- One response after the other ----------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 from support.clock import run, ticks
+from support.loops import Loop, each_loop
 
 from rawsse.errors import ConfigurationError
 from rawsse.server import ASGIApp, Receive, Scope, Send, Server, serve
@@ -593,3 +595,28 @@ def test_serve_prints_nothing_by_itself(capfd: pytest.CaptureFixture[str], caplo
 def test_serve_says_when_it_cannot_start() -> None:
     with pytest.raises(ConfigurationError, match="cannot listen on host"):
         run(serve(echo, "192.0.2.1", 0))
+
+
+@each_loop
+@pytest.mark.parametrize("grace", [5.0, 0.0])
+@pytest.mark.parametrize("pause", range(6))
+def test_a_connection_that_is_being_accepted_when_the_server_stops_is_closed(
+    on: Loop, pause: int, grace: float
+) -> None:
+    async def story() -> float:
+        loop = asyncio.get_running_loop()
+        server = Server(http_only(echo), port=0)
+        await server.start()
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, (server.host, server.port))
+            await ticks(pause)
+            began = loop.time()
+            await server.shutdown(grace)
+            took = loop.time() - began
+            with contextlib.suppress(ConnectionResetError):  # it was not accepted any more
+                assert await loop.sock_recv(client, 1) == b""
+        assert (server._state.connections, server._state.tasks) == (set(), set())
+        return took
+
+    assert on(story()) < 1
