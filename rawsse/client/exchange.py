@@ -242,12 +242,12 @@ class Exchange:
         """A connection is available. `is_reused`: it has carried another exchange."""
         self.timing.connected = now - self.timing.started
         self.timing.is_reused = is_reused
+        self.phase = "send"
 
     def send(self) -> list[bytes]:
         """The request, in pieces of at most `WRITE_BYTES`. Raises `HTTPUsageError` for a request that HTTP does not allow."""
         request = self.settings.request
         wire = self.http.send_request(request.method, request.target, request.headers, request.body)
-        self.phase = "send"
         return [wire[at : at + WRITE_BYTES] for at in range(0, len(wire), WRITE_BYTES)]
 
     def sent(self, now: float, *, is_whole: bool = True) -> None:

@@ -91,8 +91,16 @@ class Call(Generic[E_co]):
         try:
             if error is not None:
                 await self._await_next(error)
-            while (error := await self._attempt()) is not None:
-                await self._await_next(error)
+            fresh = False
+            while (error := await self._attempt(fresh=fresh)) is not None:
+                # Perhaps only that connection had died while it was idle: this retry is not counted.
+                fresh = self.exchange.failed_before_response and not self.is_closed
+                if not fresh:
+                    await self._await_next(error)
+                    continue
+                logger.info("an idle connection turned out to be dead; the request is sent once more on a new one")
+                self.release()
+                self._renew()
             self.response = self.exchange.response
             if self.exchange.is_over:
                 self.release()
@@ -138,16 +146,6 @@ class Call(Generic[E_co]):
 
     # One attempt ---------------------------------------------------------------------------------------------------
 
-    async def _attempt(self) -> APIError | None:
-        """Make one attempt. Returns its error if it failed before the exchange was open."""
-        await self._try()
-        if self.exchange.failed_before_response and not self.is_closed:
-            logger.info("an idle connection turned out to be dead; the request is sent once more on a new one")
-            self.release()
-            self._renew()
-            await self._try(fresh=True)
-        return None if self.exchange.is_open else self.exchange.error
-
     async def _await_next(self, error: APIError) -> None:
         """Wait as long as the policy says, and prepare the next attempt. Raises `error` if the policy allows none."""
         settings, total = self.settings, self.settings.timeouts.total
@@ -181,42 +179,39 @@ class Call(Generic[E_co]):
         has_retries = self.retries_taken < self.settings.policy.max_retries
         self.exchange = self._kind(self.settings, self.timing, holds=has_retries)
 
-    async def _try(self, *, fresh: bool = False) -> None:
+    async def _attempt(self, *, fresh: bool) -> APIError | None:
+        """Make one attempt, with `fresh` on a new connection. Returns its error if it failed before the exchange was open."""
         exchange = self.exchange
         if self.is_closed:
             exchange.cancel()
-            return
+            return exchange.error
         pool = self._get_pool()
         if self._pool is None:
             self.timing.clock, self.timing.started = pool.network.now, pool.network.now()
         self._pool = pool
         now = self.timing.clock
+        pieces = exchange.send()  # first: it raises an error for an invalid request
         exchange.begin()
         self._lease = lease = pool.acquire(self.settings.route, fresh=fresh)
         exchange.is_queued = not lease.is_granted
         if exchange.is_queued and not await self._wait(lease.granted.wait):
-            return
+            return exchange.error
         exchange.is_queued = False
-        self._link = await self._wait(lease.connect)
-        if self._link is None:
-            return
+        self._link = link = await self._wait(lease.connect)
+        if link is None:
+            return exchange.error
         exchange.connected(now(), is_reused=lease.is_reused)
-        try:
-            pieces = exchange.send()
-        except BaseException:  # an invalid request
-            self.close()
-            exchange.cancel()
-            raise
-        is_whole = await self._send(self._link, pieces)
+        is_whole = await self._send(link, pieces)
         exchange.sent(now(), is_whole=is_whole)
         while not exchange.is_open and not exchange.is_over:
             await self.more()
+        return None if exchange.is_open else exchange.error
 
     async def _send(self, link: Link, pieces: list[bytes]) -> bool:
         """Write the request. False if the peer stopped reading it: it may have answered early, with a 413 for example."""
         exchange = self.exchange
-        for number, piece in enumerate(pieces, 1):
-            early = await self._wait(partial(_write, link, piece, is_last=number == len(pieces)))
+        for piece in pieces:
+            early = await self._wait(partial(_write, link, piece, is_last=piece is pieces[-1]))
             if early is None:
                 return False  # the connection may be lost: the next read reports why
             if early:
@@ -225,21 +220,22 @@ class Call(Generic[E_co]):
                 return False
         return True
 
-    async def _wait(self, wait: Callable[[float], Coroutine[Any, Any, T]], at: float | None = None) -> T | None:
+    async def _wait(self, wait: Callable[[float], Coroutine[Any, Any, T]], until: float | None = None) -> T | None:
         """The result of `wait(deadline)`; None if the wait ended the exchange. By default the exchange sets the deadline."""
         exchange, now = self.exchange, self.timing.clock
-        deadline, clock = exchange.deadline(now())
+        deadline, clock = exchange.deadline(now()) if until is None else (until, None)
         result: T | None = None
         self._waits = True
         try:
-            if at is None and deadline <= now():  # a link that always has bytes to read ignores it
+            if deadline <= now():  # a link that always has bytes to read ignores it
                 raise Expired
             if not self.is_closed:  # checked last: another thread may close the call at any moment
-                result = await wait(deadline if at is None else at)
-                if result is False and at is None:  # a signal was not set in time
+                result = await wait(deadline)
+                if result is False:  # a signal was not set in time
                     raise Expired
         except Expired:
-            exchange.expire(clock, now())
+            if clock is not None:
+                exchange.expire(clock, now())
         except Aborted:
             exchange.cancel()
         except OSError as exc:

@@ -52,6 +52,8 @@ def test_the_request_is_written_as_http_has_it() -> None:
         b"POST /v1/messages HTTP/1.1\r\nhost: api.example\r\nx-api-key: secret\r\naccept: a/b\r\n"
         b'content-length: 7\r\n\r\n{"a":1}'
     )
+    assert exchange.phase == "connect"
+    exchange.connected(1000.0, is_reused=False)
     assert exchange.phase == "send"
 
 

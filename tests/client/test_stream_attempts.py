@@ -223,12 +223,11 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
     assert [bytes(stream.written).count(b"POST") for stream in setting.peers.streams] == [1]
 
 
-def test_a_request_that_http_does_not_allow_is_refused_and_nothing_is_written() -> None:
+def test_a_request_that_http_does_not_allow_is_refused_before_it_is_connected() -> None:
     setting = Setting(Peer(end=None), request=RequestData("POST", "/", "h", (("bad name", "secret"),)))
     with pytest.raises(HTTPUsageError, match="bad name"):
         setting.open()
-    assert [bytes(stream.written) for stream in setting.peers.streams] == [b""]
-    assert (setting.pool.open_connections, setting.call.exchange.is_over) == (0, True)
+    assert (setting.peers.attempts, setting.pool.open_connections, len(setting.pool.queue)) == (0, 0, 0)
 
 
 def test_a_failure_that_is_no_api_error_passes_and_drops_the_connection() -> None:
