@@ -77,15 +77,11 @@ class Answer(Exchange):
         """The next event, applied. None: more bytes are needed, or, if `is_over`, there is no other."""
         pending = self._pending
         try:
-            while True:
-                if self._held and self.is_committed:
-                    event = self._held.pop(0)
-                elif not pending or self.is_over:
-                    break
-                elif (read := read_event(pending.pop())) is None:
+            while (is_held := bool(self._held) and self.is_committed) or (pending and not self.is_over):
+                event = self._held.pop(0) if is_held else read_event(pending.pop())
+                if event is None:  # the end mark `[DONE]`
                     continue
-                else:
-                    event = read
+                self._note(event)
                 if self.is_committed or type(event) is Ping:
                     self._apply(event)
                     return event
@@ -126,7 +122,6 @@ class Answer(Exchange):
     # Events --------------------------------------------------------------------------------------------------------
 
     def _hold(self, event: StreamEvent) -> None:
-        self._note(event)
         if isinstance(event, ErrorEvent):
             raise self._error_in(event)
         self._held.append(event)
@@ -134,7 +129,6 @@ class Answer(Exchange):
 
     def _apply(self, event: StreamEvent) -> None:
         builder, timing = self.builder, self.timing
-        self._note(event)
         builder.apply(event)
         if type(event) is ContentBlockDelta and timing.first_content is not None:
             return  # nearly all events

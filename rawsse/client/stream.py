@@ -31,8 +31,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
@@ -190,7 +189,6 @@ class Call(Generic[E_co]):
             self.timing.clock, self.timing.started = pool.network.now, pool.network.now()
         self._pool = pool
         now = self.timing.clock
-        pieces = exchange.send()  # first: it raises an error for an invalid request
         exchange.begin()
         self._lease = lease = pool.acquire(self.settings.route, fresh=fresh)
         exchange.is_queued = not lease.is_granted
@@ -201,7 +199,7 @@ class Call(Generic[E_co]):
         if link is None:
             return exchange.error
         exchange.connected(now(), is_reused=lease.is_reused)
-        is_whole = await self._send(link, pieces)
+        is_whole = await self._send(link, exchange.send())
         exchange.sent(now(), is_whole=is_whole)
         while not exchange.is_open and not exchange.is_over:
             await self.more()
@@ -475,7 +473,7 @@ class MessageStream(BaseStream):
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None:
         super().__init__(call)
         self._outputs: Outputs[Any] = outputs or Outputs()
-        self._expanded: deque[MessageStreamEvent] = deque()
+        self._expanded: Iterator[MessageStreamEvent] = iter(())
 
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
@@ -494,17 +492,17 @@ class MessageStream(BaseStream):
         return event
 
     def _take(self) -> MessageStreamEvent | None:
-        while not self._expanded:
-            if (event := self._take_event()) is None:
+        while (event := next(self._expanded, None)) is None:
+            if (sent := self._take_event()) is None:
                 return None
-            if type(event) is not Ping:
-                self._expanded.extend(self._expand(event))
-        return self._expanded.popleft()
+            if type(sent) is not Ping:
+                self._expanded = iter(self._expand(sent))
+        return event
 
     def _take_text(self) -> str | None:
         while True:
-            if self._expanded:  # the caller has read an event, but not the one derived from it
-                derived = self._expanded.popleft()
+            # The caller may have read an event, but not the one derived from it.
+            if (derived := next(self._expanded, None)) is not None:
                 text = derived.text if isinstance(derived, TextEvent) else None
             elif self._take_event() is None:
                 return None
@@ -523,7 +521,7 @@ class MessageStream(BaseStream):
 
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` if it does not complete."""
-        self._expanded.clear()
+        self._expanded = iter(())
         with suppress(StopAsyncIteration):
             while True:
                 if self._take_event() is None:
