@@ -38,7 +38,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import CallSettings, Exchange, Timing
-from rawsse.client.network.link import Aborted, Expired, Link, Signal
+from rawsse.client.network.link import Aborted, Expired, Link
 from rawsse.client.network.pool import Lease, Pool
 from rawsse.client.output import Outputs
 from rawsse.client.retry import RateLimits, decide
@@ -69,7 +69,7 @@ class Call(Generic[E_co]):
         self._pool: Pool | None = None
         self._lease: Lease | None = None
         self._link: Link | None = None
-        self._signal: Signal | None = None  # wakes the wait for the next attempt
+        self._abort: Callable[[], object] = int  # ends the current wait, and drops the connection
         self._thread: int | None = None  # the thread that drives the exchange now
         self._waits = False  # that thread waits for the network
         self._renew()
@@ -129,10 +129,7 @@ class Call(Generic[E_co]):
         If another thread drives the exchange, that thread ends it when it wakes.
         """
         self.is_closed = True
-        if (signal := self._signal) is not None:
-            signal.set()
-        if (lease := self._lease) is not None:
-            lease.drop()
+        self._abort()
         if self.is_mine:
             self.exchange.cancel()
 
@@ -164,8 +161,9 @@ class Call(Generic[E_co]):
             error.args = (error.message,)
             raise error from error.__cause__
         logger.info("%s; request %s", decision.reason, error.request_id)
-        self._signal = self._get_pool().network.signal()
-        await self._wait(self._signal.wait, self.timing.clock() + delay)
+        signal = self._get_pool().network.signal()
+        self._abort = signal.set
+        await self._wait(signal.wait, self.timing.clock() + delay)
         if self.is_closed:
             closed = StreamCancelledError("the stream was closed while it waited for its next attempt")
             closed.retries_taken = self.retries_taken
@@ -191,6 +189,7 @@ class Call(Generic[E_co]):
         now = self.timing.clock
         exchange.begin()
         self._lease = lease = pool.acquire(self.settings.route, fresh=fresh)
+        self._abort = lease.drop
         exchange.is_queued = not lease.is_granted
         if exchange.is_queued and not await self._wait(lease.granted.wait):
             return exchange.error
