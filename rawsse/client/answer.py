@@ -93,14 +93,13 @@ class Answer(Exchange):
         return None
 
     def fail(self, error: APIError) -> None:
-        """No attempt follows: complete `error` for the caller, with the message so far."""
-        if self.error is not error:  # raised between two attempts: the stream was closed, or has no time left
-            self.error = error
-            self._describe(error)
-        self.is_over = True
-        error.ending = ending = self.ending()
-        error.phase, error.partial = ending.phase, self.builder.message
-        error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
+        """No attempt follows: complete `error` for the caller, with the message so far. Only the first failure counts."""
+        if self.error is None or self.error is error or self.error.ending is None:
+            super().fail(error)
+        if self.error is error:
+            error.ending = ending = self.ending()
+            error.phase, error.partial = ending.phase, self.builder.message
+            error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
 
     def ending(self) -> Ending:
         """How the answer ended, if no attempt follows."""

@@ -328,6 +328,13 @@ class Exchange:
         """The body has ended, or the caller needs no more of it; or `cause` ended the exchange."""
         self._stop(cause)
 
+    def fail(self, error: APIError) -> None:
+        """No attempt follows: the caller gets `error`, unless the exchange is complete."""
+        self._stop(error)
+        if self.error is not None and self.error is not error:  # the failure of an attempt, and then of the call
+            self.error = error
+            self._describe(error)
+
     # For subclasses ------------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:

@@ -21,6 +21,7 @@ A stream reads from a `Call`, which drives an exchange over the network and awai
     await call.more()                 # read once for `call.exchange`
     await call.open(error)            # the exchange failed: make the next attempt, or raise `error`
     call.release()                    # the exchange is over: keep or drop its connection
+    call.fail(error)                  # no attempt follows: complete `error` for the caller
     call.close()                      # at any time, from any task; from any thread if the network allows it
 
 One kind of failure is retried without being counted: a reused connection that was dead before the first response byte.
@@ -74,12 +75,6 @@ class Call(Generic[E_co]):
         self._waits = False  # that thread waits for the network
         self._renew()
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether this thread may end the exchange: no other thread drives it. A signal handler may end it while its thread
-        waits."""
-        return self._thread is None or (self._waits and self._thread == threading.get_ident())
-
     async def open(self, error: APIError | None = None) -> E_co:
         """Make attempts until one has a response, and return its exchange. `error` is the failure of the previous attempt:
         the policy decides whether another one follows.
@@ -124,14 +119,21 @@ class Call(Generic[E_co]):
             lease.give_back(self.exchange.http if self.exchange.is_reusable else None)
 
     def close(self) -> None:
-        """End the call, drop its connection, and wake the task or thread that is waiting for it.
-
-        If another thread drives the exchange, that thread ends it when it wakes.
-        """
+        """End the call, unless it is complete: drop its connection, and wake the task or thread that is waiting for it."""
         self.is_closed = True
         self._abort()
-        if self.is_mine:
-            self.exchange.cancel()
+        # If another thread drives the exchange, that thread ends it when it wakes. A signal handler may do so in a wait.
+        if self._thread is None or (self._waits and self._thread == threading.get_ident()):
+            when = "before its end" if self.exchange.error is None else "while it waited for its next attempt"
+            self.fail(StreamCancelledError(f"the stream was closed {when}"))
+
+    def fail(self, error: APIError) -> APIError:
+        """No attempt follows. Returns the error for the caller: `error`, or that with which the call had failed before."""
+        self.exchange.fail(error)
+        self.release()
+        error = self.exchange.error or error
+        error.retries_taken = self.retries_taken
+        return error
 
     def end(self) -> None:
         """`close`, from any thread and any event loop."""
@@ -320,7 +322,7 @@ class CallInfo:
 
     def _close(self) -> None:
         """Drop what has not been read."""
-        raise NotImplementedError
+        self._call.close()
 
 
 class BaseStream(CallInfo):
@@ -331,10 +333,14 @@ class BaseStream(CallInfo):
     def __init__(self, call: Call[Answer]) -> None:
         self._call = call
         self._is_unseen = False  # no event reaches the caller, so any failure may be retried
-        self.ending: Ending | None = None
+
+    @property
+    def ending(self) -> Ending | None:
         """How the stream ended; None while it is open."""
-        # Not always the error of the exchange: a signal handler may close the stream just as the exchange completes.
-        self._error: APIError | None = None
+        answer = self._call.exchange
+        if answer.error is not None:
+            return answer.error.ending
+        return answer.ending() if answer.is_over else None
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -371,17 +377,12 @@ class BaseStream(CallInfo):
 
     aclose = close  # for `contextlib.aclosing`
 
-    def _close(self) -> None:
-        if self.ending is not None:
-            return
-        self._call.close()
-        if self._call.is_mine:  # otherwise the reading thread ends the stream when it wakes
-            self._failed(StreamCancelledError("the stream was closed before its end"))
-
     def __del__(self) -> None:
-        if getattr(self, "ending", self) is None and self._call.response is not None and not self._call.is_closed:
-            self._call.end()  # first: where warnings are errors, the next line raises
-            warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
+        call = getattr(self, "_call", None)  # None if `__init__` failed
+        if call is not None and call.response is not None and not call.is_closed and self.ending is None:
+            text = f"{self!r} was dropped, neither read to its end nor closed"
+            call.end()  # first: where warnings are errors, the next line raises
+            warnings.warn(text, ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
         state = self.ending.kind if self.ending else "open" if self._call.response else "not open"
@@ -394,21 +395,17 @@ class BaseStream(CallInfo):
 
         Raises `StopAsyncIteration` after a complete answer, and `APIError` for every other ending.
         """
-        call = self._call
-        if self.ending is None and call.response is not None:
-            answer = call.exchange
-            event = answer.next_event()
-            if answer.is_over and answer.error is None:
-                call.release()
-                ending = answer.ending()
-                self.ending = self.ending or ending
-            if event is not None or self.ending is None:
-                return event
-        # Checked last: another thread or a signal handler may close the stream at any moment.
-        if self._error is not None:
-            raise self._error  # again at every later read, so that a cut answer never looks complete
-        _ = self.response  # raises if the stream is not open
-        raise StopAsyncIteration
+        call, answer = self._call, self._call.exchange
+        if answer.error is not None and answer.error.ending is not None:
+            raise answer.error  # at every read, so that a cut answer never looks complete
+        if call.response is None:
+            _ = self.response  # raises: the stream is not open
+        event = answer.next_event()
+        if answer.is_over and answer.error is None:
+            call.release()
+            if event is None:
+                raise StopAsyncIteration
+        return event
 
     async def _more(self) -> None:
         """Wait for the response, for more bytes, or for another attempt. Raises `APIError` if the stream has failed."""
@@ -425,22 +422,11 @@ class BaseStream(CallInfo):
                 await call.open(error)
         except APIError as exc:
             if exc is not error or answer.is_committed:
-                raise self._failed(exc) from exc.__cause__
+                raise call.fail(exc) from exc.__cause__
             answer.is_committed = True  # the events that were held back come first, then the error
         except BaseException:  # cancelled, or Ctrl-C
             self._close()
             raise
-
-    def _failed(self, error: APIError) -> APIError:
-        """End the stream with this error, unless it has failed before. Returns the error that readers get."""
-        call, answer = self._call, self._call.exchange
-        if self._error is not None:
-            return self._error
-        answer.fail(error)
-        call.release()
-        error.retries_taken = call.retries_taken
-        self._error, self.ending = error, error.ending
-        return error
 
 
 class EventStream(BaseStream):
