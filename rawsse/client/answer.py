@@ -77,8 +77,8 @@ class Answer(Exchange):
         """The next event, applied. None: more bytes are needed, or, if `is_over`, there is no other."""
         pending = self._pending
         try:
-            while (is_held := bool(self._held) and self.is_committed) or (pending and not self.is_over):
-                event = self._held.pop(0) if is_held else read_event(pending.pop())
+            while (held := self.is_committed and self._held) or (pending and not self.is_over):
+                event = held.pop(0) if held else read_event(pending.pop())
                 if event is None:  # the end mark `[DONE]`
                     continue
                 self._note(event)
@@ -155,9 +155,8 @@ class Answer(Exchange):
             self._waited_for_content = 0.0
 
     def _error_in(self, event: ErrorEvent) -> APIError:
-        if (data := self._secrets.removed(event.sse.data)) != event.sse.data:
-            event = cast(ErrorEvent, read_event(event.sse._replace(data=data)))
-        self.builder.error = event
+        clean = event.sse._replace(data=self._secrets.removed(event.sse.data))
+        self.builder.error = event = cast(ErrorEvent, read_event(clean))
         return stream_error(event.raw, self.response.headers if self.response else {})
 
     # The body ------------------------------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ import copy
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
-from rawsse.client.network.connect import Connector, Network, OnStart
+from rawsse.client.network.connect import Connector, Network
 from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
 from rawsse.client.network.tls import TLSContext
@@ -179,7 +179,7 @@ class AsyncClient:
                 call.end()
         self._pools.close()
         if self._settings.observer is not None:
-            await self.run([self._settings.observer.flush])
+            await self._network().run([self._settings.observer.flush])
 
     aclose = close  # for `contextlib.aclosing`
 
@@ -247,11 +247,6 @@ class AsyncClient:
         call: Call[Any] = Call(self._pools.here, settings, kind)
         self._calls.add(weakref.ref(call, self._calls.discard))
         return call
-
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        """The results of functions that run concurrently, each in a thread; coroutine functions run in tasks. See
-        `Network.run`."""
-        return await self._network().run(calls, on_start)
 
 
 def _changed(

@@ -119,7 +119,9 @@ class Secrets:
                 while (at := plain.text.find(beginning, end)) >= 0:
                     pieces.append(text[plain.below(end) : plain.below(at)])
                     pieces.append(f'"{mark}"' if form.isdigit() and re.search(_MEMBER, pieces[-1][-40:]) else mark)
-                    end = at + len(os.path.commonprefix([form, plain.text[at : at + len(form)]]))
+                    end = at + len(beginning)
+                    while end < at + len(form) and plain.text[end : end + 1] == form[end - at]:
+                        end += 1
                     pieces += re.findall(r"\\+[rn]|[\r\n]", text[plain.below(at) : plain.below(end)])
                 text = "".join([*pieces, text[plain.below(end) :]])
                 plain = _Plain(text)

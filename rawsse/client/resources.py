@@ -429,7 +429,7 @@ class AsyncMessages(_Resource):
     # For the tool loop ---------------------------------------------------------------------------------------------
 
     async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> Any:
-        return await self._client.run(calls, on_start)
+        return await self._client._network().run(calls, on_start)
 
     @property
     def _runs_coroutines(self) -> bool:

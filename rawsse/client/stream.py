@@ -485,16 +485,13 @@ class MessageStream(BaseStream):
         return event
 
     def _take_text(self) -> str | None:
-        while True:
-            # The caller may have read an event, but not the one derived from it.
-            if (derived := next(self._expanded, None)) is not None:
-                text = derived.text if isinstance(derived, TextEvent) else None
-            elif self._take_event() is None:
-                return None
-            else:
-                text = self._call.exchange.builder.added_text
-            if text is not None:
+        for derived in self._expanded:  # the caller has read an event, but not the one derived from it
+            if isinstance(derived, TextEvent):
+                return derived.text
+        while self._take_event() is not None:
+            if (text := self._call.exchange.builder.added_text) is not None:
                 return text
+        return None
 
     def _expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
         """The event for the caller, and the one derived from it, if any."""

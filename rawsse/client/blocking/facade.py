@@ -26,8 +26,8 @@ from typing import Any, ClassVar
 from rawsse.client.network.link import drive
 from rawsse.errors import ConfigurationError, Hidden
 
-HIDDEN = frozenset({"aclose", "call", "run"})
-"""Public names of async classes that blocking ones lack: `aclose` is `close`, the others are for async code in the package."""
+HIDDEN = frozenset({"aclose", "call"})
+"""Public names of async classes that blocking ones lack: `aclose` is `close`, `call` is for async code in the package."""
 
 _SECRETS = frozenset({"api_key", "auth_token", "proxy"})
 _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__")
