@@ -403,7 +403,7 @@ class ContentTimeoutError(APITimeoutError):
 
 
 class TotalTimeoutError(APITimeoutError):
-    """The whole call took longer than `total` seconds."""
+    """The whole call took longer than `total` seconds, or a tool loop longer than `max_seconds`."""
 
 
 # --- Rules and limits ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from rawsse.cli.ask import add_ask, add_chat
 from rawsse.cli.inspect import add_check, add_conform, add_doctor, add_explain
-from rawsse.cli.options import Parser, asked_of, load_env_file
+from rawsse.cli.options import asked_of, load_env_file
 from rawsse.cli.servers import add_demo, add_record, add_replay, add_serve
 from rawsse.cli.terminal import complain, drop_output, prepare_streams, show, write
 from rawsse.cli.usage import add_usage
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             load_env_file(arguments.env_file)
         if not hasattr(arguments, "port"):
             write("")  # fail now, not after paying for an answer that cannot be shown
-        return DONE if arguments.command(arguments) else FAILED
+        return FAILED if arguments.command(arguments) is False else DONE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return FAILED
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="rawsse",
         description="Stream Claude's answers over raw HTTP and server-sent events.",
         epilog="To begin: `rawsse demo`, and open the address that it prints; it needs no key. "

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import add_command, asked_of, new_client
+from rawsse.cli.options import UPSTREAM, add_command, add_options, asked_of, new_client
 from rawsse.cli.terminal import Asked, begin_editing, complain, is_typed, must_be_text, read_all, read_line, say, show
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 
@@ -44,10 +44,10 @@ def add_ask(commands: Any) -> None:
     prompt = "the prompt; standard input replaces -, or else follows it, unless it is a terminal"
     parser.add_argument("prompt", nargs="*", metavar="PROMPT", help=prompt)
     parser.add_argument("--json", action="store_true", help="print the whole message as JSON instead of its text")
-    parser.add_upstream()
+    add_options(parser, *UPSTREAM)
 
 
-def _ask(arguments: argparse.Namespace) -> bool:
+def _ask(arguments: argparse.Namespace) -> None:
     client = new_client(arguments.base_url)
     # Before asyncio runs: it would handle the first Ctrl-C, and reading would continue.
     messages = [{"role": "user", "content": read_prompt(arguments.prompt)}]
@@ -62,7 +62,6 @@ def _ask(arguments: argparse.Namespace) -> bool:
     if arguments.json:
         show(message.to_json(indent=None))
     say(usage_line(message))
-    return True
 
 
 def _fields(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def add_chat(commands: Any) -> None:
     """The arguments of `rawsse chat`."""
     more = "From a pipe, each line is a question. Nothing is saved."
     parser = add_command(commands, _chat, "chat", "ask, and ask again, in the terminal", more)
-    parser.add_upstream()
+    add_options(parser, *UPSTREAM)
 
 
 def _chat(arguments: argparse.Namespace) -> bool:

@@ -15,13 +15,13 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rawsse.cli.options import DEFAULT_MODEL, REPEATED, SECONDS, ListTable, add_command, at_least_one
+from rawsse.cli.options import REPEATED, SECONDS, ListTable, add_command, add_options, at_least_one
 from rawsse.cli.terminal import complain, progress, show, write
 from rawsse.errors import APIError, ConfigurationError, RawsseError
 
@@ -62,15 +62,11 @@ def add_check(commands: Any) -> None:
     more = "Names each broken rule and its place, for standard input as it arrives. Exit code 1 if a rule is broken."
     parser = add_command(commands, _check, "check", "check whether a stream is correct", more)
     option = parser.add_argument
-    sources = (
-        "a recording, a bare *.sse, a folder, the name of a recording that comes with rawsse (plain), - for standard "
-    )
-    sources += "input, or the base URL of an API"
+    sources = "a recording, a bare *.sse, a folder, the name of a shipped recording, - for standard input, an API's URL"
     option("sources", nargs="+", metavar="PATH", help=sources)
     option("--json", action="store_true", help="print a line of JSON per finding and per stream")
-    parser.add_scrub("report")
+    add_options(parser, "--scrub", "--model")
     option("--rules", action=ListTable, nargs=0, const="rawsse.replay.check.RULES", help="list the rules and exit")
-    option("-m", "--model", default=DEFAULT_MODEL, help=f"the model for an API (default: {DEFAULT_MODEL})")
     option("--prompt", default="Count from one to five.", help="the prompt for an API (default: %(default)s)")
 
 
@@ -78,15 +74,15 @@ def _check(arguments: argparse.Namespace) -> bool:
     from rawsse.replay import ScrubPolicy, check
 
     is_good, policy = True, ScrubPolicy(patterns=tuple(arguments.scrub))
+    report = partial(_report, as_json=arguments.json)
     for source in arguments.sources:
         if source == "-":
-            is_good &= _report(source, _findings_in_stdin(policy), policy, as_json=arguments.json)
+            is_good &= report(source, _findings_in_stdin(policy), policy)
         elif source.startswith(("http://", "https://")):
-            findings, policy_of_api = asyncio.run(_findings_of_api(source, arguments.model, arguments.prompt, policy))
-            is_good &= _report(source, findings, policy_of_api, as_json=arguments.json)
+            is_good &= report(source, *asyncio.run(_findings_of_api(source, arguments.model, arguments.prompt, policy)))
         else:
             for it in _load_all(Path(source)):
-                is_good &= it is not None and _report(it.name, check(it, policy), policy, as_json=arguments.json)
+                is_good &= it is not None and report(it.name, check(it, policy), policy)
     return is_good
 
 
@@ -97,9 +93,9 @@ def _report(name: str, findings: Iterable[Finding], policy: ScrubPolicy, *, as_j
     counts = {"error": 0, "warning": 0, "note": 0}
     for finding in findings:
         counts[finding.severity] += 1
-        place = {"byte": finding.where.byte, "event": finding.where.event}
         text = scrub_line(finding.text if as_json else str(finding), policy)  # it quotes the stream
-        fields = {"stream": name, "severity": finding.severity, "rule": finding.rule, **place, "text": text}
+        known = {"severity": finding.severity, "rule": finding.rule, **finding.where._asdict()}
+        fields = {"stream": name, **known, "text": text}
         show(json.dumps(fields) if as_json else f"{name}: {text}")
     if as_json:
         show(json.dumps({"stream": name, **{f"{severity}s": count for severity, count in counts.items()}}))
@@ -140,8 +136,7 @@ async def _findings_of_api(url: str, model: str, prompt: str, policy: ScrubPolic
         content_type = answer.response.headers.get("content-type") or ""
         checker = Checker(answer.response.status, content_type, wants_stream=True, policy=policy)
         while True:
-            for piece in answer.take():
-                findings += checker.feed(piece)
+            findings += checker.feed(b"".join(answer.take()))
             if answer.is_over or checker.is_over or len(findings) >= MAX_FINDINGS:
                 break
             await call.more()
@@ -166,7 +161,7 @@ def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
     summary = "the anatomy of a recording: bytes, lines, events, message"
     parser = add_command(commands, _explain, "explain", summary, "The path - is standard input.")
-    parser.add_paths()
+    add_options(parser, "paths")
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
     layers = "read, HTTP chunk (rebuilt, one for each read: a recording has none), lines, JSON, message"
@@ -176,44 +171,42 @@ def add_explain(commands: Any) -> None:
 
 def _explain(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.explain import explain, explain_event, visible
+    from rawsse.replay.explain_page import explain_html
     from rawsse.replay.scrub import to_show
 
-    recordings = (recording for path in arguments.paths for recording in _load_all(path))
-    if arguments.html is not None:
-        return _write_pages(list(recordings), arguments.html, arguments.event)
     # NO_COLOR: https://no-color.org. The option takes precedence.
     is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    color, is_good = is_wanted if arguments.color == "auto" else arguments.color == "always", True
-    work = explain if arguments.event is None else partial(explain_event, number=arguments.event)
+    color, number = is_wanted if arguments.color == "auto" else arguments.color == "always", arguments.event
+    work: Callable[[Recording], str] = partial(explain, color=color)
+    if arguments.html is not None:
+        work = partial(explain_html, event=number)
+    elif number is not None:
+        work = partial(explain_event, number=number, color=color)
+    found = (recording for path in arguments.paths for recording in _load_all(path))
+    recordings = found if arguments.html is None else list(found)
+    is_folder, is_good = isinstance(recordings, list) and len(recordings) > 1, True
     for recording in recordings:
-        if recording is None or (text := _or_none(partial(work, color=color), to_show(recording))) is None:
+        if recording is None or (text := _or_none(work, to_show(recording))) is None:
             is_good = False
-        else:
+        elif arguments.html is None:
             # `explain.py` has made all control characters visible, except our own colours.
             write(f"== {visible(recording.name)}\n{text}\n")
+        else:
+            _write_page(arguments.html, recording.name, text, is_folder=is_folder)
     return is_good
 
 
-def _write_pages(recordings: Sequence[Recording | None], out: Path, event: int | None) -> bool:
-    """Write each recording's page: to the file `out`, or into the folder `out` if it is one or there are several recordings.
-    False if a page is missing."""
-    from rawsse.replay.explain_page import explain_html
+def _write_page(out: Path, name: str, text: str, *, is_folder: bool) -> None:
+    """Write a page to the file `out`, or into the folder `out`."""
     from rawsse.replay.recording import write_whole
-    from rawsse.replay.scrub import to_show
 
-    is_folder, is_good = out.is_dir() or len(recordings) > 1, True
-    for recording in recordings:
-        if recording is None or (text := _or_none(partial(explain_html, event=event), to_show(recording))) is None:
-            is_good = False
-            continue
-        name = Path(recording.name).name.removesuffix(".jsonl").removesuffix(".sse")
-        page = out / f"{name}.html" if is_folder else out
-        if page.is_file() and page.suffix not in (".html", ".htm"):
-            raise ConfigurationError(f"--html: {page} is not a page, and would be overwritten")
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, text)
-        show(f"{page}")
-    return is_good
+    if is_folder or out.is_dir():
+        out /= f"{Path(name).name.removesuffix('.jsonl').removesuffix('.sse')}.html"
+    if out.is_file() and out.suffix not in (".html", ".htm"):
+        raise ConfigurationError(f"--html: {out} is not a page, and would be overwritten")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, text)
+    show(f"{out}")
 
 
 def _load_all(path: Path) -> Iterator[Recording | None]:
@@ -226,7 +219,9 @@ def _load_all(path: Path) -> Iterator[Recording | None]:
         yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
         return
     files = _or_none(find_recordings, path)
-    yield from [None] if files is None else (_or_none(Recording.load, file) for file in files)
+    for recording in [None] if files is None else (_or_none(Recording.load, file) for file in files):
+        # A shipped recording is found in the package: its name is the given one.
+        yield recording if recording is None or path.is_dir() else replace(recording, name=str(path))
 
 
 def _or_none(work: Callable[[A], T], given: A) -> T | None:
@@ -248,9 +243,7 @@ def add_doctor(commands: Any) -> None:
     option = parser.add_argument
     option("url", metavar="URL", help="the relay's URL for browsers, with the path before /chat/stream")
     option("--token", help="the relay's token, never shown (default: RAWSSE_TOKEN in the environment)")
-    silence = (
-        "the longest pause (default 3): 20 finds a proxy that cuts streams before the relay's heartbeat, every 15 s"
-    )
+    silence = "the longest pause (default 3): 20 finds a proxy that cuts before the relay's heartbeat, every 15 s"
     option("--silence", type=float, default=3.0, metavar="SECONDS", help=silence)
     option("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
 
@@ -341,13 +334,10 @@ def add_conform(commands: Any) -> None:
     server.add_argument("url", metavar="URL", help="its base URL, without /v1/messages")
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"
     server.add_argument("--upstream", type=at_least_one, metavar="PORT", help=port)
-    server.add_argument("-m", "--model", default=DEFAULT_MODEL, help=f"the model to ask for (default: {DEFAULT_MODEL})")
-    more = (
-        "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY, and must print the text, or exit with a code other than 0."
-    )
-    client = add_command(
-        kinds, _try_client, "client", "which cuts and faults a client takes for a complete answer", more
-    )
+    add_options(server, "--model")
+    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY. It must print the text, or exit with a code other than 0."
+    summary = "which cuts and faults a client takes for a complete answer"
+    client = add_command(kinds, _try_client, "client", summary, more)
     client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")
     only = "run only the row with that name (repeatable); the first row, a complete answer, always runs"
     client.add_argument("--only", **REPEATED, metavar="NAME", help=only)
@@ -355,7 +345,7 @@ def add_conform(commands: Any) -> None:
     client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
     for each in (server, client):
         form = each.add_mutually_exclusive_group()
-        form.add_argument("--json", action="store_true", help="print the rows as JSON, one per line")
+        form.add_argument("--json", action="store_true", help="print a line of JSON per row, and one with the counts")
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         each.add_argument("--limit", **SECONDS, default=30.0, help="for one answer (default: %(default)g)")
 
@@ -363,44 +353,44 @@ def add_conform(commands: Any) -> None:
 def _try_server(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.conform import try_server
 
-    async def run() -> list[Row]:
+    async def run(on_row: OnRow) -> list[Row]:
         options = {"model": arguments.model, "upstream_port": arguments.upstream, "limit": arguments.limit}
         async with _client_of(arguments.url) as client:
-            return await try_server(client, on_row=_show_row(arguments), **options)
+            return await try_server(client, on_row=on_row, **options)
 
-    return _show_totals(asyncio.run(run()), arguments)
+    return _show_rows(run, arguments)
 
 
 def _try_client(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.conform import try_client
 
-    options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
-    rows = asyncio.run(try_client(arguments.line, on_row=_show_row(arguments), **options))
-    if len(rows) == 1:
-        complain("the command fails even with a complete answer, so the other results would mean nothing")
-    return _show_totals(rows, arguments)
+    async def run(on_row: OnRow) -> list[Row]:
+        options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
+        rows = await try_client(arguments.line, on_row=on_row, **options)
+        if len(rows) == 1:
+            complain("the command fails even with a complete answer, so the other results would mean nothing")
+        return rows
+
+    return _show_rows(run, arguments)
 
 
-def _show_row(arguments: argparse.Namespace) -> OnRow:
-    """Shows the rows as they are ready, and counts them. The servers' logs about the deliberate faults are not shown."""
-    from rawsse.replay.conform import as_line
+def _show_rows(run: Callable[[OnRow], Coroutine[Any, Any, list[Row]]], arguments: argparse.Namespace) -> bool:
+    """Show the rows as they are ready, and their totals. The servers' logs about the deliberate faults are not shown."""
+    from rawsse.replay.conform import LEGEND, as_line, as_markdown, counts, is_good, totals
 
-    logging.getLogger("rawsse").addHandler(logging.NullHandler())
     count = itertools.count(1)
 
     def on_row(row: Row, total: int) -> None:
         progress("")
         if not arguments.markdown:
-            show(json.dumps(row._asdict()) if arguments.json else as_line(row))
+            show(json.dumps(row._asdict(), default=dict) if arguments.json else as_line(row))
         progress(f"{next(count)} of {total}: {row.name}")
 
-    return on_row
-
-
-def _show_totals(rows: Sequence[Row], arguments: argparse.Namespace) -> bool:
-    from rawsse.replay.conform import as_markdown, is_good, totals
-
+    logging.getLogger("rawsse").addHandler(logging.NullHandler())
+    rows = asyncio.run(run(on_row))
     progress("")
-    if not arguments.json:
+    if arguments.json:
+        show(json.dumps({**counts(rows), "legend": LEGEND}))
+    else:
         show(as_markdown(rows).rstrip() if arguments.markdown else totals(rows))
     return is_good(rows)

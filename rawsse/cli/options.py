@@ -1,7 +1,7 @@
 """Options that several commands have, the `.env` file, and the client with its key.
 
 parser = add_command(commands, run, "ask", "stream one answer to the terminal")
-parser.add_upstream()               # --base-url, --model, --max-tokens, --system, --env-file
+add_options(parser, *UPSTREAM)      # --base-url, --model, --max-tokens, --system, --env-file
 load_env_file(None)                 # .env in this folder, if there is one
 load_env_file(Path("prod.env"))     # a file that the user named
 """
@@ -30,7 +30,7 @@ NO_KEY = (
     "(`rawsse demo` needs no key)"
 )
 
-Command = Callable[[argparse.Namespace], bool]
+Command = Callable[[argparse.Namespace], bool | None]
 """Runs a command. False: its work failed."""
 
 
@@ -65,43 +65,41 @@ SECONDS: Mapping[str, Any] = {"type": seconds, "metavar": "SECONDS"}
 REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
 
 
-class Parser(argparse.ArgumentParser):
-    """The parser of a command. Its methods add arguments that several commands share."""
+_PATHS = "a recording (*.sse.jsonl), a bare *.sse, a folder, or the name of a recording that comes with rawsse (plain)"
+_SCRUB = "a pattern of more secrets: what its group matches, or the whole of it, is hidden, and `check` reports it (repeatable)"
+_MOST = f"the longest answer (default: {DEFAULT_MAX_TOKENS})"
 
-    def add_paths(self) -> None:
-        """Recordings."""
-        paths = "a recording (*.sse.jsonl), a bare *.sse, a folder, or the name of a recording that comes with rawsse (plain)"
-        self.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=paths)
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "paths": {"nargs": "+", "type": Path, "metavar": "PATH", "help": _PATHS},
+    "--scrub": {**REPEATED, "metavar": "REGEX", "help": _SCRUB},
+    "--speed": {
+        "type": float,
+        "default": 1.0,
+        "help": "1: the recorded pace (default), 2: twice as fast, 0: no waiting",
+    },
+    "--base-url": {"metavar": "URL", "help": "the API (default: ANTHROPIC_BASE_URL, or Anthropic's)"},
+    "--model": {"default": DEFAULT_MODEL, "help": f"the model (default: {DEFAULT_MODEL})"},
+    "--max-tokens": {"type": at_least_one, "default": DEFAULT_MAX_TOKENS, "metavar": "N", "help": _MOST},
+    "--system": {"type": system_prompt, "metavar": "TEXT", "help": "the system prompt, or @FILE"},
+    "--env-file": {**FILE, "help": "read this instead of .env"},
+}
+"""The arguments that several commands have."""
 
-    def add_scrub(self, verb: str) -> None:
-        """Additional patterns of secrets."""
-        more = f"also {verb} what this pattern matches: its group, or the whole match (repeatable)"
-        self.add_argument("--scrub", **REPEATED, metavar="REGEX", help=more)
-
-    def add_speed(self) -> None:
-        """How fast recordings are played."""
-        speed = "1: the recorded pace (default), 2: twice as fast, 0: no waiting"
-        self.add_argument("--speed", type=float, default=1.0, help=speed)
-
-    def add_base_url(self) -> None:
-        """The address of the API."""
-        self.add_argument("--base-url", metavar="URL", help="the API (default: ANTHROPIC_BASE_URL, or Anthropic's)")
-
-    def add_upstream(self) -> None:
-        """The address of the API, and the parameters of a request."""
-        self.add_base_url()
-        option = self.add_argument
-        option("-m", "--model", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
-        most = f"the longest answer (default: {DEFAULT_MAX_TOKENS})"
-        option("--max-tokens", type=at_least_one, default=DEFAULT_MAX_TOKENS, metavar="N", help=most)
-        option("-s", "--system", type=system_prompt, metavar="TEXT", help="the system prompt, or @FILE")
-        option("--env-file", **FILE, help="read this instead of .env")
+UPSTREAM = ("--base-url", "--model", "--max-tokens", "--system", "--env-file")
+"""The address of the API, and the parameters of a request."""
 
 
-def add_command(commands: Any, run: Command, name: str, summary: str, more: str = "") -> Parser:
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add arguments of `OPTIONS`."""
+    for name in names:
+        short = [name[1:3]] if name in ("--model", "--system") else []
+        parser.add_argument(*short, name, **OPTIONS[name])
+
+
+def add_command(commands: Any, run: Command, name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
     """A parser for one command."""
     description = f"{summary[0].upper()}{summary[1:]}{'' if summary.endswith('?') else '.'} {more}"
-    parser: Parser = commands.add_parser(name, help=summary, description=description)
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
     parser.set_defaults(command=run, parser=parser)
     return parser
 

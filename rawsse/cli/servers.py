@@ -13,10 +13,11 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rawsse.cli.options import FILE, REPEATED, SECONDS, ListTable, Parser, add_command, new_client
+from rawsse.cli.options import FILE, REPEATED, SECONDS, UPSTREAM, ListTable, add_command, add_options, new_client
 from rawsse.cli.terminal import say
 from rawsse.errors import ConfigurationError, quote
 
@@ -44,10 +45,10 @@ def add_demo(commands: Any) -> None:
     """The arguments of `rawsse demo`."""
     parser = add_command(commands, _demo, "demo", "the page and the relay with recorded answers: needs no key")
     _add_service(parser)
-    parser.add_speed()
+    add_options(parser, "--speed")
 
 
-def _add_service(parser: Parser) -> None:
+def _add_service(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--host", help=f"the address to listen on (default: RAWSSE_HOST in the environment, or {_HOST})")
     option("--port", type=int, help=f"the port, 0 for any free one (default: PORT in the environment, or {_PORT})")
@@ -59,7 +60,7 @@ def add_serve(commands: Any) -> None:
     more = "The key is ANTHROPIC_API_KEY in the environment or .env; defaults in capitals are environment variables."
     parser = add_command(commands, _serve, "serve", "the page and the relay in front of the API", more)
     _add_service(parser)
-    parser.add_upstream()
+    add_options(parser, *UPSTREAM)
     parser.set_defaults(max_tokens=None)  # without --max-tokens, a browser's limit is lower than a program's
     option = parser.add_argument
     option("--token", **REPEATED, help="a user's token (repeatable; default: RAWSSE_TOKEN, but not with --users)")
@@ -82,7 +83,7 @@ def add_serve(commands: Any) -> None:
     option("--flight-recorder", type=Path, metavar="DIR", help="record the upstream answers that fail")
 
 
-def _add_address(parser: Parser, port: int) -> None:
+def _add_address(parser: argparse.ArgumentParser, port: int) -> None:
     parser.add_argument("--host", default=_HOST, help=f"the address to listen on (default {_HOST})")
     parser.add_argument("--port", type=int, default=port, help=f"the port (default {port}; 0: any free one)")
 
@@ -93,25 +94,27 @@ def add_record(commands: Any) -> None:
     parser = add_command(commands, _record, "record", "a proxy that records every answer", more)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for the recordings")
     parser.add_argument("--only-failed", action="store_true", help="keep only failed answers: the newest 100")
-    parser.add_scrub("hide")
     _add_address(parser, 8002)
-    parser.add_base_url()
+    add_options(parser, "--scrub", "--base-url")
 
 
 def add_replay(commands: Any) -> None:
     """The arguments of `rawsse replay`."""
     more = "Point any client at it. Several recordings are played in turn (see --match). It needs no key."
     parser = add_command(commands, _replay, "replay", "a Messages API made of recordings", more)
-    parser.add_paths()
     _add_address(parser, 8001)
-    parser.add_speed()
+    add_options(parser, "paths", "--speed")
     option = parser.add_argument
     match = "turns (default), sequence (each once), request (recorded for an equal one), name (base URL with /NAME)"
     option("--match", default="turns", metavar="HOW", help=match)
     option("--split", metavar="HOW", help="HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
     option("--segments", metavar="HOW", help="TCP writes, like --split")
     option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between segments (5 is enough)")
-    option("--pace", metavar="HOW", help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS")
+    option(
+        "--pace",
+        metavar="HOW",
+        help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS (a second; of 4 bytes each)",
+    )
     rewrites = (
         "crlf, cr, blank-lines, bom, comments, comments-inside, ids, retry, done, no-event-lines, no-spaces, padding"
     )
@@ -130,9 +133,7 @@ async def _listen(app: ASGIApp, host: str, port: int, **options: Any) -> None:
     """Serve `app` until a signal. The relay and the player limit bodies themselves, with errors in the API's form."""
     from rawsse.server import serve
 
-    def ready(base_url: str) -> None:
-        print(f"listening on {base_url}", flush=True)
-
+    ready = partial(print, "listening on", flush=True)
     await serve(app, host, port, ready=ready, max_body_bytes=sys.maxsize, **options)
 
 
@@ -198,7 +199,7 @@ def _address(arguments: argparse.Namespace) -> tuple[str, int]:
     return host, int(text)
 
 
-def _demo(arguments: argparse.Namespace) -> bool:
+def _demo(arguments: argparse.Namespace) -> None:
     from rawsse.client.client import AsyncClient
     from rawsse.relay import Guard, Relay
     from rawsse.replay.player import DEMO_WORDS, demo_player
@@ -218,10 +219,9 @@ def _demo(arguments: argparse.Namespace) -> bool:
     notice = "Recorded answers, no model. A word in your message picks one:"
     (say if arguments.log_format == "text" else logging.getLogger("rawsse").info)(f"{notice} {', '.join(DEMO_WORDS)}")
     _run(run())
-    return True
 
 
-def _serve(arguments: argparse.Namespace) -> bool:
+def _serve(arguments: argparse.Namespace) -> None:
     from rawsse.relay import Guard, Ledger, RedisStore, UserFile, check_bind
     from rawsse.relay.users import Tokens
     from rawsse.server import Forwarded
@@ -261,7 +261,6 @@ def _serve(arguments: argparse.Namespace) -> bool:
                 await asyncio.to_thread(ledger.close)
 
     _run(run())
-    return True
 
 
 async def _read_users_again(users: UserFile | None, relay: Relay, hung_up: asyncio.Event) -> None:
@@ -318,7 +317,7 @@ def _record(arguments: argparse.Namespace) -> bool:
     return not recorder.lost
 
 
-def _replay(arguments: argparse.Namespace) -> bool:
+def _replay(arguments: argparse.Namespace) -> None:
     from rawsse.replay import Player
 
     if arguments.pace and not arguments.speed:
@@ -328,4 +327,3 @@ def _replay(arguments: argparse.Namespace) -> bool:
     player = Player(arguments.paths, faults=arguments.fault, **options)
     _prepare()
     _run(_listen(player, arguments.host, arguments.port))
-    return True

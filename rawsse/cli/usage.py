@@ -42,6 +42,8 @@ COUNTS: Mapping[str, str] = {
 }
 """The kinds of tokens: their names in the price file and in a row."""
 
+LEGEND = "Counts with >= are a lower bound: an answer is unfinished, or was cut before the API sent its final count."
+
 MAX_CELL_CHARS = 60
 """The longest name in the table: a client may request a model of any name."""
 
@@ -53,8 +55,7 @@ Row = dict[str, Any]
 
 def add_usage(commands: Any) -> None:
     """The arguments of `rawsse usage`."""
-    more = "Counts with >= are a lower bound: an answer is unfinished, or was cut before the API sent its final count."
-    parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", more)
+    parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", LEGEND)
     option = parser.add_argument
     ledgers = "a ledger of `rawsse serve` (default: RAWSSE_LEDGER)"
     option("ledgers", nargs="*", type=Path, metavar="LEDGER", help=ledgers)
@@ -139,6 +140,8 @@ def _usage(arguments: argparse.Namespace) -> bool:
         show(json.dumps(add_up(rows, arguments.by), default=float))
     else:
         show(table(rows, arguments.by, currency) if rows else f"no runs in {', '.join(map(str, ledgers))}")
+        if not all(row["exact"] for row in rows):
+            say(LEGEND)
     return True
 
 
@@ -152,7 +155,8 @@ def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
             continue
         for name in ("runs", *COUNTS.values()):
             group[name] += row[name]
-        group["exact"] &= row["exact"]
+        for name in ("exact", "input_exact"):
+            group[name] &= row[name]
         if "cost" in row:
             group["cost"] = None if None in (group["cost"], row["cost"]) else group["cost"] + row["cost"]
     return list(groups.values())
@@ -177,7 +181,8 @@ def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
 
 def _figures(row: Row) -> list[str]:
     bound = "" if row["exact"] else ">="
-    figures = [f"{row['runs']:,}", *(f"{bound}{row[count]:,}" for count in COUNTS.values())]
+    bounds = dict.fromkeys(COUNTS.values(), "" if row["input_exact"] else ">=") | {"output_tokens": bound}
+    figures = [f"{row['runs']:,}", *(f"{bounds[count]}{row[count]:,}" for count in bounds)]
     if "cost" in row:
         figures.append("-" if row["cost"] is None else f"{bound}{row['cost']:,.4f}")
     return figures

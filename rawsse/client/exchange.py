@@ -79,6 +79,8 @@ _CLOCKS: Mapping[Clock, tuple[str, str]] = {
     TotalTimeoutError: ("total", "the whole call took longer than {seconds:g} s"),
 }
 _QUEUED = "head", "no connection was free within {seconds:g} s: all that max_connections allows are in use"
+LOOP_TIMEOUT = "the tool loop took longer than max_seconds ({seconds:g} s)"
+"""The message of a `TotalTimeoutError` of `ToolRunner`."""
 
 
 class Timing:
@@ -156,7 +158,10 @@ class Observer(Protocol):
 
 
 class CallSettings(NamedTuple):
-    """The settings that all attempts of a call share. `now` returns POSIX time, `chance` a number in [0, 1)."""
+    """The settings that all attempts of a call share. `now` returns POSIX time, `chance` a number in [0, 1).
+
+    `loop_since`: when the tool loop began whose `max_seconds` are `timeouts.total`, in the network's time; infinity for others.
+    """
 
     request: RequestData
     route: Route
@@ -170,6 +175,7 @@ class CallSettings(NamedTuple):
     max_json_bytes: int = MAX_JSON_BYTES
     now: Callable[[], float] = float
     chance: Callable[[], float] = float
+    loop_since: float = math.inf
 
 
 # The statuses for an unknown path: some servers and gateways send their page with 200.
@@ -183,7 +189,7 @@ class Exchange:
     _is_raw = False  # every status is an answer, and content codings are not undone
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
-        """`settings.timeouts.total` counts from the beginning of `timing`. `holds`: another attempt may follow."""
+        """`holds`: another attempt may follow."""
         self.settings = settings
         self.timing = timing
         self.http = ClientConnection(settings.request.host_field, max_head_bytes=settings.max_head_bytes)
@@ -232,6 +238,11 @@ class Exchange:
         the request may never have been read."""
         return type(self.error) is APIConnectionError and self.timing.is_reused and self._received_at == -math.inf
 
+    @property
+    def total_since(self) -> float:
+        """When `settings.timeouts.total` began."""
+        return min(self.timing.started, self.settings.loop_since)
+
     # Called by the driver ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -276,7 +287,7 @@ class Exchange:
             at, clock = now + (seconds or math.inf), ConnectTimeoutError
         else:
             at, clock = min(now, self._sent_at) + (clocks.head or math.inf), HeadTimeoutError
-        if clocks.total is not None and (total := self.timing.started + clocks.total) <= at:
+        if clocks.total is not None and (total := self.total_since + clocks.total) <= at:
             at, clock = total, TotalTimeoutError
         self.waiting_since = now
         return at, clock
@@ -307,6 +318,7 @@ class Exchange:
         """The clock has run out."""
         self._note_wait(now)
         name, text = _QUEUED if self.is_queued and clock is ConnectTimeoutError else _CLOCKS[clock]
+        text = LOOP_TIMEOUT if clock is TotalTimeoutError and self.settings.loop_since < math.inf else text
         # Bounded even if every clock is off: this is the body of a refusal.
         seconds = REFUSAL_SECONDS if self._give_up_at < math.inf else getattr(self.settings.timeouts, name)
         text = text.format(seconds=seconds, host=self._peer, through=self.settings.route.through)

@@ -428,8 +428,9 @@ class AsyncMessages(_Resource):
 
     # For the tool loop ---------------------------------------------------------------------------------------------
 
-    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> Any:
-        return await self._client._network().run(calls, on_start)
+    @property
+    def _run(self) -> Any:
+        return self._client._network().run
 
     @property
     def _runs_coroutines(self) -> bool:

@@ -64,8 +64,8 @@ class Timeouts(NamedTuple):
 
     `connect`: DNS, TCP and TLS together. `head`: from the end of the request to the response's head; also to send each 256 KiB
     of the request, and to wait for a free connection in a full pool. `silence`: no byte at all, not even a ping. `content`: no
-    event but pings; generous, because thinking takes long. `total`: one call, with its retries and the waits between them; a
-    tool loop has one per turn, and `ToolRunner` says how to bound the whole loop.
+    event but pings; generous, because thinking takes long. `total`: one call, with its retries and the waits between them;
+    `max_seconds` bounds a whole tool loop.
 
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
     that need long thinking. The API pings about every 30 s, so 90 s of silence are three lost pings.

@@ -30,6 +30,7 @@ One kind of failure is retried without being counted: a reused connection that w
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -73,7 +74,24 @@ class Call(Generic[E_co]):
         self._abort: Callable[[], object] = int  # ends the current wait, and drops the connection
         self._thread: int | None = None  # the thread that drives the exchange now
         self._waits = False  # that thread waits for the network
+        self._may_have_cost = False  # an earlier attempt
         self._renew()
+
+    @property
+    def cost_nothing(self) -> bool:
+        """The API bills no attempt: each was refused, or not sent."""
+        last = self.exchange
+        return not self._may_have_cost and (last.phase == "connect" or (last.response is not None and not last.is_open))
+
+    def limit_loop(self, seconds: float, since: float | None) -> float:
+        """End the call `seconds` after the tool loop began at `since`, in the network's time (None: now), if its `total`
+        clock does not end it earlier. Returns when the loop began. Call it before the call begins."""
+        now, timeouts = self._get_pool().network.now(), self.settings.timeouts
+        since = now if since is None else since
+        if since + seconds < (math.inf if timeouts.total is None else now + timeouts.total):
+            self.settings = self.settings._replace(timeouts=timeouts._replace(total=seconds), loop_since=since)
+            self._renew()
+        return since
 
     async def open(self, error: APIError | None = None) -> E_co:
         """Make attempts until one has a response, and return its exchange. `error` is the failure of the previous attempt:
@@ -152,14 +170,16 @@ class Call(Generic[E_co]):
         error.retry_after = decision.retry_after
         delay = None if self.is_closed else decision.delay
         self.release()
-        is_late = delay is not None and total is not None and self.timing.elapsed() + delay >= total
+        left = math.inf if total is None else self.exchange.total_since + total - self.timing.clock()
+        is_late = delay is not None and delay >= left
         if delay is None or is_late:
             asked, longest = error.retry_after, settings.policy.max_retry_after
             if asked is not None and asked > longest:
                 error.message += f" (the server asks to wait {asked:g} s; max_retry_after is {longest:g} s)"
             elif is_late:
                 wait = "the next attempt would be in" if asked is None else "the server asks to wait"
-                error.message += f" ({wait} {delay:g} s; the total of {total:g} s ends before that)"
+                limit = "total" if settings.loop_since == math.inf else "max_seconds"
+                error.message += f" ({wait} {delay:g} s; the {limit} of {total:g} s ends before that)"
             error.args = (error.message,)
             raise error from error.__cause__
         logger.info("%s; request %s", decision.reason, error.request_id)
@@ -170,6 +190,7 @@ class Call(Generic[E_co]):
             closed = StreamCancelledError("the stream was closed while it waited for its next attempt")
             closed.retries_taken = self.retries_taken
             raise closed from error
+        self._may_have_cost = not self.cost_nothing
         self.retries_taken += 1
         self._renew()
 

@@ -176,6 +176,11 @@ class BaseBlock(Lens):
         # Joined only on access: a caller that reads the block after each delta of 64 kB would copy 2 GB.
         return "" if self._built is None else self._built.input_text
 
+    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
+        yield from super().__rich_repr__()
+        if not self.complete:
+            yield "complete", False
+
 
 class TextBlock(BaseBlock):
     """Text, with citations of documents or search results, if any."""

@@ -503,8 +503,9 @@ class _Call(Exchange):
         return None if asked == "*" else asked
 
     async def _list_runs(self) -> None:
+        """`readers_here` are the clients that read the run at this node."""
         now, runs = self._relay._clock(), await self._relay.home.open_runs(self._asked_user())
-        told = [{**asdict(run), "seconds": now - run.time, "readers": readers} for run, readers in runs.items()]
+        told = [{**asdict(run), "seconds": now - run.time, "readers_here": readers} for run, readers in runs.items()]
         await self.send_json(told)
 
     async def _stop_runs(self) -> None:
@@ -524,6 +525,8 @@ class _Call(Exchange):
         await self.send_json(await self._relay.home.me(self._user))
 
     async def _doctor(self) -> None:
+        await self._relay.home.me(self._user)  # raises `Answer`, 503, if the store cannot be reached
+        self._relay._runs.check_room()
         heartbeat = (HEARTBEAT_FIELD, f"{self._relay._runs.heartbeat_seconds:g}")
         await send_beats(self, (*SSE_HEADERS, heartbeat))
 

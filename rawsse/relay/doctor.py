@@ -4,7 +4,8 @@
     findings = diagnose(trace, plan, nonce)                 # the client, with what it received. Pure
 
 The relay sends the head, after half a second the first of `events` beats, the next one every `interval` seconds, and after
-`silence` seconds the last beat. It calls no model. The client sends a nonce as `Last-Event-ID`; beat 3 then is
+`silence` seconds the last beat. It calls no model. While no run can begin, it answers 503 with the reason. The client sends a
+nonce as `Last-Event-ID`; beat 3 then is
 
     id: NONCE-3
     event: beat
@@ -22,10 +23,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
-from rawsse.errors import quote
+from rawsse.client.exchange import json_or_itself
+from rawsse.errors import quote, words_of
 from rawsse.http1 import Response
 from rawsse.relay.dialects import COMMENT_HEARTBEAT, InvalidRequest
 from rawsse.relay.exchange import Exchange
@@ -47,6 +49,7 @@ HEARTBEAT_FIELD = "x-heartbeat-seconds"
 MAX_NONCE_CHARS = 32
 """Of the client's `Last-Event-ID`, which is sent back."""
 
+_Fault: TypeAlias = tuple[str, str]  # the name and the description of a `Finding`
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _BEAT = re.compile(r"([0-9]{1,6}) ([0-9]{1,9}\.[0-9]{6}) .*")
 
@@ -99,9 +102,8 @@ async def send_beats(exchange: Exchange, headers: Sequence[tuple[str, str]]) -> 
 
     async def send_all() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": exchange.fields(headers)})
-        await send(
-            {"type": "http.response.body", "body": COMMENT_HEARTBEAT, "more_body": True}
-        )  # servers send both at once
+        # With the first piece of the body: servers send both at once.
+        await send({"type": "http.response.body", "body": COMMENT_HEARTBEAT, "more_body": True})
         started, pauses = clock(), plan.pauses()
         for number, pause in enumerate(pauses, 1):
             await asyncio.sleep(pause)
@@ -160,6 +162,7 @@ _REMEDIES: Mapping[str, str] = {
     "no answer": "check the URL, that the relay runs, and the network between",
     "redirect": "give that address as the URL",
     "status 401": "give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass",
+    "not ready": "wait, if it shuts down; else see that it can reach its store (--store). Its log says more, and /readyz when",
     "status 404": "give the relay's URL as browsers have it, with the path that comes before /chat/stream",
     "status 407": "name your own proxy in HTTP_PROXY as http://user:password@host:port",
     "status 421": "give rawsse serve the name (--allow-host NAME), or let the proxy pass it (proxy_set_header Host $host)",
@@ -207,19 +210,20 @@ def diagnose(trace: Trace, plan: Plan, nonce: str) -> list[Finding]:
     return [Finding(name, what, _REMEDIES[name]) for name, what in found]
 
 
-def _of_status(head: Response, body: bytes) -> tuple[str, str]:
+def _of_status(head: Response, body: bytes) -> _Fault:
     is_relay = b'"type":"error"' in body.replace(b" ", b"")
     who = "the relay" if is_relay else f"a proxy or another server ({_software(head)})"
     base = head.headers.get("location", "").partition("/doctor?")[0]  # as `rawsse doctor` takes it
     place = f", to {quote(base)}" if base else ""
+    said = words_of(json_or_itself(body.decode(errors="replace"))) if is_relay else None
     name, kind = f"status {head.status}", {3: "redirect", 5: "gateway"}.get(head.status // 100, "refusal")
-    return name if name in _REMEDIES else kind, f"{who} answers {head.status} {quote(head.reason)}{place}"
+    name = "not ready" if is_relay and head.status == 503 else name if name in _REMEDIES else kind
+    return name, f"{who} answers {head.status} {quote(head.reason)}{place}" + (f": {quote(said)}" if said else "")
 
 
-def _of_head(head: Response) -> Iterator[tuple[str, str]]:
-    kind, coding, caching = (
-        head.headers.get(name, "") for name in ("content-type", "content-encoding", "cache-control")
-    )
+def _of_head(head: Response) -> Iterator[_Fault]:
+    kind, coding = head.headers.get("content-type", ""), head.headers.get("content-encoding", "")
+    caching = head.headers.get("cache-control", "")
     if kind.partition(";")[0].strip().lower() != "text/event-stream":
         yield "content type", f"the answer is {quote(kind)} instead of text/event-stream ({_software(head)})"
     if coding.lower() not in ("", "identity"):
@@ -230,9 +234,7 @@ def _of_head(head: Response) -> Iterator[tuple[str, str]]:
         yield "framing", f"HTTP/{head.http_version} without chunks: a stream that was cut looks like one that has ended"
 
 
-def _of_events(
-    trace: Trace, head: Response, beats: Sequence[Beat], plan: Plan, nonce: str
-) -> Iterator[tuple[str, str]]:
+def _of_events(trace: Trace, head: Response, beats: Sequence[Beat], plan: Plan, nonce: str) -> Iterator[_Fault]:
     tags, numbers = {beat.tag for beat in beats}, [beat.number for beat in beats]
     if head.headers.get("age", "").strip("0") or tags - {nonce, "", None}:
         yield "cache", "the events are those of an earlier answer, which a cache has kept"

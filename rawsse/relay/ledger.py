@@ -93,6 +93,7 @@ _TOTAL = " + ".join(COUNTS)
 _UNCOUNTED = "MAX(COALESCE(estimated_tokens, 0) - output_tokens, 0)"  # by the API, of an answer that was cut
 _TOKENS_SINCE = f"SELECT user, SUM({_TOTAL} + {_UNCOUNTED}) FROM runs WHERE time >= ? GROUP BY user"  # noqa: S608
 _SUMS = ", ".join(f"SUM({count}) AS {count}" for count in COUNTS)
+_EXACT = f"MIN(exact) AS exact, MIN(exact OR (ending IS NOT 'complete' AND {_TOTAL} > output_tokens)) AS input_exact"
 _DAY = "date(CAST(time AS INTEGER), 'unixepoch')"
 _DAYS = f"SELECT {', '.join(_COLUMNS)} FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
 # Of the copies of a run SQLite takes the one that has the MAX (https://www.sqlite.org/lang_select.html, 2.5).
@@ -220,16 +221,17 @@ def usage(
     paths: Sequence[str | Path], by: Sequence[str] = GROUPS, *, since: date = date.min, until: date = date.max
 ) -> list[dict[str, Any]]:
     """The sums of each group of runs, sorted: `{"user": …, "model": …, "day": "2026-11-30", "runs": 3, "input_tokens": …,
-    "output_tokens": …, "cache_creation_input_tokens": …, "cache_read_input_tokens": …, "exact": True}`.
+    "output_tokens": …, "cache_creation_input_tokens": …, "cache_read_input_tokens": …, "exact": True, "input_exact": True}`.
 
     `by` lists some of `GROUPS`. `day` is the UTC day on which a run began; `since` and `until` are inclusive. A run counts
     once, even if it is in several ledgers. `exact` is false if the sums are a lower bound, as they are while a run is open.
-    The files are only read, and a relay may be writing them. Raises `ConfigurationError`.
+    `input_exact`: those of input tokens are not, since the API counts them when an answer begins (but what server tools
+    find, when it ends). The files are only read, and a relay may be writing them. Raises `ConfigurationError`.
     """
     if not by or set(by) - set(GROUPS):
         raise ConfigurationError(f"usage by {', '.join(by) or 'nothing'}: must be by some of {', '.join(GROUPS)}")
     groups = ", ".join(by)
-    query = f"SELECT {groups}, COUNT(*) AS runs, {_SUMS}, MIN(exact) AS exact FROM ({_ONCE})"  # noqa: S608
+    query = f"SELECT {groups}, COUNT(*) AS runs, {_SUMS}, {_EXACT} FROM ({_ONCE})"  # noqa: S608
     with closing(sqlite3.connect("")) as db:  # a temporary file, which SQLite removes
         db.row_factory = sqlite3.Row
         db.execute(f"CREATE TABLE runs ({', '.join(_COLUMNS)})")
@@ -237,7 +239,7 @@ def usage(
             with _connected(path) as ledger:
                 db.executemany(_INSERT_COPY, ledger.execute(_DAYS, (str(since), str(until))))
         rows = db.execute(f"{query} GROUP BY {groups} ORDER BY {groups}")
-        return [{**dict(row), "exact": bool(row["exact"])} for row in rows]
+        return [{**dict(row), **{name: bool(row[name]) for name in ("exact", "input_exact")}} for row in rows]
 
 
 # --- The file ------------------------------------------------------------------------------------------------------

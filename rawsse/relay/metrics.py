@@ -61,7 +61,7 @@ FAMILIES: Mapping[str, Family] = {
     "rawsse_resumes_total": Family("counter", "Requests to read a run again."),
     "rawsse_refused_requests_total": Family("counter", "Requests that were refused before a call of the API."),
     "rawsse_open_streams": Family("gauge", "Runs that have not ended."),
-    "rawsse_readers": Family("gauge", "Clients that are reading a run."),
+    "rawsse_readers": Family("gauge", "Clients that are reading a run, at this node."),
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
 
@@ -79,9 +79,8 @@ class Metrics(Observer):
     def __init__(self, read: Mapping[str, Callable[[], float]] | None = None, models: Iterable[str] = ()) -> None:
         self._read = {"rawsse_open_streams": lambda: len(self._asked), **(read or {})}
         self._counts: defaultdict[str, defaultdict[Labels, int]] = defaultdict(lambda: defaultdict(int))
-        self._histograms: defaultdict[str, dict[Labels, list[float]]] = defaultdict(
-            dict
-        )  # counts of buckets, and the sum
+        # The counts of the buckets, and the sum.
+        self._histograms: defaultdict[str, dict[Labels, list[float]]] = defaultdict(dict)
         self._models = _Names(MAX_MODELS_COUNTED, models)
         self._types = _Names(MAX_TYPES_COUNTED)
         self._asked: dict[tuple[str, str], str] = {}  # of open runs: the requested model

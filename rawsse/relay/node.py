@@ -108,8 +108,10 @@ class Node(Home):
 
     async def is_ready(self) -> bool:
         """See `Home.is_ready`."""
-        await self.start()
-        return await super().is_ready() and self.has_lease
+        with contextlib.suppress(Answer):
+            await self.me(None)  # asks the store: the lease outlives it
+            return await super().is_ready() and self.has_lease
+        return False
 
     async def drain(self, seconds: float) -> None:
         """See `Home.drain`."""

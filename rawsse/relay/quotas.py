@@ -37,7 +37,7 @@ RETRY_SECONDS = 5
 
 class _Policy(NamedTuple):
     """A limit in effect, and what remains of it. `wait` is the seconds until all of it is refilled or, if nothing is left,
-    until part of it is; `reset` is that time in Unix seconds. None if unknown."""
+    until part of it is; `reset` is that time in Unix seconds, and `full` that when all of it is. None if unknown."""
 
     name: str
     words: str
@@ -46,22 +46,23 @@ class _Policy(NamedTuple):
     left: int
     wait: int | None = None
     reset: int | None = None
+    full: int | None = None
 
 
 def _policies(limits: UserLimits, count: Count) -> Iterator[_Policy]:
     """The limits that have counts."""
 
-    def due(back: int, rate: int = 1) -> tuple[int, int]:
-        """The seconds until `back` is refilled at that rate, and that time in Unix seconds, both rounded up."""
-        return -(-back // (rate * SECOND)), -(-(count.at * rate + back) // (rate * SECOND))
+    def due(back: int, full: int, rate: int = 1) -> tuple[int, ...]:
+        """The seconds until `back` is refilled at that rate, and the Unix seconds of that time and of `full`, rounded up."""
+        return -(-back // (rate * SECOND)), *(-(-(count.at * rate + each) // (rate * SECOND)) for each in (back, full))
 
     if (quota := limits.requests_per_minute) is not None:
         left = max(0, (quota * MINUTE - count.used) // MINUTE)
         back = count.used if left else count.used + MINUTE - quota * MINUTE
-        yield _Policy("requests", "requests per minute", ";w=60", quota, left, *due(back, quota))
+        yield _Policy("requests", "requests per minute", ";w=60", quota, left, *due(back, count.used, quota))
     if (quota := limits.tokens_per_day) is not None:
         left, back = max(0, quota - count.tokens), DAY - count.at % DAY
-        yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *due(back))
+        yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *due(back, back))
     if (quota := limits.open_runs) is not None:
         left = max(0, quota - count.open)
         yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left)
@@ -149,14 +150,16 @@ class Quotas(Observer):
         )
 
     def me(self, user: User | None, now: float, acquired: Acquired | None = None) -> dict[str, Any]:
-        """The answer to `GET /me`: limits in effect, what remains, and when (RFC 3339) all of it is refilled, from the counts
-        of a store if there is one."""
+        """The answer to `GET /me`, from the counts of a store if there is one: the limits in effect; what is `left`; when all
+        of it is back (`resets`, RFC 3339; unknown for open runs); and for each limit of which nothing is left the seconds until
+        part of it is (`retry_after`, as in a 429)."""
         policies = self._policies(user, acquired or self._count(user, now, is_run=False, counts=False))[0]
         return {
             "user": user.id if user is not None else None,
             "limits": {name: value for name, value in asdict(self.limits_of(user)).items() if value},
             "left": {policy.name: policy.left for policy in policies},
-            "resets": {policy.name: _date(policy.reset) for policy in policies if policy.reset is not None},
+            "resets": {policy.name: _date(policy.full) for policy in policies if policy.full is not None},
+            "retry_after": {policy.name: policy.wait or RETRY_SECONDS for policy in policies if not policy.left},
         }
 
     def _count(self, user: User | None, now: float, *, is_run: bool, counts: bool) -> Acquired:

@@ -25,6 +25,9 @@ LEASE_LOST = "lease_lost"
 BYTES_PER_TOKEN = 4
 """How many bytes of content the quotas count as one token, where the API has not counted: about right for English text."""
 
+_MEDIA = re.compile(rb'"[A-Za-z0-9+/=]{1000,}+"')
+"""Base64 in a request: an image has far fewer tokens than its bytes suggest."""
+
 log = logging.getLogger("rawsse.relay")
 
 
@@ -46,7 +49,8 @@ class RunRecord(RunStart):
 
     `ending` is the kind of an `Ending`; `error` is the type of the failure, such as `rate_limit_error`. The token counts
     are the billed ones. They are a lower bound unless `exact`, because the API reports output tokens only at the end of
-    the answer. In that case `estimated_tokens` is the bytes of content received, divided by `BYTES_PER_TOKEN`.
+    the answer. In that case `estimated_tokens` is the bytes of content received, divided by `BYTES_PER_TOKEN`; before
+    `message_start` it is those of the request without base64: the API has the prompt, and may bill it.
     `on_disconnect` is "cancel" or "drain" if every reader left before the end. `words` describe the ending for the log:
     they may contain addresses that browsers must not see.
     """
@@ -73,8 +77,8 @@ class RunRecord(RunStart):
 
     @property
     def quota_tokens(self) -> int:
-        """`total_tokens`, with the estimated output tokens if that is more: stopping an answer just before its end does not
-        make it free."""
+        """`total_tokens`, with the estimated output tokens if that is more: stopping an answer just before its end, or before
+        its beginning, does not make it free."""
         return self.all_input_tokens + max(self.output_tokens, self.estimated_tokens)
 
     @property
@@ -103,12 +107,12 @@ def record_of(
         answer = stream._call.exchange
         builder = answer.builder
         usage = builder.usage
-        is_refused = answer.phase == "connect" or (answer.response is not None and not answer.is_open)
-        exact = (builder.is_complete and token_counts(usage)[1]) or (is_refused and not usage)
+        exact = (builder.is_complete and token_counts(usage)[1]) or (stream._call.cost_nothing and not usage)
         if isinstance(builder.model, str):
             more["model"] = builder.model
         if not exact:
-            more["estimated_tokens"] = -(-builder.content_bytes // BYTES_PER_TOKEN)
+            seen = builder.content_bytes if usage else len(_MEDIA.sub(b"", stream._call.settings.request.body))
+            more["estimated_tokens"] = -(-seen // BYTES_PER_TOKEN)
         more |= {"stop_reason": builder.stop_reason, "request_id": stream.request_id}
         more["first_token_seconds"] = stream.timing.first_content
     return RunRecord(**{**more, **token_counts(usage)[0], "exact": exact})

@@ -59,9 +59,9 @@ class UserLimits:
 
     `requests_per_minute` may be sent in one burst, and are refilled evenly, so the first minute may have nearly twice as many.
     `open_runs` is how many runs may be in progress. `tokens_per_day` counts all kinds of tokens when a run ends, for the UTC
-    day on which it began; the output of a stopped or truncated answer is estimated (`RunRecord.estimated_tokens`). A request
-    may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the day's tokens are
-    used up.
+    day on which it began; the output of a stopped or truncated answer is estimated, and the prompt of one that had not begun
+    (`RunRecord.estimated_tokens`). A request may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in
+    progress are stopped when the day's tokens are used up.
     """
 
     requests_per_minute: int | None = None

@@ -52,7 +52,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
@@ -61,25 +61,14 @@ from rawsse.messages.content import Usage
 from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.scrub import scrub
-
-BYTES_PER_TOKEN = 4
-"""For `count_tokens`: a rule of thumb for English text and JSON. Only the API knows the count."""
+from rawsse.replay.variants import BYTES_PER_TOKEN
 
 MAX_KEPT_MISSES = 100
 """How many of the last misses a `RecordedAPI` keeps: the first is the most telling, and a test usually ends there."""
 
 HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
+    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+    | {"proxy-authenticate", "proxy-authorization", "proxy-connection"}
 )
 """Header fields that concern one connection (RFC 9110, 7.6.1)."""
 
@@ -208,8 +197,7 @@ class RecordedAPI:
         return error_answer(404, "not_found_error", _NO_VERSION if is_unversioned else _NOT_FOUND)
 
     def _messages(self, request: RecordedRequest) -> Recording:
-        wrong = _what_is_wrong(request, {"model": str, "messages": list, "max_tokens": int})
-        if wrong is not None:
+        if (wrong := _what_is_wrong(request, {"model": str, "messages": list, "max_tokens": int})) is not None:
             return wrong
         if request.body.get("thread") is not None:
             # The official SDK's tool runner then continues without a thread and sends the whole history.
@@ -226,11 +214,11 @@ class RecordedAPI:
             self.unplayed.remove(found)
         elif found not in self.repeats:
             self.repeats.append(found)
-        return _streamed(found) if request.body.get("stream") is True else _folded(found)
+        return _played(found, is_stream=request.body.get("stream") is True)
 
     def _other(self, request: RecordedRequest, resource: str) -> Recording:
         if (recorded := self._others.get(_other_key(request))) is not None:
-            return _recorded(recorded)
+            return _played(recorded, is_stream=recorded.is_stream)
         if resource == _COUNT:
             if (wrong := _what_is_wrong(request, {"model": str, "messages": list})) is not None:
                 return wrong
@@ -238,9 +226,8 @@ class RecordedAPI:
             return _json_answer(200, {"input_tokens": _estimated(request.body) if tokens is None else tokens})
         if request.method != "GET":
             return _wrong_method(request, "GET")
-        messages = [recording.message() or {} for recording in self._answers]
-        named = [message["model"] for message in messages if isinstance(message.get("model"), str)]
-        models = {model: _model_info(model) for model in named}  # each once, in order of appearance
+        named = [(recording.message() or {}).get("model") for recording in self._answers]
+        models = {model: _model_info(model) for model in named if isinstance(model, str)}  # each once, in this order
         model = resource.removeprefix("models").strip("/")
         if not model:
             first, last = next(iter(models), None), next(reversed(models), None)
@@ -314,45 +301,37 @@ def _wrong_method(request: RecordedRequest, allowed: str) -> Recording:
 # --- Recordings as answers -------------------------------------------------------------------------------------------
 
 
-def _streamed(recording: Recording) -> Recording:
-    """The recording; a message that was recorded without `stream` becomes the stream that the API would have sent."""
-    message = None if recording.is_stream else recording.message()
-    if message is None:
-        return _recorded(recording)
-    stream = recording_of(message)
-    headers = _played_headers(recording) | {"content-type": stream.content_type}
-    return replace(
-        recording, headers=headers, reads=tuple(Read(recording.duration, read.data) for read in stream.reads)
-    )
+def _played(recording: Recording, *, is_stream: bool) -> Recording:
+    """The recording; if it has the other form, the stream or the message that the API would have sent instead.
 
-
-def _recorded(recording: Recording) -> Recording:
-    """The recording. `client_closed` is played as a cut: the end was never recorded."""
-    headers = _played_headers(recording)
+    `client_closed` is played as a cut: the end was never recorded.
+    """
+    headers = {name.lower(): value for name, value in recording.headers.items() if name.lower() not in _NOT_PLAYED}
     if recording.status >= 400:
         headers.setdefault("x-should-retry", "false")
-    return replace(recording, headers=headers)
+    played = replace(recording, headers=headers)
+    if recording.status != 200 or recording.is_stream == is_stream:
+        return played
+    if not is_stream:
+        return _folded(played)
+    if (message := recording.message()) is None:
+        return played
+    stream = recording_of(message)
+    reads = tuple(Read(recording.duration, read.data) for read in stream.reads)
+    return replace(played, headers=headers | {"content-type": stream.content_type}, reads=reads)
 
 
-def _folded(recording: Recording) -> Recording:
-    """The answer without `stream`: the message folded from the events, or their error."""
-    headers = _played_headers(recording)
-    if recording.status != 200 or not recording.is_stream:
-        return _recorded(recording)
-    builder, error = recording.fold()
+def _folded(stream: Recording) -> Recording:
+    """The message folded from the events, or their error."""
+    builder, error = stream.fold()
     if error is not None:
-        return error_answer(500, "api_error", f"{recording.name} is not a stream of the Messages API: {error.message}")
+        return error_answer(500, "api_error", f"{stream.name} is not a stream of the Messages API: {error.message}")
     if builder.error is not None:
-        status = stream_error(builder.error.raw, headers).status_code
-        return _json_answer(status, builder.error.raw, headers | {"x-should-retry": "false"}, recording.duration)
+        status = stream_error(builder.error.raw, stream.headers).status_code
+        return _json_answer(status, builder.error.raw, {**stream.headers, "x-should-retry": "false"}, stream.duration)
     if builder.message is None or not builder.is_complete:
-        return Recording(headers=headers, end="cut")
-    return _json_answer(200, builder.message.raw, headers, recording.duration)
-
-
-def _played_headers(recording: Recording) -> dict[str, str]:
-    headers = {name.lower(): value for name, value in recording.headers.items()}
-    return {name: value for name, value in headers.items() if name not in _NOT_PLAYED}
+        return Recording(headers=stream.headers, end="cut")
+    return _json_answer(200, builder.message.raw, stream.headers, stream.duration)
 
 
 # --- Other answers ---------------------------------------------------------------------------------------------------
@@ -394,27 +373,24 @@ Find: TypeAlias = Callable[[RecordedRequest], Recording | Miss]
 
 def finder(recordings: Sequence[Recording], match: Match = "turns") -> Find:
     """The function that chooses among `recordings`. Raises `ConfigurationError`."""
-    if callable(match):
-        return _by_request(recordings, match)
-    if match == "request":
-        return _by_request(recordings, _asked)
+    if match in ("turns", "sequence"):
+        return _one_after_the_other(recordings, is_once=match == "sequence")
     if match == "name":
         return _by_name(recordings)
-    if match not in get_args(MatchMode):
+    if not callable(match) and match != "request":
         raise ConfigurationError(f"match must be a function, or one of {', '.join(get_args(MatchMode))}")
-    return _one_after_the_other(recordings, is_once=match == "sequence")
+    return _by_request(recordings, match if callable(match) else _asked)
 
 
 def _one_after_the_other(recordings: Sequence[Recording], *, is_once: bool) -> Find:
-    taken = 0
+    numbers, total = count(), len(recordings)
 
     def find(request: RecordedRequest) -> Recording | Miss:
-        nonlocal taken
-        taken += 1
-        if is_once and taken > len(recordings):
-            played = f"{len(recordings)} recording{'' if len(recordings) == 1 else 's'}"
-            return Miss(request, f"this is request {taken} of a sequence of {played}: all have been played")
-        return recordings[(taken - 1) % len(recordings)] if recordings else Miss(request, _NO_RECORDING)
+        taken = next(numbers)
+        if is_once and taken >= total:
+            played = f"{total} recording{'' if total == 1 else 's'}"
+            return Miss(request, f"this is request {taken + 1} of a sequence of {played}: all have been played")
+        return recordings[taken % total] if recordings else Miss(request, _NO_RECORDING)
 
     return find
 
@@ -425,48 +401,47 @@ def _by_name(recordings: Sequence[Recording]) -> Find:
     def name_of(request: RecordedRequest) -> str:
         return request.path.partition("?")[0].rpartition("/v1/")[0].rpartition("/")[2]
 
-    def miss(request: RecordedRequest) -> Miss:
-        asked, known = name_of(request), _cut(", ".join(dict.fromkeys(names)), 0, MAX_PATH_CHARS)
-        wrong = f"no recording has the name {quote(asked)}" if asked else "the base URL names no recording at its end"
-        return Miss(request, f"{wrong}. There are: {known}")
+    def miss(request: RecordedRequest, name: str) -> Miss:
+        wrong = f"no recording has the name {quote(name)}" if name else "the base URL names no recording at its end"
+        return Miss(request, f"{wrong}. There are: {_cut(', '.join(dict.fromkeys(names)), 0, MAX_PATH_CHARS)}")
 
     return _by_key(recordings, names, name_of, miss)
 
 
 def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -> Find:
-    keys: list[str] = []
-    for recording in recordings:
+    def key(recording: Recording) -> str:
         if recording.request is None:
             raise ConfigurationError(f"{recording.name} has no request, and cannot be matched by one")
-        keys.append(_key(key_of(recording.request.body)))
+        return _to_json(key_of(recording.request.body))
 
-    def miss(request: RecordedRequest) -> Miss:
+    keys = list(map(key, recordings))
+
+    def miss(request: RecordedRequest, asked: str) -> Miss:
         if not recordings:
             return Miss(request, _NO_RECORDING)
-        asked = json.loads(_key(key_of(request.body)))
-        index, different = nearest([json.loads(key) for key in keys], asked)
+        index, different = nearest(list(map(json.loads, keys)), json.loads(asked))
         which = f"Nearest of {len(keys)}: {recordings[index].name}"
         return Miss(request, f"no recording matches this request. {which}", recordings[index], different)
 
-    return _by_key(recordings, keys, lambda request: _key(key_of(request.body)), miss)
+    return _by_key(recordings, keys, lambda request: _to_json(key_of(request.body)), miss)
 
 
 def _by_key(
     recordings: Sequence[Recording],
-    keys: Sequence[Hashable],
-    key_of: Callable[[RecordedRequest], Hashable],
-    miss: Callable[[RecordedRequest], Miss],
+    keys: Sequence[str],
+    key_of: Callable[[RecordedRequest], str],
+    miss: Callable[[RecordedRequest, str], Miss],
 ) -> Find:
     """Play the recordings with a request's key in order, then repeat the last one."""
-    members: dict[Hashable, list[Recording]] = {}
+    members: dict[str, list[Recording]] = {}
     for key, recording in zip(keys, recordings, strict=True):
         members.setdefault(key, []).append(recording)
-    taken = Counter[tuple[Hashable, bool]]()
+    taken = Counter[tuple[str, bool]]()
 
     def find(request: RecordedRequest) -> Recording | Miss:
         key = key_of(request)
         if key not in members:
-            return miss(request)
+            return miss(request, key)
         is_stream = isinstance(request.body, dict) and request.body.get("stream") is True
         # An error matches every request.
         fitting = [one for one in members[key] if one.status != 200 or one.is_stream == is_stream] or members[key]
@@ -481,11 +456,7 @@ def _by_key(
 
 def asked_key(body: Any) -> str:
     """A string that is the same for all equal requests. Raises `RecursionError` for JSON nested too deeply."""
-    return _key(_asked(body))
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=repr)
+    return _to_json(_asked(body))
 
 
 def _asked(body: Any) -> Any:
@@ -497,7 +468,7 @@ def _asked(body: Any) -> Any:
 def canonical(body: Any) -> Any:
     """The body's canonical form. Raises `RecursionError` for JSON nested too deeply."""
     if not isinstance(body, dict):
-        return _plain(body)
+        return _canonical(body, None)
     asked = {name: value for name, value in body.items() if name not in IGNORED_FIELDS}
     # A container's id is made up by the API, as those of calls are. A string is such an id.
     container = asked.get("container")
@@ -509,12 +480,14 @@ def canonical(body: Any) -> Any:
     return written
 
 
-def _canonical(value: Any, calls: dict[str, str]) -> Any:
-    """`calls` numbers the calls seen so far."""
+def _canonical(value: Any, calls: dict[str, str] | None) -> Any:
+    """`calls` numbers the calls seen so far; None for JSON of the caller, which changes only in its numbers."""
     if isinstance(value, list):
         return [_canonical(item, calls) for item in value]
-    if not isinstance(value, dict):
-        return _plain(value)
+    if not isinstance(value, dict):  # 1 for 1.0: clients send either, and JSON has only one number type
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    if calls is None:
+        return {name: _canonical(item, None) for name, item in value.items()}
     written = {}
     for name, item in value.items():
         if item is None or name in _NEVER_ASKED or (name in _DEFAULTS and item == _DEFAULTS[name]):
@@ -523,7 +496,7 @@ def _canonical(value: Any, calls: dict[str, str]) -> Any:
             continue
         is_call_id = name in _CALL_IDS or (name == "id" and str(value.get("type")).endswith("tool_use"))
         if name in _OPAQUE:
-            written[name] = _plain(item)
+            written[name] = _canonical(item, None)
         elif isinstance(item, str) and is_call_id:
             written[name] = calls.setdefault(item, f"call {len(calls) + 1}")
         elif isinstance(item, str) and name in ("content", "system"):
@@ -548,15 +521,6 @@ def _merged(messages: list[Any]) -> list[Any]:
 
 def _is_plain_turn(message: Any) -> bool:
     return isinstance(message, dict) and message.keys() == {"role", "content"} and isinstance(message["content"], list)
-
-
-def _plain(value: Any) -> Any:
-    """The same JSON, with 1 for 1.0: clients send either, and JSON has only one number type."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # --- How two requests differ -----------------------------------------------------------------------------------------
@@ -605,4 +569,4 @@ def _cut(text: str, start: int, limit: int) -> str:
 
 
 def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=repr)

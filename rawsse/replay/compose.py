@@ -33,6 +33,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -43,6 +44,7 @@ from rawsse.messages import Block, Message
 from rawsse.messages.content import BlockBuilder
 from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, RecordedRequest, Recording
+from rawsse.replay.variants import tokens_of
 from rawsse.sse import encode
 
 MODEL = "claude-sonnet-5"
@@ -159,13 +161,14 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
     identity = to_json([model, given])
     blocks = [_built(block) for block in _with_ids(given, identity)]
     content = [block.raw for block in blocks]
-    made = Message({"content": content}, facts=blocks)  # one token per delta in words, as a pace counts them
+    made = Message({"content": content}, facts=blocks)
+    tokens = sum(tokens_of(delta) for block in made.content for delta in _streamed(block, "whole", 0)[1])
     calls = any(block.get("type") == "tool_use" for block in content)
     counts = {
         "input_tokens": 25,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
-        "output_tokens": max(1, sum(len(_streamed(block, "words", 0)[1]) for block in made.content)),
+        "output_tokens": max(1, math.ceil(tokens)),  # as a pace counts them
         "service_tier": "standard",
     }
     raw = {

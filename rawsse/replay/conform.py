@@ -4,6 +4,7 @@
     rows = await try_server(AsyncClient(base_url="https://gateway.example"), model="claude-sonnet-5")
     rows = await try_server(client, model="m", upstream_port=8001)      # the gateway's upstream is this port
     print(as_text(rows)); sys.exit(not is_good(rows))
+    print(as_columns({"mine": rows, "theirs": other_rows}))     # clients side by side, as in fixtures/README.md
 
 A client must print the whole text and exit with 0, or exit with another code. The worst row is `SILENT`: an answer was cut
 or changed, and the client reported success. Some faults cannot be detected (a lost delta): their rows are `open`.
@@ -25,6 +26,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 from rawsse.client.client import AsyncClient
@@ -63,7 +65,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """How much of an answer is read. A longer one counts as cut."""
 
 MAX_ROW_CHARS = 160
-PACE = "ttft=0.3,tps=40"
+PACE = "ttft=0.3,tps=110"
 """The duration of the answer that shows whether a gateway holds events back."""
 
 AT_ONCE_SECONDS = 0.02
@@ -102,11 +104,14 @@ _ASKED: Mapping[str, Any] = {"max_tokens": 256, "messages": [{"role": "user", "c
 
 
 class Row(NamedTuple):
-    """One attempt and its outcome."""
+    """One attempt and its outcome, `what`. `first` is the outcome of an earlier attempt that was not good. `sent` is the answer
+    that was played: its recording, and the options of `Player`; empty if nothing was played."""
 
     name: str
     verdict: Verdict
     what: str
+    first: str = ""
+    sent: Mapping[str, Any] = MappingProxyType({})
 
 
 class Case(NamedTuple):
@@ -116,6 +121,11 @@ class Case(NamedTuple):
     recording: Recording
     wanted: Wanted
     options: Mapping[str, Any]
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The answer that is played: its recording, and the options of `Player`."""
+        return {"recording": self.recording.name.removesuffix(".sse.jsonl"), **self.options}
 
 
 OnRow: TypeAlias = Callable[[Row, int], None]
@@ -127,29 +137,30 @@ OnRow: TypeAlias = Callable[[Row, int], None]
 
 def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int = 1, seconds: float = 0.0) -> str:
     """A short outcome for the answer whose text should be `whole`. `error`: how the client reported failure."""
-    is_whole = text == whole and stop in GOOD_STOPS
-    words = error or ("whole" if is_whole else f"{SILENT} {_silent(text, stop, whole)}, no error")
+    if error:
+        words = error
+    elif text == whole and stop in GOOD_STOPS:
+        words = "whole"
+    else:
+        how = "no end" if text == whole else "altered" if stop in GOOD_STOPS or not whole.startswith(text) else "cut"
+        words = f"{SILENT} {how if text else 'nothing'}, no error"
     # A hundredth more: a sum of floats may be slightly too small.
     waited = int(seconds + 0.01)
     after = f" after {waited} s" if waited >= LONG_SECONDS else ""
     return f"{words}{after}{'' if requests == 1 else f', {requests} requests'}"
 
 
-def _silent(text: str, stop: str | None, whole: str) -> str:
-    if not text:
-        return "nothing"
-    if text == whole:
-        return "no end"
-    return "altered" if stop in GOOD_STOPS or not whole.startswith(text) else "cut"
-
-
 # --- Tables ----------------------------------------------------------------------------------------------------------
 
 _MARKS: Mapping[Verdict, str] = {"right": "ok", "wrong": "wrong", "silent": SILENT, "open": "-"}
-_LEGEND: Mapping[Verdict, str] = {
+LEGEND: Mapping[Verdict, str] = {
+    "right": "the ending that this row allows",
+    "wrong": "another ending, and an error or the result says so",
     "silent": "not the whole answer came out, and no error said so",
     "open": "not judged: nothing in a stream tells this, or both endings are allowed",
 }
+"""The meaning of each verdict."""
+
 NAME_CHARS = 30
 """The width of the name column. Few names are longer."""
 
@@ -162,18 +173,37 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    return table(["tried", "verdict", "what came"], [(f"`{row.name}`", _MARKS[row.verdict], row.what) for row in rows])
+    cells = [(f"`{row.name}`", _MARKS[row.verdict], _came(row)) for row in rows]
+    return table(["tried", "verdict", "what came"], cells)
+
+
+def as_columns(clients: Mapping[str, Sequence[Row]]) -> str:
+    """Several clients side by side, as in `fixtures/README.md`: a Markdown table of what came. All have the same rows."""
+    names = [f"`{row.name}`" for row in next(iter(clients.values()))]
+    columns = ([row.what for row in rows] for rows in clients.values())
+    return table(["tried", *clients], zip(names, *columns, strict=True))
 
 
 def as_line(row: Row) -> str:
     """The row in aligned columns."""
-    return f"{_MARKS[row.verdict]:5}  {row.name:{NAME_CHARS}}  {row.what}".rstrip()
+    return f"{_MARKS[row.verdict]:5}  {row.name:{NAME_CHARS}}  {_came(row)}".rstrip()
+
+
+def _came(row: Row) -> str:
+    return f"{row.what}; the first time {row.first}" if row.first and is_good([row]) else row.what
+
+
+def counts(rows: Iterable[Row]) -> dict[Verdict, int]:
+    """How many rows have each verdict."""
+    count = Counter(row.verdict for row in rows)
+    return {verdict: count[verdict] for verdict in LEGEND}
 
 
 def totals(rows: Sequence[Row]) -> str:
     """The meaning of the marks, and a line with the counts."""
-    count = Counter(row.verdict for row in rows)
-    lines = [f"{_MARKS[verdict]:5}  {words}" for verdict, words in _LEGEND.items() if count[verdict]]
+    count = counts(rows)
+    unclear: tuple[Verdict, ...] = ("silent", "open")
+    lines = [f"{_MARKS[verdict]:5}  {LEGEND[verdict]}" for verdict in unclear if count[verdict]]
     silent = f"{count['silent']} {SILENT} taken for whole, {count['open']} not judged"
     return "\n".join([*lines, f"{count['right']} right, {count['wrong']} wrong, {silent}"])
 
@@ -195,26 +225,32 @@ def _row(name: str, wrong: str, right: str = "", verdict: Verdict = "wrong") -> 
     return Row(name, verdict if wrong else "right", line)
 
 
-async def _confirmed(attempt: Callable[[], Awaitable[list[Row]]]) -> list[Row]:
-    """The rows of an attempt; if one is not good, those of a second attempt, which mention the first outcome."""
-    rows = await attempt()
-    if is_good(rows):
-        return rows
-    before = {row.name: f"; the first time {row.what}" for row in rows if not is_good([row])}
-    again = await attempt()
-    return [row._replace(what=row.what + before.get(row.name, "")) if is_good([row]) else row for row in again]
+async def _confirmed(attempt: Callable[[], Awaitable[list[Row]]], sent: Mapping[str, Any]) -> list[Row]:
+    """The rows of an attempt in which `sent` is played; if one is not good, those of a second attempt."""
+    rows, first = await attempt(), dict[str, str]()
+    if not is_good(rows):
+        first = {row.name: row.what for row in rows if not is_good([row])}
+        rows = await attempt()
+    return [row._replace(first=first.get(row.name, ""), sent=sent) for row in rows]
 
 
 # --- Clients ---------------------------------------------------------------------------------------------------------
 
 
 class Run(NamedTuple):
-    """A client's run: `code` is None if it was stopped; `said` is the end of its standard error."""
+    """A client's run: `code` is None if it was stopped; `said` is the end of its standard error.
+
+    Of a client within a program, more may be known: the stop reason that it reports (empty if it is not known), how its
+    error is called, and how long it took, in seconds.
+    """
 
     code: int | None
     text: str
     said: str
     requests: int = 1
+    stop: str | None = ""
+    error: str = ""
+    seconds: float = 0.0
 
 
 def client_cases() -> list[Case]:
@@ -232,9 +268,9 @@ def client_cases() -> list[Case]:
 def judge_client(case: Case, run: Run) -> Row:
     """Whether the run ended as it should."""
     whole = message.text.strip() if (message := case.recording.fold()[0].message) else ""
-    stop = None if case.wanted in ("failed", "waits") else GOOD_STOPS[0]
-    error = "hangs" if run.code is None else f"exit {run.code}" if run.code else ""
-    words = cell(run.text.strip(), stop, whole, error, run.requests)
+    stop = run.stop if run.stop != "" else None if case.wanted in ("failed", "waits") else GOOD_STOPS[0]
+    error = run.error or ("hangs" if run.code is None else f"exit {run.code}" if run.code else "")
+    words = cell(run.text.strip(), stop, whole, error, run.requests, run.seconds)
     if not run.requests:
         return _row(case.name, f"{error or 'exit 0'}: it did not ask ANTHROPIC_BASE_URL")
     if case.wanted == "open" or (case.wanted == "waits" and run.code is None):
@@ -242,7 +278,7 @@ def judge_client(case: Case, run: Run) -> Row:
     if words.startswith(SILENT):
         return _row(case.name, words, verdict="silent")
     if run.code and case.wanted == "whole":
-        return _row(case.name, f"{words}: {run.said}")
+        return _row(case.name, f"{words}: {run.said}" if run.said else words)
     return _row(case.name, words if run.code is None else "", words)
 
 
@@ -266,13 +302,15 @@ async def try_client(
     cases = [case for case in cases if not only or case.name in only or case is cases[0]]
 
     async def once(case: Case) -> list[Row]:
-        async with ReplayServer(case.recording, sleep=_shortly, **case.options) as server:
+        async with ReplayServer(
+            case.recording, sleep=lambda it: asyncio.sleep(min(it, 0.001)), **case.options
+        ) as server:
             run = await _run(command, server.base_url, limit)
             return [judge_client(case, run._replace(requests=len(server.requests)))]
 
     async def tried(case: Case) -> Row:
         async with gate:
-            (row,) = await _confirmed(lambda: once(case))
+            (row,) = await _confirmed(lambda: once(case), case.sent)
         return row
 
     rows = [await tried(cases[0])]
@@ -289,10 +327,6 @@ async def try_client(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return rows
-
-
-async def _shortly(seconds: float) -> None:
-    await asyncio.sleep(min(seconds, 0.001))
 
 
 async def _run(command: Sequence[str], base_url: str, limit: float) -> Run:
@@ -407,7 +441,7 @@ def _error_type(recording: Recording) -> str | None:
 def _compared(name: str, sent: Recording, got: Recording) -> Row:
     errors = [str(each) for each in check(got) if each.severity == "error"]
     if got.status != 200:
-        errors = [f"status {got.status}: {got.body[:MAX_ROW_CHARS]!r}" if got.status else "no answer"]
+        errors = [f"status {got.status}: {got.body[:MAX_ROW_CHARS]!r}" if got.status else f"no answer: {got.name}"]
     wrong = errors[0] if errors else _changes(sent.message(), got.message())
     lost = "" if _pings(got) == _pings(sent) else f", and {_pings(got)} of {_pings(sent)} pings"
     return _row(name, wrong, "byte for byte" if got.body == sent.body else f"the same message in other bytes{lost}")
@@ -449,16 +483,18 @@ async def try_server(
     """
     plain, rows = shipped_fixtures()["plain"], list[Row]()
     sent, cases = (None, []) if upstream_port is None else (pace_by(PACE)(plain), server_cases())
+    whole, paced = (Case("plain", plain, "whole", options) for options in ({}, {"pace": PACE, "speed": 1.0}))
     ask, secrets = {"model": model, **_ASKED}, Secrets(client.call("POST", "/v1/messages").settings.request.headers)
     to_stream, upstream = {**ask, "stream": True}, _Upstream(upstream_port or 0, Player(plain))
 
-    async def add(judge: Callable[[Recording], Iterable[Row]], body: Mapping[str, Any], **options: Any) -> None:
+    async def add(judge: Callable[[Recording], Iterable[Row]], body: Mapping[str, Any], case: Case = whole) -> None:
         async def attempt() -> list[Row]:
-            upstream.player = Player(**{"recordings": plain, "speed": 0.0, **options})
+            upstream.player = Player(case.recording, **{"speed": 0.0, **case.options})
             return list(judge(await _asked(client, body, limit)))
 
-        for row in await _confirmed(attempt):
-            rows.append(row._replace(what=secrets.removed(row.what)))  # an error may quote the key
+        for row in await _confirmed(attempt, {} if upstream_port is None else case.sent):
+            what, first = map(secrets.removed, (row.what, row.first))  # an error may quote the key
+            rows.append(row._replace(what=what, first=first))
             on_row(rows[-1], len(_GROUPS) + 5 + len(cases))
 
     def judge_played(case: Case, got: Recording) -> Iterator[Row]:
@@ -474,20 +510,20 @@ async def try_server(
         await add(lambda got: [judge_message(got, sent)], ask)
         await add(lambda got: [judge_refusal(got)], {name: ask[name] for name in ask if name != "messages"})
         # Not the first answer: many servers load something then.
-        await add(lambda got: [judge_pace(got, sent)], to_stream, recordings=sent or plain, speed=1.0)
+        await add(lambda got: [judge_pace(got, sent)], to_stream, paced)
         for case in cases:
-            await add(partial(judge_played, case), to_stream, recordings=case.recording, **case.options)
+            await add(partial(judge_played, case), to_stream, case)
     return rows
 
 
 async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> Recording:
-    """The decoded answer as it arrived; its status is 0 if there was none."""
+    """The decoded answer as it arrived. If there was none, its status is 0, and its name says why."""
     headers = {"accept-encoding": "gzip, deflate"}  # as browsers send it: some gateways compress only then
     call = client.call("POST", "/v1/messages", kind=RawAnswer, body=body, headers=headers, max_retries=0)
     now = asyncio.get_running_loop().time
     reads, started = list[Read](), now()
     with contextlib.suppress(APIError, TimeoutError), contextlib.closing(call):
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(limit) as timeout:
             answer = await call.open()
             decoder = ContentDecoder(answer.response.headers.get("content-encoding", ""))
             while True:
@@ -498,4 +534,5 @@ async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> 
     head, error = call.response, call.exchange.error
     fields = {name.lower(): value for name, value in head.headers.items()} if head else {}
     end: End = "clean" if call.exchange.is_over and error is None else "cut"
-    return Recording(None, head.status if head else 0, fields, tuple(reads), end, now() - started)
+    why = f"nothing came within {limit:g} s" if timeout.expired() else str(error)
+    return Recording(None, head.status if head else 0, fields, tuple(reads), end, now() - started, why)

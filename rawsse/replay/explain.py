@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, groupby, pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
@@ -34,8 +34,9 @@ from rawsse.replay.recording import Recording, parse_body
 from rawsse.sse import Event
 
 Lane: TypeAlias = Literal["message", "text", "thinking", "tool", "ping", "error", "other"]
-LANES: tuple[Lane, ...] = ("message", "text", "thinking", "tool", "ping", "error", "other")
-"""The subjects of events, in the order in which they are shown."""
+# SGR parameters (ECMA-48, 8.3.117): the eight basic colours, which follow the terminal's theme.
+LANES: Mapping[Lane, str] = dict(zip(get_args(Lane), ("34", "32", "35", "33", "2", "31", "36"), strict=True))
+"""The subjects of events, in the order in which they are shown, and their colours."""
 
 MIN_GAP_SECONDS = 0.25
 """A shorter wait is not a gap: it is not noticeable."""
@@ -73,8 +74,6 @@ _LANE_OF: Mapping[str, Lane] = {
 _ADDS: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _MARGIN = 24  # time, read, byte
 _LABEL = 19
-# SGR parameters (ECMA-48, 8.3.117): the eight basic colours, which follow the terminal's theme.
-_COLORS: Mapping[Lane, str] = dict(zip(LANES, ("34", "32", "35", "33", "2", "31", "36"), strict=True))
 _DIM, _ALARM = "2", "1;31"
 _SGR = re.compile(r"\x1b\[[\d;]*m")
 # Terminals interpret control characters; direction marks and zero-width characters hide or reorder the text around them.
@@ -93,14 +92,16 @@ class Gap(NamedTuple):
 class Piece(NamedTuple):
     """A line with its end, or the part of it in one read. `read` counts from 1; `start` is the offset of its first byte.
 
-    `is_first`: the piece begins its read. `gap` is the long wait before it.
+    `begins` is the size of the read that begins with the piece; 0 if it does not begin one. `is_new`: it begins its line. `gap`
+    is the long wait before it.
     """
 
     read: int
     t: float
     start: int
     data: bytes
-    is_first: bool
+    begins: int
+    is_new: bool
     gap: Gap | None
 
     @property
@@ -251,12 +252,12 @@ def kinds_of(events: Sequence[Group]) -> str:
 
 
 def _pieces(recording: Recording, gaps: Mapping[int, Gap]) -> Iterator[Piece]:
-    start = 0
+    start, is_new = 0, True
     for number, read in enumerate(recording.reads, 1):
-        gap = gaps.get(number)
-        for index, data in enumerate(read.data.splitlines(keepends=True)):
-            yield Piece(number, read.t, start, data, is_first=index == 0, gap=None if index else gap)
-            start += len(data)
+        size, gap = len(read.data), gaps.get(number)
+        for data in read.data.splitlines(keepends=True):
+            yield Piece(number, read.t, start, data, size, is_new, gap)
+            start, is_new, size, gap = start + len(data), data.endswith((b"\r", b"\n")), 0, None
 
 
 def _verdict(recording: Recording, builder: MessageBuilder) -> str:
@@ -489,7 +490,7 @@ def _group(group: Group) -> Iterator[str]:
     for piece in group.pieces:
         yield from _gap(piece.gap)
         # The read and its time are shown where it begins; the byte offset on every line.
-        begins = f"{piece.t:8.3f}{piece.read:6}" if piece.is_first else " " * 14
+        begins = f"{piece.t:8.3f}{piece.read:6}" if piece.begins else " " * 14
         margin = f"{begins}{_paint(_DIM, f'{piece.start:8}')}  "
         if group.event and piece is group.pieces[-1]:
             blank = visible(piece.text)
@@ -506,7 +507,7 @@ def _gap(gap: Gap | None) -> Iterator[str]:
 
 
 def _event(group: Group, room: int) -> str:
-    return _paint(_COLORS[group.lane], clip(visible(in_words(group)), room, with_end=False))
+    return _paint(LANES[group.lane], clip(visible(in_words(group)), room, with_end=False))
 
 
 def _paint(code: str, text: str) -> str:

@@ -19,7 +19,7 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from rawsse.messages import Block
 from rawsse.replay.explain import LANES, Gap, Group, Piece, Timeline, clip, in_words, kinds_of, layers, to_json, visible
@@ -41,11 +41,11 @@ MAX_TEXT_CHARS = 100_000
 _SHOWN_AT_END = 60
 _HEX_BYTES = 8
 # Not the "Control Pictures" of Unicode: many fonts lack them.
-_LINE_ENDS: Mapping[bytes, str] = {
-    b"\n": "<i>LF</i>",
-    b"\r": "<i>CR</i>",
-    b"\r\n": "<i>CR LF</i>",
-    b"": '<i title="goes on in the next read">…</i>',
+_LINE_ENDS: Mapping[str, str] = {
+    "\n": "<i>LF</i>",
+    "\r": "<i>CR</i>",
+    "\r\n": "<i>CR LF</i>",
+    "": '<i title="goes on in the next read">…</i>',
 }
 
 MARK_UNITS = 2.5
@@ -54,6 +54,9 @@ MARK_UNITS = 2.5
 _LEFT, _RIGHT = 92.0, 984.0  # x of time 0 and of the end
 _TOP, _LANE = 44.0, 24.0  # y of the first row, and the height of a row
 _CHAR = 6.4  # the approximate width of a character at 11 units
+
+Scale: TypeAlias = Callable[[float], float]
+"""The x of a time in seconds."""
 
 
 # --- The page --------------------------------------------------------------------------------------------------------
@@ -64,7 +67,7 @@ def explain_html(recording: Recording, *, event: int | None = None) -> str:
     Raises `ConfigurationError` if it has no such event.
     """
     timeline = Timeline.of(recording)
-    main = _Page(timeline).parts() if event is None else _one_event(timeline, timeline.event(event))
+    main = _whole(timeline) if event is None else _one_event(timeline, timeline.event(event))
     style, script = _asset("explain.css"), _asset("explain.js")
     sources = f"style-src {_hash(style)}; script-src {_hash(script)}"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
@@ -73,24 +76,22 @@ def explain_html(recording: Recording, *, event: int | None = None) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_escaped(recording.name)} explained</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f"{''.join(_header(timeline))}<main>\n{''.join(main)}</main>\n<script>{script}</script>\n</body>\n</html>\n"
+        f"{_header(timeline)}<main>\n{''.join(main)}</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
-def _header(timeline: Timeline) -> Iterator[str]:
-    recording, verdict = timeline.recording, timeline.verdict
-    request, name = recording.request, _escaped(recording.name)
-    is_good = verdict == "complete" and recording.end == "clean"
-    yield f'<header><h1>{name}</h1><p class="verdict {"good" if is_good else "bad"}">{_escaped(verdict)}</p></header>\n'
-    yield '<details class="exchange"><summary>'
-    yield _escaped(f"{request.method} {request.path}" if request else "Request unknown")
-    yield f" → HTTP status {recording.status}</summary>\n<dl>"
-    if request is not None and isinstance(request.body, dict):
-        for field, value in request.body.items():
-            yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(to_json(value), 4 * MAX_LINE_CHARS)}</dd>"
-    for field, value in recording.headers.items():
-        yield f"<dt>{_escaped(field)}</dt><dd>{_escaped(value)}</dd>"
-    yield "</dl></details>\n"
+def _header(timeline: Timeline) -> str:
+    recording, request = timeline.recording, timeline.recording.request
+    quality = "good" if timeline.verdict == "complete" and recording.end == "clean" else "bad"
+    asked = f"{request.method} {request.path}" if request else "Request unknown"
+    body = request.body.items() if request is not None and isinstance(request.body, dict) else ()
+    fields = [(name, _escaped(to_json(value), 4 * MAX_LINE_CHARS)) for name, value in body]
+    fields += [(name, _escaped(value)) for name, value in recording.headers.items()]
+    return (
+        f'<header><h1>{_escaped(recording.name)}</h1><p class="verdict {quality}">{_escaped(timeline.verdict)}</p></header>\n'
+        f'<details class="exchange"><summary>{_escaped(asked)} → HTTP status {recording.status}</summary>\n<dl>'
+        f"{''.join(f'<dt>{_escaped(name)}</dt><dd>{value}</dd>' for name, value in fields)}</dl></details>\n"
+    )
 
 
 def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
@@ -102,6 +103,22 @@ def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
         text = "\n".join(shown)
         yield f'<dt>{name}</dt><dd class="prose">{text}</dd>\n' if lines else ""
     yield "</dl></section>\n"
+
+
+def _whole(timeline: Timeline) -> Iterator[str]:
+    runs = _runs(timeline.groups)
+    # Event number -> row number: the event's own, or that of the first event in a shared row.
+    rows = {event.event: events[0].event for events in map(_events, runs) for event in events}
+    svg = picture(timeline, lambda event: f"e{rows[event]}")
+    yield f"""<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>
+<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n<dl class="figures">"""
+    for name, value in timeline.figures:
+        wide = ' class="wide"' if name in ("events", "usage", "ending") else ""
+        yield f"<div{wide}><dt>{_escaped(name)}</dt><dd>{html.escape(value)}</dd></div>"
+    yield '</dl></section>\n<div class="sides">\n'
+    yield from _anatomy(timeline, runs)
+    yield from _message(timeline, rows)
+    yield "</div>\n"
 
 
 def _hash(source: str) -> str:
@@ -116,9 +133,7 @@ def _escaped(value: str, limit: int = MAX_LINE_CHARS, size: str = "") -> str:
 def _with_line_ends(line: str) -> str:
     """The same for one or more whole lines."""
     parts = re.split("(\r\n|\r|\n)", line)
-    return "".join(
-        _LINE_ENDS[part.encode()] if number % 2 else html.escape(visible(part)) for number, part in enumerate(parts)
-    )
+    return "".join(_LINE_ENDS[part] if at % 2 else html.escape(visible(part)) for at, part in enumerate(parts))
 
 
 def _prose(value: str) -> str:
@@ -130,135 +145,69 @@ def _asset(name: str) -> str:
     return (importlib.resources.files("rawsse") / "web" / name).read_text(encoding="utf-8")
 
 
-class _Page:
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._recording = timeline.recording
-        self._runs = _runs(timeline.groups)
-        # Event number -> row number: the event's own, or that of the first event in a shared row.
-        self._rows = {event.event: events[0].event for events in map(_events, self._runs) for event in events}
+# --- Bytes, lines, events --------------------------------------------------------------------------------------------
 
-    def parts(self) -> Iterator[str]:
-        yield from self._overview()
-        yield '<div class="sides">\n'
-        yield from self._anatomy()
-        yield from self._message()
-        yield "</div>\n"
 
-    def _overview(self) -> Iterator[str]:
-        yield '<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>\n'
-        svg = picture(self._timeline, lambda event: f"e{self._rows[event]}")
-        yield f'<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n<dl class="figures">'
-        for name, value in self._timeline.figures:
-            wide = ' class="wide"' if name in ("events", "usage", "ending") else ""
-            yield f"<div{wide}><dt>{_escaped(name)}</dt><dd>{html.escape(value)}</dd></div>"
-        yield "</dl></section>\n"
+def _anatomy(timeline: Timeline, runs: Sequence[Sequence[Group]]) -> Iterator[str]:
+    columns = "".join(f"<span>{name}</span>" for name in ("byte", "bytes", "line", "event"))
+    yield f"""<section class="anatomy" aria-labelledby="anatomy"><h2 id="anatomy">Bytes, lines, events</h2>
+<p class="more">The page of one event, from the read to the message: <code>rawsse explain --event N --html OUT …</code></p>
+<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n"""
+    for run in runs:
+        yield from _row(run[0]) if len(run) == 1 else _shared_row(run)
+    yield from _waits([timeline.gaps.get(len(timeline.recording.reads) + 1)])
+    if timeline.is_cut_off:
+        yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
+    yield "</ol></section>\n"
 
-    # --- Bytes, lines, events ---
 
-    def _anatomy(self) -> Iterator[str]:
-        yield '<section class="anatomy" aria-labelledby="anatomy"><h2 id="anatomy">Bytes, lines, events</h2>\n'
-        hint = "rawsse explain --event N --html OUT"
-        yield f'<p class="more">The page of one event, from the read to the message: <code>{hint} …</code></p>\n'
-        columns = "".join(f"<span>{name}</span>" for name in ("byte", "bytes", "line", "event"))
-        yield f'<div class="columns" aria-hidden="true">{columns}</div>\n<ol class="rows">\n'
-        for run in self._runs:
-            yield from self._row(run[0]) if len(run) == 1 else self._fold(run)
-        yield from _waits([self._timeline.gaps.get(len(self._recording.reads) + 1)])
-        if self._timeline.is_cut_off:
-            yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
-        yield "</ol></section>\n"
+def _row(group: Group) -> Iterator[str]:
+    yield from _waits([piece.gap for piece in group.pieces])
+    marks = f' id="e{group.event}" data-e="{group.event}"' if group.event else ""
+    yield f'<li class="row k-{group.lane}"{marks}><div class="lines">'
+    yield from map(_line, group.pieces[:MAX_SHOWN_LINES])
+    if (more := len(group.pieces) - MAX_SHOWN_LINES) > 0:
+        yield f'<p class="more">… and {more:,} more, to byte {group.pieces[-1].last:,}</p>'
+    yield '</div><div class="event">'
+    if group.event:
+        block = "" if group.index is None else f"block {group.index}"
+        detail = _escaped(" · ".join(filter(None, (group.detail, block))))
+        yield f'<p class="what"><span class="number">{group.event}</span> <b>{_escaped(group.kind)}</b>'
+        yield f'<span class="detail">{detail}</span></p>'
+    if group.adds:
+        yield f'<p class="adds"><a href="#m{group.event}">{_escaped(group.adds)}</a></p>'
+    if group.says:
+        yield f'<p class="says">{_escaped(group.says)}</p>'
+    yield f"{''.join(_problems(group.problems))}</div></li>\n"
 
-    def _row(self, group: Group) -> Iterator[str]:
-        yield from _waits([piece.gap for piece in group.pieces])
-        marks = f' id="e{group.event}" data-e="{group.event}"' if group.event else ""
-        yield f'<li class="row k-{group.lane}"{marks}><div class="lines">'
-        before = b"\n"
-        for piece in group.pieces[:MAX_SHOWN_LINES]:
-            yield from self._line(piece, is_new=before.endswith((b"\r", b"\n")))
-            before = piece.data
-        if (more := len(group.pieces) - MAX_SHOWN_LINES) > 0:
-            yield f'<p class="more">… and {more:,} more, to byte {group.pieces[-1].last:,}</p>'
-        yield "</div>"
-        yield from self._event(group)
-        yield "</li>\n"
 
-    def _line(self, piece: Piece, *, is_new: bool) -> Iterator[str]:
-        if piece.is_first:
-            size = len(self._recording.reads[piece.read - 1].data)
-            yield f'<p class="read">read {piece.read:,} · {piece.t:.3f} s · {size:,} bytes</p>'
-        ended = piece.data.rstrip(b"\r\n")
-        line = ended.decode("utf-8", "backslashreplace")
-        field, colon, value = line.partition(":")
-        name = f"<b>{_escaped(field + colon)}</b>" if is_new and colon and len(field) < 10 else _escaped(field + colon)
-        end = _LINE_ENDS[piece.data[len(ended) :]]
-        yield f'<p class="line"><span class="at">{piece.start}</span><code class="hex">{_hex(piece.data)}</code>'
-        yield f'<code class="text">{name}{_escaped(value, size=piece.size)}{end}</code></p>'
+def _line(piece: Piece) -> str:
+    begins = (
+        f'<p class="read">read {piece.read:,} · {piece.t:.3f} s · {piece.begins:,} bytes</p>' if piece.begins else ""
+    )
+    line = piece.data.decode("utf-8", "backslashreplace")
+    ended = line.rstrip("\r\n")
+    field, colon, value = ended.partition(":")
+    name = _escaped(field + colon)
+    name = f"<b>{name}</b>" if piece.is_new and colon and len(field) < 10 else name
+    text = f"{name}{_escaped(value, size=piece.size)}{_LINE_ENDS[line[len(ended) :]]}"
+    return (
+        f'{begins}<p class="line"><span class="at">{piece.start}</span><code class="hex">{_hex(piece.data)}</code>'
+        f'<code class="text">{text}</code></p>'
+    )
 
-    def _event(self, group: Group) -> Iterator[str]:
-        yield '<div class="event">'
-        if group.event:
-            yield f'<p class="what"><span class="number">{group.event}</span> <b>{_escaped(group.kind)}</b>'
-            block = "" if group.index is None else f"block {group.index}"
-            yield f'<span class="detail">{_escaped(" · ".join(filter(None, (group.detail, block))))}</span></p>'
-        if group.adds:
-            yield f'<p class="adds"><a href="#m{group.event}">{_escaped(group.adds)}</a></p>'
-        if group.says:
-            yield f'<p class="says">{_escaped(group.says)}</p>'
-        yield from _problems(group.problems)
-        yield "</div>"
 
-    def _fold(self, run: Sequence[Group]) -> Iterator[str]:
-        """One row for many events."""
-        first, last, events = run[0].pieces[0], run[-1].pieces[-1], _events(run)
-        marks = f' id="e{events[0].event}" data-e="{events[0].event}"' if events else ""
-        name = f"Events {events[0].event:,} to {events[-1].event:,}" if events else f"{len(run):,} comments"
-        gaps = [piece.gap.seconds for group in run for piece in group.pieces if piece.gap]
-        waited = f"; longest gap {max(gaps):.3f} s" if gaps else ""
-        yield f'<li class="fold"{marks}><b>{name}</b> {_escaped(kinds_of(events))}; bytes {first.start:,} to {last.last:,}, '
-        yield f"{run[0].t:.3f} s to {last.t:.3f} s{waited}"
-        yield from _problems([f"event {group.event}: {problem}" for group in run for problem in group.problems])
-        yield "</li>\n"
-
-    # --- The message ---
-
-    def _message(self) -> Iterator[str]:
-        message = self._timeline.message
-        yield '<section class="message" aria-labelledby="message" tabindex="0"><h2 id="message">Message</h2>\n'
-        if message is None:
-            yield '<p class="says">None: message_start never came.</p></section>\n'
-            return
-        names = f"{message.get('id')}, {message.get('model')}"
-        yield f'<p class="says">{_escaped(names)}</p>\n'
-        for index, block in enumerate(message.content):
-            yield from self._block(index, block)
-        yield f'<p class="says">stop reason: {_escaped(str(message.get("stop_reason")))}</p></section>\n'
-
-    def _block(self, index: int, block: Block) -> Iterator[str]:
-        kind, tail = str(block.get("type")), "" if block.complete else " (not complete)"
-        yield f'<h3><span class="number">{index}</span> {_escaped(kind)}{tail}</h3>\n'
-        pieces = [group for group in self._timeline.events if group.index == index and group.adds]
-        whole = block.input_text or next((block.raw[name] for name in ("text", "thinking") if name in block.raw), None)
-        if pieces and "".join(group.adds for group in pieces) == whole:
-            yield f'<p class="prose">{"".join(self._linked(pieces))}</p>\n'
-        elif isinstance(whole, str) and whole:
-            yield f'<p class="prose">{_prose(whole[:MAX_TEXT_CHARS])}</p>\n'
-        rest = {name: value for name, value in block.raw.items() if name not in ("type", "text", "thinking", "input")}
-        if not whole and block.raw.get("input"):
-            rest["input"] = block.raw["input"]
-        if rest:
-            yield f'<p class="says">{_escaped(to_json(rest))}</p>\n'
-
-    def _linked(self, pieces: Sequence[Group]) -> Iterator[str]:
-        """The text that the events added, one element per row."""
-        left = MAX_TEXT_CHARS
-        for row, groups in groupby(pieces, key=lambda group: self._rows[group.event]):
-            text = "".join(group.adds for group in groups)
-            yield f'<span id="m{row}" data-e="{row}">{_prose(text[:left])}</span>'
-            left -= len(text)
-            if left < 0:
-                yield "…"
-                return
+def _shared_row(run: Sequence[Group]) -> Iterator[str]:
+    """One row for many events."""
+    first, last, events = run[0].pieces[0], run[-1].pieces[-1], _events(run)
+    marks = f' id="e{events[0].event}" data-e="{events[0].event}"' if events else ""
+    name = f"Events {events[0].event:,} to {events[-1].event:,}" if events else f"{len(run):,} comments"
+    gaps = [piece.gap.seconds for group in run for piece in group.pieces if piece.gap]
+    waited = f"; longest gap {max(gaps):.3f} s" if gaps else ""
+    yield f'<li class="fold"{marks}><b>{name}</b> {_escaped(kinds_of(events))}; bytes {first.start:,} to {last.last:,}, '
+    yield f"{run[0].t:.3f} s to {last.t:.3f} s{waited}"
+    yield from _problems([f"event {group.event}: {problem}" for group in run for problem in group.problems])
+    yield "</li>\n"
 
 
 def _runs(groups: Sequence[Group]) -> Sequence[Sequence[Group]]:
@@ -290,103 +239,134 @@ def _hex(data: bytes) -> str:
     return f"{data[: _HEX_BYTES - 3].hex(' ')} … {data[-2:].hex(' ')}"
 
 
+# --- The message -----------------------------------------------------------------------------------------------------
+
+
+def _message(timeline: Timeline, rows: Mapping[int, int]) -> Iterator[str]:
+    message = timeline.message
+    yield '<section class="message" aria-labelledby="message" tabindex="0"><h2 id="message">Message</h2>\n'
+    if message is None:
+        yield '<p class="says">None: message_start never came.</p></section>\n'
+        return
+    names = f"{message.get('id')}, {message.get('model')}"
+    yield f'<p class="says">{_escaped(names)}</p>\n'
+    for index, block in enumerate(message.content):
+        pieces = [group for group in timeline.events if group.index == index and group.adds]
+        yield from _block(index, block, pieces, rows)
+    yield f'<p class="says">stop reason: {_escaped(str(message.get("stop_reason")))}</p></section>\n'
+
+
+def _block(index: int, block: Block, pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:
+    kind, tail = str(block.get("type")), "" if block.complete else " (not complete)"
+    yield f'<h3><span class="number">{index}</span> {_escaped(kind)}{tail}</h3>\n'
+    whole = block.input_text or next((block.raw[name] for name in ("text", "thinking") if name in block.raw), None)
+    if pieces and "".join(group.adds for group in pieces) == whole:
+        yield f'<p class="prose">{"".join(_linked(pieces, rows))}</p>\n'
+    elif isinstance(whole, str) and whole:
+        yield f'<p class="prose">{_prose(whole[:MAX_TEXT_CHARS])}</p>\n'
+    rest = {name: value for name, value in block.raw.items() if name not in ("type", "text", "thinking", "input")}
+    if not whole and block.raw.get("input"):
+        rest["input"] = block.raw["input"]
+    if rest:
+        yield f'<p class="says">{_escaped(to_json(rest))}</p>\n'
+
+
+def _linked(pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:
+    """The text that the events added, one element per row."""
+    left = MAX_TEXT_CHARS
+    for row, groups in groupby(pieces, key=lambda group: rows[group.event]):
+        text = "".join(group.adds for group in groups)
+        yield f'<span id="m{row}" data-e="{row}">{_prose(text[:left])}</span>'
+        left -= len(text)
+        if left < 0:
+            yield "…"
+            return
+
+
 # --- The picture -----------------------------------------------------------------------------------------------------
 
 
 def picture(timeline: Timeline, anchor: Callable[[int], str] = "e{}".format) -> str:
     """The picture. `anchor` returns the id on the page that an event's mark links to."""
-    return "".join(_Picture(timeline, anchor).parts())
+    reads, events, first = timeline.recording.reads, timeline.events, timeline.first_content
+    seconds = timeline.recording.duration or 1.0
+    rows: dict[str, Sequence[Any]] = {"reads": reads}
+    rows |= {lane: found for lane in LANES if (found := [event for event in events if event.lane == lane])}
+    bottom = _TOP + _LANE * len(rows)
+    height = f"{bottom + 26:g}"
+
+    def x_of(t: float) -> float:
+        return round(_LEFT + (_RIGHT - _LEFT) * min(t / seconds, 1.0), 1)
+
+    began = f"the first content at {first.t:.3f} s" if first else "no content"
+    title = f"Timeline: {len(events)} events in {seconds:.3f} s, {began}, {len(timeline.gaps)} gaps."
+    parts = [
+        f'<svg viewBox="0 0 1000 {height}" width="1000" height="{height}" role="img" aria-labelledby="picture-title">',
+        f'<title id="picture-title">{title}</title>',
+        *_axis(seconds, x_of, bottom),
+    ]
+    if reads and reads[0].t > 0:
+        parts += _shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte", x_of, bottom)
+    for gap in timeline.gaps.values():
+        parts += _shade(gap, "gap", "nothing came", x_of, bottom)
+    for number, (name, items) in enumerate(rows.items()):
+        parts += _lane(name, items, _TOP + _LANE * number, x_of, anchor)
+    if first is not None:
+        x = x_of(first.t)
+        place, end = (x + 4, "start") if x < 700 else (x - 4, "end")
+        parts.append(f'<line class="first" x1="{x}" x2="{x}" y1="22" y2="{bottom}"/>')
+        parts.append(_text(place, 28, f"first content {first.t:.3f} s", "first-label", end))
+    return "".join([*parts, "</svg>"])
 
 
-class _Picture:
-    def __init__(self, timeline: Timeline, anchor: Callable[[int], str]) -> None:
-        self._timeline = timeline
-        self._anchor = anchor
-        self._seconds = timeline.recording.duration or 1.0
-        self._rows: dict[str, Sequence[Any]] = {"reads": timeline.recording.reads}
-        for lane in LANES:
-            if events := [event for event in timeline.events if event.lane == lane]:
-                self._rows[lane] = events
-        self._bottom = _TOP + _LANE * len(self._rows)
-
-    def parts(self) -> Iterator[str]:
-        reads, height = self._timeline.recording.reads, self._bottom + 26
-        yield f'<svg viewBox="0 0 1000 {height:g}" width="1000" height="{height:g}" role="img" aria-labelledby="picture-title">'
-        yield f'<title id="picture-title">{html.escape(self._in_words())}</title>'
-        yield from self._axis()
-        if reads and reads[0].t > 0:
-            yield from self._shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte")
-        for gap in self._timeline.gaps.values():
-            yield from self._shade(gap, "gap", "nothing came")
-        for number, (name, items) in enumerate(self._rows.items()):
-            yield from self._row(name, _TOP + _LANE * number, items)
-        yield from self._first_content()
-        yield "</svg>"
-
-    def _x(self, t: float) -> float:
-        return round(_LEFT + (_RIGHT - _LEFT) * min(t / self._seconds, 1.0), 1)
-
-    def _in_words(self) -> str:
-        first, events = self._timeline.first_content, len(self._timeline.events)
-        began = f"the first content at {first.t:.3f} s" if first else "no content"
-        return f"Timeline: {events} events in {self._seconds:.3f} s, {began}, {len(self._timeline.gaps)} gaps."
-
-    def _axis(self) -> Iterator[str]:
-        step = _step(self._seconds)
-        decimals = len(f"{step:.6f}".rstrip("0").partition(".")[2])
-        for number in range(int(self._seconds / step + 1e-9) + 1):
-            x = self._x(number * step)
-            yield f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{self._bottom}"/>'
-            anchor = "end" if x > _RIGHT - 20 else "middle"
-            yield _text(x, self._bottom + 16, f"{number * step:.{decimals}f} s", "axis", anchor)
-
-    def _shade(self, gap: Gap, kind: str, words: str) -> Iterator[str]:
-        """A wait, shaded from top to bottom, with a label if there is room."""
-        left, right = self._x(gap.t), self._x(gap.t + gap.seconds)
-        width, height = max(right - left, 1.0), self._bottom - _TOP + 6
-        title = f"<title>{words} for {gap.seconds:.3f} s, from {gap.t:.3f} s on</title>"
-        yield f'<rect class="{kind}" x="{left}" y="{_TOP - 6}" width="{width:.1f}" height="{height:g}">{title}</rect>'
-        label = f"{words} {gap.seconds:.3f} s"
-        if len(label) * _CHAR + 8 <= width:
-            yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
-
-    def _row(self, name: str, top: float, items: Sequence[Any]) -> Iterator[str]:
-        """A row of marks for reads or events. Those that would overlap share one."""
-        yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
-        yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
-        shared: dict[float, list[Any]] = {}
-        for item in items:
-            shared.setdefault(round((self._x(item.t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
-        mark = self._read_mark if name == "reads" else self._event_mark
-        yield from (mark(x, top, found) for x, found in shared.items())
-
-    def _read_mark(self, x: float, top: float, reads: list[Read]) -> str:
-        name = "1 read" if len(reads) == 1 else f"{len(reads)} reads"
-        what = f"{name}, {sum(len(read.data) for read in reads):,} bytes, at {reads[0].t:.3f} s"
-        return f'<rect class="read" x="{x - 1:g}" y="{top + 3:g}" width="2" height="16"><title>{what}</title></rect>'
-
-    def _event_mark(self, x: float, top: float, events: list[Group]) -> str:
-        first, last = events[0], events[-1]
-        name = f"event {first.event}" if first is last else f"{len(events)} events, {first.event} to {last.event}"
-        kinds = ", ".join(dict.fromkeys(event.detail or event.kind for event in events))
-        title = html.escape(f"{name} at {first.t:.3f} s: {kinds[:100]}")
-        link = f'href="#{self._anchor(first.event)}" tabindex="-1" data-e="{first.event}"'
-        shape = f'<rect x="{x - 1.5:g}" y="{top + 3:g}" width="3" height="16" rx="1"/>'
-        return f'<a class="mark k-{first.lane}" {link}><title>{title}</title>{shape}</a>'
-
-    def _first_content(self) -> Iterator[str]:
-        first = self._timeline.first_content
-        if first is not None:
-            x = self._x(first.t)
-            yield f'<line class="first" x1="{x}" x2="{x}" y1="22" y2="{self._bottom}"/>'
-            place, anchor = (x + 4, "start") if x < 700 else (x - 4, "end")
-            yield _text(place, 28, f"first content {first.t:.3f} s", "first-label", anchor)
-
-
-def _step(seconds: float) -> float:
-    """A round number of seconds that gives at most nine lines."""
+def _axis(seconds: float, x_of: Scale, bottom: float) -> Iterator[str]:
+    """Lines at round numbers of seconds: at most nine."""
     steps = (digit * 10.0**exponent for exponent in count(-6) for digit in (1, 2, 5))
-    return next(step for step in steps if seconds / step <= 9)
+    step = next(step for step in steps if seconds / step <= 9)
+    decimals = len(f"{step:.6f}".rstrip("0").partition(".")[2])
+    for number in range(int(seconds / step + 1e-9) + 1):
+        x = x_of(number * step)
+        yield f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{bottom}"/>'
+        anchor = "end" if x > _RIGHT - 20 else "middle"
+        yield _text(x, bottom + 16, f"{number * step:.{decimals}f} s", "axis", anchor)
+
+
+def _shade(gap: Gap, kind: str, words: str, x_of: Scale, bottom: float) -> Iterator[str]:
+    """A wait, shaded from top to bottom, with a label if there is room."""
+    left, right = x_of(gap.t), x_of(gap.t + gap.seconds)
+    width, height = max(right - left, 1.0), bottom - _TOP + 6
+    title = f"<title>{words} for {gap.seconds:.3f} s, from {gap.t:.3f} s on</title>"
+    yield f'<rect class="{kind}" x="{left}" y="{_TOP - 6}" width="{width:.1f}" height="{height:g}">{title}</rect>'
+    label = f"{words} {gap.seconds:.3f} s"
+    if len(label) * _CHAR + 8 <= width:
+        yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
+
+
+def _lane(name: str, items: Sequence[Any], top: float, x_of: Scale, anchor: Callable[[int], str]) -> Iterator[str]:
+    """A row of marks for reads or events. Those that would overlap share one."""
+    yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
+    yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
+    shared: dict[float, list[Any]] = {}
+    for item in items:
+        shared.setdefault(round((x_of(item.t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
+    for x, found in shared.items():
+        yield _read_mark(x, top, found) if name == "reads" else _event_mark(x, top, found, anchor(found[0].event))
+
+
+def _read_mark(x: float, top: float, reads: Sequence[Read]) -> str:
+    name = "1 read" if len(reads) == 1 else f"{len(reads)} reads"
+    what = f"{name}, {sum(len(read.data) for read in reads):,} bytes, at {reads[0].t:.3f} s"
+    return f'<rect class="read" x="{x - 1:g}" y="{top + 3:g}" width="2" height="16"><title>{what}</title></rect>'
+
+
+def _event_mark(x: float, top: float, events: Sequence[Group], row: str) -> str:
+    first, last = events[0], events[-1]
+    name = f"event {first.event}" if first is last else f"{len(events)} events, {first.event} to {last.event}"
+    kinds = ", ".join(dict.fromkeys(event.detail or event.kind for event in events))
+    title = html.escape(f"{name} at {first.t:.3f} s: {kinds[:100]}")
+    link = f'href="#{row}" tabindex="-1" data-e="{first.event}"'
+    shape = f'<rect x="{x - 1.5:g}" y="{top + 3:g}" width="3" height="16" rx="1"/>'
+    return f'<a class="mark k-{first.lane}" {link}><title>{title}</title>{shape}</a>'
 
 
 def _text(x: float, y: float, words: str, kind: str, anchor: str) -> str:

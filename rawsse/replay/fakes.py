@@ -21,8 +21,7 @@ import asyncio
 import errno
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypedDict, Unpack
 
 from rawsse.client.network.connect import Network
@@ -31,9 +30,9 @@ from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
 from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
-from rawsse.replay.faults import End, Fault, Faults, edited, replacement
+from rawsse.replay.faults import End, Faults, edited, replacement
 from rawsse.replay.recording import Recording
-from rawsse.replay.variants import Split, recut, split_by
+from rawsse.replay.variants import Split
 from rawsse.replay.wire import Schedule, script
 
 
@@ -153,16 +152,14 @@ class FakeLink:
         """Call the function, in a task if there is an event loop, since it may wait. Raises its exceptions."""
         if self._is_aborted:
             raise Aborted
-        if self._network.runs_coroutines:
-            self._stream = await self._wait_for_stream(route, tls, deadline)
-        else:
-            self._stream = await self._connect(route, tls)
+        made = self._connect(route, tls)
+        self._stream = await (self._waited_for(made, deadline) if self._network.runs_coroutines else made)
         self._stream.enter(self._network)
         return self._stream
 
-    async def _wait_for_stream(self, route: Route, tls: TLSContext, deadline: float) -> FakeStream:
+    async def _waited_for(self, stream: Awaitable[FakeStream], deadline: float) -> FakeStream:
         self._made = made = self._network.signal()
-        task = asyncio.ensure_future(self._connect(route, tls))
+        task = asyncio.ensure_future(stream)
         task.add_done_callback(lambda _: made.set())
         try:
             if not await made.wait(deadline):
@@ -208,27 +205,7 @@ def stream_of(recording: Recording, *, faults: Faults = (), **options: Unpack[St
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
-    return _stream(recording, Schedule(faults).next(), options)
-
-
-def _stream(recording: Recording, due: Sequence[Fault], options: StreamOptions) -> FakeStream:
-    split, segments = (
-        None if how is None else split_by(how) for how in (options.get("split"), options.get("segments"))
-    )
-    answer = edited(replacement(due) or answer_of(recording), due)
-    if split is not None:
-        answer = replace(answer, reads=recut(answer.reads, split))
-    # None: a server sends nothing before the request.
-    chunks: list[bytes | float | None] = [None]
-    end: bytes | BaseException | None = b""
-    for step in script(answer, due, segments=segments, speed=options.get("speed", 0.0)):
-        if step is End.RESET:
-            end = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-        elif step is End.HOLD:
-            end = None
-        elif not isinstance(step, End):
-            chunks.append(step)
-    return FakeStream(chunks, end=end)
+    return FakeNetwork(recording, faults=faults, **options).next_stream()
 
 
 class FakeNetwork:
@@ -256,14 +233,23 @@ class FakeNetwork:
     async def connect(self, route: Route, tls: TLSContext) -> FakeStream:
         """The next connection. Raises `ConfigurationError` if a fault has no place in the recording."""
         del route, tls
+        return self.next_stream()
+
+    def next_stream(self) -> FakeStream:
+        """The same, without waiting."""
         due = self._schedule.next()
-        recording = self._recordings[self._turn % len(self._recordings)]
+        instead = replacement(due)
+        answer = instead or answer_of(self._recordings[self._turn % len(self._recordings)])
+        segments, speed = self._options.get("segments"), self._options.get("speed", 0.0)
         try:
-            self.streams.append(_stream(recording, due, self._options))
+            steps = script(edited(answer, due, self._options.get("split")), due, segments=segments, speed=speed)
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise
         self._schedule.applied(due)
-        if replacement(due) is None and not any(fault.cuts for fault in due):
-            self._turn += 1
+        self._turn += instead is None and not any(fault.cuts for fault in due)
+        ends = {End.RESET: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), End.HOLD: None}
+        end = next((ends.get(step, b"") for step in steps if isinstance(step, End)), b"")
+        # None: a server sends nothing before the request.
+        self.streams.append(FakeStream([None, *(step for step in steps if not isinstance(step, End))], end=end))
         return self.streams[-1]

@@ -29,7 +29,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
+from http.client import responses
 from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -37,7 +37,7 @@ from rawsse.errors import ConfigurationError, error_type, quote, stream_error
 from rawsse.replay.answers import error_answer
 from rawsse.replay.compose import error_body
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.variants import by_event
+from rawsse.replay.variants import Split, by_event, recut, split_by
 
 Unit: TypeAlias = Literal["head", "byte", "event"]
 Splice: TypeAlias = tuple[int, int, bytes]
@@ -237,8 +237,7 @@ def _status(fault: Fault) -> Recording:
 
 def _html(fault: Fault) -> Recording:
     code = int(fault.number)
-    phrase = next((status.phrase for status in HTTPStatus if status.value == code), "")
-    title = f"{code} {phrase}".strip()
+    title = f"{code} {responses.get(code, '')}".strip()
     page = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<h1>{title}</h1>\r\n</body>\r\n</html>\r\n".encode()
     headers = {"server": "nginx", "content-type": "text/html", "content-length": str(len(page))}
     return Recording(None, code, headers, (Read(0.0, page),))
@@ -252,9 +251,9 @@ def _redirect(fault: Fault) -> Recording:
 # --- Faults that edit the body ---------------------------------------------------------------------------------------
 
 
-def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
-    """The answer with its body edited by these faults, one after the other. Inserted bytes are sent with the bytes after them;
-    all others keep their reads and times.
+def edited(answer: Recording, faults: Iterable[Fault], split: Split | None = None) -> Recording:
+    """The answer with its body edited by these faults, one after the other, and then split. Inserted bytes are sent with the
+    bytes after them; all others keep their times, and without a split their reads.
 
     Raises `ConfigurationError` for a fault at a place that the answer lacks.
     """
@@ -267,7 +266,7 @@ def edited(answer: Recording, faults: Iterable[Fault]) -> Recording:
             answer = _spliced(answer, fault.row.edit(fault, answer.body))
             if fault.cuts:  # the body then ends cleanly, however the recording ended
                 answer = replace(answer, end="clean", duration=0.0)
-    return answer
+    return answer if split is None else replace(answer, reads=recut(answer.reads, split_by(split)))
 
 
 def offset_of(fault: Fault, body: bytes) -> int:

@@ -147,7 +147,7 @@ class Replay(LocalServer):
     @property
     def hidden(self) -> int:
         """How many secrets were hidden in the new recordings, which therefore play a different text from the one received."""
-        return sum(play.hidden for play in self._plays if isinstance(play, _Recorded))
+        return sum(play.recorder.hidden for play in self._plays if isinstance(play, _Recorded) and not self.is_failed)
 
     def problems(self, *, is_over: bool = True) -> list[str]:
         """The problems that the test did not expect: see `play`. `is_over`: the test has ended."""
@@ -269,11 +269,10 @@ class _Recorded(RecordingProxy):
     def __init__(self, paths: Sequence[Path], base_url: str, policy: ScrubPolicy | None) -> None:
         self._temporary = Path(tempfile.mkdtemp(prefix="rawsse-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
-        self._taken = Recorder(self._temporary, policy=policy)
-        super().__init__(self._taken, base_url)
+        self.recorder = Recorder(self._temporary, policy=policy)
+        super().__init__(self.recorder, base_url)
         self._paths = paths
         self.requests: list[PlayedRequest] = []
-        self.hidden = 0
 
     def call(self, scope: Scope, body: bytes) -> Call[RawAnswer]:
         if is_messages(scope["method"], scope["path"]):
@@ -288,7 +287,7 @@ class _Recorded(RecordingProxy):
         Raises `RecordingError` if there are too few or too many, or an error would replace a good answer.
         """
         await self.aclose()
-        await self._taken.aclose()
+        await self.recorder.aclose()
         try:
             if not is_failed:
                 self._put()
@@ -297,7 +296,7 @@ class _Recorded(RecordingProxy):
 
     def _put(self) -> None:
         taken = sorted(self._temporary.iterdir())  # in the order of their beginnings
-        names, lost = ", ".join(path.name for path in self._paths), self._taken.lost
+        names, lost = ", ".join(path.name for path in self._paths), self.recorder.lost
         if not taken and not lost:
             raise RecordingError(f"nothing was recorded for {names}: the test sent no request")
         if len(taken) != len(self._paths):
@@ -312,7 +311,6 @@ class _Recorded(RecordingProxy):
         for recording, path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
             recording.save(path)
-        self.hidden = self._taken.hidden
 
 
 # --- The names of recordings -----------------------------------------------------------------------------------------

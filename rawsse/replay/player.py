@@ -29,7 +29,6 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -47,7 +46,7 @@ from rawsse.replay.recording import (
     shipped_fixtures,
 )
 from rawsse.replay.scrub import ScrubPolicy, is_credential, scrub
-from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, recut, rewrite_by, split_by
+from rawsse.replay.variants import Pace, Rewrite, Split, pace_by, rewrite_by, split_by
 from rawsse.replay.wire import Schedule, Script, Stall, Wire, script, timed
 from rawsse.server import Receive, Scope, Send, Server
 from rawsse.server.asgi import unless_gone
@@ -196,8 +195,7 @@ class Player:
         self._count += 1
         headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
         try:
-            answer = edited(replace(answer, headers=headers), faults)
-            answer = answer if self._split is None else replace(answer, reads=recut(answer.reads, self._split))
+            answer = edited(replace(answer, headers=headers), faults, self._split)
             steps: Script | None = None
             if wanting or (answer.end != "clean" and connection is not None):
                 request = {"method": scope["method"], "http_version": scope.get("http_version", "1.1")}
@@ -334,13 +332,13 @@ def demo_player(*, speed: float = 1.0) -> Player:
     """The upstream of `rawsse demo`: a word in the prompt picks the shipped recording (`DEMO_WORDS`)."""
     recordings = shipped_fixtures()
     player = Player(list(recordings.values()), speed=speed)
-    player.api.find = partial(_by_word, recordings)
+
+    def find(request: RecordedRequest) -> Recording:
+        prompt = str(request.body["messages"][-1:]).lower()
+        return recordings[next((name for word, name in DEMO_WORDS.items() if word in prompt), "plain")]
+
+    player.api.find = find
     return player
-
-
-def _by_word(recordings: Mapping[str, Recording], request: RecordedRequest) -> Recording:
-    prompt = str(request.body["messages"][-1:]).lower()
-    return recordings[next((name for word, name in DEMO_WORDS.items() if word in prompt), "plain")]
 
 
 # --- ASGI ------------------------------------------------------------------------------------------------------------

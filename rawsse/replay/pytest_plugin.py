@@ -65,8 +65,7 @@ _HIDDEN = "secrets hidden in the recorded answers of this test: {}. The next run
 T = TypeVar("T")
 
 _REPLAY = pytest.StashKey["Replay"]()
-_REFUSED = pytest.StashKey[list[str]]()
-_EXPECTS_REFUSAL = pytest.StashKey[bool]()
+_REFUSED = pytest.StashKey[tuple[list[str], bool]]()  # the refused connections, and whether the test expects them
 _KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _UNKNOWN_TO_REPLAY = ("env", "network")
 _HINT = (
@@ -130,7 +129,7 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     has_clock = "virtual_clock" in request.fixturenames  # which serves the API in its own loop
     clock_check = partial(_require_clock, replay) if has_clock else lambda *_: None
     with guard(is_off=lambda: bool(network) or replay.is_recording, hint=_HINT, on_connect=clock_check) as refused:
-        node.stash[_REFUSED], node.stash[_EXPECTS_REFUSAL] = refused, network is False
+        node.stash[_REFUSED] = refused, network is False
         if has_clock:
             with replay.kept():
                 yield replay
@@ -222,7 +221,7 @@ def guard(
     with each socket that connects to this machine, and the port.
     """
     refused: list[str] = []
-    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+    getaddrinfo = socket.getaddrinfo
 
     def check(host: Any, port: Any) -> None:
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
@@ -234,26 +233,22 @@ def guard(
         # The error of a firewall: the code under test handles it as any other network failure.
         raise PermissionError(f"a connection to {place} was refused: this test may not reach other machines{hint}")
 
-    def check_address(sock: socket.socket, address: Any) -> None:
-        if sock.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1:
-            check(address[0], address[1])
-            on_connect(sock, address[1])
+    def guarded(connect: Callable[[socket.socket, Any], T]) -> Callable[[socket.socket, Any], T]:
+        def guarded_connect(sock: socket.socket, address: Any, /) -> T:
+            if sock.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1:
+                check(address[0], address[1])
+                on_connect(sock, address[1])
+            return connect(sock, address)
 
-    def guarded_connect(sock: socket.socket, address: Any, /) -> None:
-        check_address(sock, address)
-        connect(sock, address)
-
-    def guarded_connect_ex(sock: socket.socket, address: Any, /) -> int:
-        check_address(sock, address)
-        return connect_ex(sock, address)
+        return guarded_connect
 
     def guarded_getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
         check(host, port)
         return getaddrinfo(host, port, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", guarded_connect)
-        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
         patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
         yield refused
 
@@ -332,16 +327,13 @@ def _give_to_clock(item: pytest.Item) -> None:
     """Let the clock run an `async def` test: another plugin would run it in real time."""
     if not isinstance(item, pytest.Function) or not _asks_for_ours(item, "virtual_clock"):
         return
-    if inspect.iscoroutinefunction(item.obj) and not _is_unittest(item):
+    import unittest
+
+    is_unittest = item.cls is not None and issubclass(item.cls, unittest.TestCase)
+    if inspect.iscoroutinefunction(item.obj) and not is_unittest:
         clock: Any = item.funcargs["virtual_clock"]
         arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
         item.runtest = lambda: clock.run(item.obj(**arguments))  # type: ignore[method-assign]
-
-
-def _is_unittest(item: pytest.Function) -> bool:
-    import unittest
-
-    return item.cls is not None and issubclass(item.cls, unittest.TestCase)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -360,8 +352,8 @@ def _problems(item: pytest.Item, *, is_over: bool) -> list[str]:
     if replay is None:
         return []
     found = replay.problems(is_over=is_over)
-    refused = item.stash.get(_REFUSED, [])
-    if refused and (found or not is_over or not item.stash[_EXPECTS_REFUSAL]):
+    refused, is_expected = item.stash.get(_REFUSED, ([], False))
+    if refused and (found or not is_over or not is_expected):
         found.append(f"connections to {', '.join(refused)} were refused{_HINT}")
     return found
 

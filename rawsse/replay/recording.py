@@ -30,18 +30,15 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import APIError, RecordingError
 from rawsse.messages import MessageBuilder
 from rawsse.messages.lens import parse_json
 from rawsse.sse import Decoder
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 FORMAT_VERSION = 1
 
@@ -167,18 +164,15 @@ class Recording:
 
     def dump(self) -> str:
         """The recording as JSON Lines. The output is deterministic."""
-        return "".join(line + "\n" for line in self._lines())
+        request = self.request and {name: getattr(self.request, name) for name in ("method", "path", "headers", "body")}
+        head = {"rawsse": FORMAT_VERSION, "request": request, "status": self.status, "headers": self.headers}
+        reads = [{"t": read.t, **_to_text(read.data)} for read in self.reads]
+        end = {"end": self.end, "t": self.duration}
+        return "".join(_to_json(line) + "\n" for line in (head, *reads, end))
 
     def save(self, path: str | Path) -> None:
         """Write `dump()` to a file: whole, or not at all."""
         write_whole(Path(path), self.dump())
-
-    def _lines(self) -> Iterator[str]:
-        request = self.request and {name: getattr(self.request, name) for name in ("method", "path", "headers", "body")}
-        yield _to_json({"rawsse": FORMAT_VERSION, "request": request, "status": self.status, "headers": self.headers})
-        for read in self.reads:
-            yield _to_json({"t": read.t, **_to_text(read.data)})
-        yield _to_json({"end": self.end, "t": self.duration})
 
 
 def find_recordings(path: str | Path) -> list[Path]:
@@ -193,7 +187,7 @@ def find_recordings(path: str | Path) -> list[Path]:
         if str(path) not in shipped:
             known = f"{os.strerror(errno.ENOENT)}, and none of that name comes with rawsse ({', '.join(shipped)})"
             raise FileNotFoundError(errno.ENOENT, known, str(path))
-        return [Path(str(shipped[str(path)]))]
+        return [shipped[str(path)]]
     if not path.is_dir():
         return [path]
     # Not `is_file`: it raises in a folder that may be listed but not entered. Loading the file gives a better error.
@@ -209,12 +203,11 @@ def shipped_fixtures() -> dict[str, Recording]:
     return {name: Recording.loads(file.read_bytes(), name=file.name) for name, file in files.items()}
 
 
-def _shipped_files() -> dict[str, Traversable]:
-    folder = importlib.resources.files("rawsse") / "fixtures"
-    if not folder.is_dir():  # a checkout: only the wheel's build copies them into the package
-        folder = importlib.resources.files("rawsse") / ".." / "fixtures"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sse.jsonl")), key=lambda file: file.name)
-    return {file.name.removesuffix(".sse.jsonl"): file for file in files}
+def _shipped_files() -> dict[str, Path]:
+    package = Path(str(importlib.resources.files("rawsse")))
+    # In a checkout they are beside the package: only the wheel's build copies them into it.
+    folder = package / "fixtures" if (package / "fixtures").is_dir() else package.parent / "fixtures"
+    return {file.name.removesuffix(".sse.jsonl"): file for file in sorted(folder.glob("*.sse.jsonl"))}
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
@@ -262,7 +255,7 @@ def _to_text(data: bytes) -> dict[str, str]:
         return {"b64": base64.b64encode(data).decode()}
 
 
-def _to_json(line: dict[str, Any]) -> str:
+def _to_json(line: object) -> str:
     text = json.dumps(line, ensure_ascii=False, default=dict)  # headers may be any mapping
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

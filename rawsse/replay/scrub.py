@@ -419,9 +419,7 @@ def count_hidden(before: Recording, after: Recording, policy: ScrubPolicy | None
     """How many secrets `scrub` has hidden in the `request body` and in the `response body`, which differ from the original."""
     search = _Search(policy)
     bodies = ([part for part in _parts(each) if part[0].endswith(" body")] for each in (before, after))
-    changed = [
-        old for old, new in zip(*bodies, strict=True) if old != new
-    ]  # most are unchanged: they are not searched again
+    changed = [old for old, new in zip(*bodies, strict=True) if old != new]  # most are unchanged: not searched again
     return Counter(place for place, kind, data in changed for _ in search.secrets_in(data, kind, place))
 
 

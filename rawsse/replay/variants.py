@@ -24,15 +24,17 @@ answer that is not an event stream, are left unchanged. Three rewrites deliberat
 `event:` lines (`no-event-lines`) every event is named `message`, and only the type in the data tells them apart; `ids` adds
 ids; `done` adds an event with the data `[DONE]`.
 
-Paces. A pace changes only `t` and `duration`. A profile counts each `content_block_delta` as a token: anything before the
-first delta (and an answer without deltas) arrives with it, and every other event with the delta before it. A read arrives
-with the last token that it completes. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
+Paces. A pace changes only `t` and `duration`. A profile estimates tokens: `BYTES_PER_TOKEN` bytes of text, thinking or tool
+input are one, however deltas cut them. A delta arrives with its last token, and the first one at `ttft`. Anything before the
+first delta (and an answer without deltas) arrives with it, and every other event with the delta before it; a read, with its
+last event. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import math
 import random
 import re
@@ -41,10 +43,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, combinations
+from itertools import accumulate, chain, combinations, takewhile
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from rawsse.errors import ConfigurationError, quote
+from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, Recording
 from rawsse.sse import Decoder
 
@@ -78,13 +81,16 @@ TIME_TO_FIRST_TOKEN = 0.5
 TOKENS_PER_SECOND = 50.0
 """The default: roughly that of a medium-sized model."""
 
+BYTES_PER_TOKEN = 4
+"""A rule of thumb for English text and JSON in UTF-8. Only the API knows the count."""
+
 Change: TypeAlias = Callable[[Recording], Recording]
 
 Rewrite: TypeAlias = str | Change
 """The names of rewrites, with commas between them, or a function."""
 
 Pace: TypeAlias = str | Change
-"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=NUMBER"`, or a function."""
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=TOKENS"` (a second; see `profile`), or a function."""
 
 _BOM = b"\xef\xbb\xbf"
 _COMMENT = b": keep-alive"
@@ -92,7 +98,6 @@ _LINE = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
 _WHOLE = re.compile(rb"(?s).*(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)\Z")  # the event has its blank line
 _DATA = re.compile(rb"(?:\A|[\r\n])data:")
 _STRING_OR_COMMA = re.compile(rb'"(?:[^"\\]|\\.)*"|,')
-_DELTA = re.compile(r'"type"\s*:\s*"content_block_delta"')  # in a text, the quotes would be escaped
 _DIGITS = 6  # microseconds: the precision of a recording's times
 
 
@@ -119,19 +124,15 @@ def sized(data: bytes, sizes: Iterable[int]) -> Chunks:
     """Chunks of these sizes, one after the other; then the rest, if there is any, in one."""
     given = list(sizes)
     _require_sizes(*given)
-    ends = [end for end in accumulate(given) if end < len(data)]
-    return _cut(data, *ends) if data else ()
+    return cut_at(data, *(end for end in accumulate(given) if end < len(data)))
 
 
 def random_chunks(data: bytes, seed: int, *, max_size: int = MAX_RANDOM_BYTES) -> Chunks:
     """Chunks of 1 to `max_size` bytes; the same ones for the same seed."""
     _require_sizes(max_size)
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    ends, end = [], chance.randint(1, max_size)
-    while end < len(data):
-        ends.append(end)
-        end += chance.randint(1, max_size)
-    return _cut(data, *ends) if data else ()
+    ends = accumulate(chance.randint(1, max_size) for _ in data)
+    return cut_at(data, *takewhile(lambda end: end < len(data), ends))
 
 
 def as_recorded(recording: Recording) -> Chunks:
@@ -146,7 +147,7 @@ def by_event(data: bytes) -> Chunks:
 
 def at_line_ends(data: bytes) -> Chunks:
     """Cut before and after each line end, and inside CR LF: the places where most parsers break."""
-    return _cut(data, *(at for at in range(1, len(data)) if data[at] in b"\r\n" or data[at - 1] in b"\r\n"))
+    return tuple(re.findall(rb"[\r\n]|[^\r\n]+", data))
 
 
 _CHUNKINGS: Mapping[str, Callable[[bytes], Chunks]] = {
@@ -207,12 +208,12 @@ def every_split(data: bytes, *, empty: bool = False) -> Iterator[Chunks]:
 
         assert_every_split(body, parse)
     """
-    return (_cut(data, at) for at in _places(data, empty=empty))
+    return (cut_at(data, at) for at in _places(data, empty=empty))
 
 
 def every_pair_split(data: bytes) -> Iterator[Chunks]:
     """All splits into three chunks, about `len(data)**2 / 2`: for short data, or for a single event."""
-    return (_cut(data, *pair) for pair in combinations(_places(data), 2))
+    return (cut_at(data, *pair) for pair in combinations(_places(data), 2))
 
 
 def random_splits(data: bytes, seed: int, *, count: int = 100, max_cuts: int = 10) -> Iterator[Chunks]:
@@ -220,8 +221,7 @@ def random_splits(data: bytes, seed: int, *, count: int = 100, max_cuts: int = 1
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     places = _places(data)
     for _ in range(count):
-        chosen = chance.sample(places, min(chance.randint(1, max_cuts), len(places)))
-        yield _cut(data, *sorted(chosen)) if chosen else whole(data)
+        yield cut_at(data, *sorted(chance.sample(places, min(chance.randint(1, max_cuts), len(places)))))
 
 
 def _places(data: bytes, *, empty: bool = False) -> range:
@@ -229,7 +229,7 @@ def _places(data: bytes, *, empty: bool = False) -> range:
     return range(len(data) + 1) if empty else range(1, len(data))
 
 
-def _cut(data: bytes, *cuts: int) -> Chunks:
+def cut_at(data: bytes, *cuts: int) -> Chunks:
     """The data, cut at these places. Without cuts there is one chunk; without data, none."""
     if not cuts:
         return whole(data)
@@ -250,7 +250,7 @@ class FailingCut(NamedTuple):
     @property
     def chunks(self) -> Chunks:
         """The chunks that broke the parser, to feed them again."""
-        return _cut(self.data, *self.cuts)
+        return cut_at(self.data, *self.cuts)
 
     def __repr__(self) -> str:
         places = "; ".join(f"cut at byte {at}: {self._around(at)}" for at in self.cuts)
@@ -280,7 +280,7 @@ def smallest_failing_cut(
 
         def result(cuts: tuple[int, ...]) -> Any:
             try:
-                made = parse(_cut(data, *cuts))
+                made = parse(cut_at(data, *cuts))
                 if inspect.isasyncgen(made) or inspect.isawaitable(made):
                     made = _run(runner, made)
                 return list(made) if isinstance(made, Iterator) else made
@@ -449,21 +449,16 @@ def slower(factor: float) -> Change:
     """Every time multiplied: 2 takes twice as long, 0.5 half as long. Raises `ConfigurationError`."""
     if not 0 <= factor < math.inf:
         raise ConfigurationError(f"slower must be a number from 0 on, not {factor}")
-
-    def pace(recording: Recording) -> Recording:
-        reads = tuple(Read(round(read.t * factor, _DIGITS), read.data) for read in recording.reads)
-        return replace(recording, reads=reads, duration=round(recording.duration * factor, _DIGITS))
-
-    return pace
+    return lambda recording: _retimed(
+        recording, [read.t * factor for read in recording.reads], recording.duration * factor
+    )
 
 
 def profile(
     *, time_to_first_token: float = TIME_TO_FIRST_TOKEN, tokens_per_second: float = TOKENS_PER_SECOND
 ) -> Change:
-    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`.
-
-    Raises `ConfigurationError`.
-    """
+    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`: of text, thinking and
+    tool input, with 4 bytes a token (`BYTES_PER_TOKEN`). Raises `ConfigurationError`."""
     if not 0 <= time_to_first_token < math.inf:
         raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
     if not 0 < tokens_per_second < math.inf:
@@ -471,14 +466,35 @@ def profile(
 
     def pace(recording: Recording) -> Recording:
         decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
-        tokens, reads = 0, list[Read]()
-        for read in recording.reads:
-            tokens += sum(_DELTA.search(event.data) is not None for event in decoder.feed(read.data))
-            t = time_to_first_token + max(0, tokens - 1) / tokens_per_second
-            reads.append(Read(round(t, _DIGITS), read.data))
-        return replace(recording, reads=tuple(reads), duration=time_to_first_token)
+        deltas = [[_tokens(event.data) for event in decoder.feed(read.data)] for read in recording.reads]
+        first = next(filter(None, chain(*deltas)), 0)
+        times = [
+            time_to_first_token + max(0, tokens - first) / tokens_per_second for tokens in accumulate(map(sum, deltas))
+        ]
+        return _retimed(recording, times, time_to_first_token)
 
     return pace
+
+
+def _retimed(recording: Recording, times: Iterable[float], duration: float) -> Recording:
+    reads = tuple(Read(round(t, _DIGITS), read.data) for t, read in zip(times, recording.reads, strict=True))
+    return replace(recording, reads=reads, duration=round(duration, _DIGITS))
+
+
+def _tokens(data: str) -> float:
+    """The estimated tokens of an event: 0 if it is not a delta of content."""
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        return 0
+    is_delta = isinstance(event, dict) and event.get("type") == "content_block_delta"
+    return tokens_of(object_at(event, "delta")) if is_delta else 0
+
+
+def tokens_of(delta: Mapping[str, Any]) -> float:
+    """The estimated tokens of a delta."""
+    texts = (delta.get(name) for name in ("text", "thinking", "partial_json"))
+    return sum(len(text.encode("utf-8", "replace")) for text in texts if isinstance(text, str)) / BYTES_PER_TOKEN
 
 
 _PACES: Mapping[str, Change] = {"recorded": recorded, "none": immediate}

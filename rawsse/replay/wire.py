@@ -19,14 +19,14 @@ The head has `connection: close` if the answer is complete. Nothing announces th
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 import sys
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby, product
+from itertools import accumulate, groupby, product
 from typing import TypeAlias
 
 from rawsse.errors import ConfigurationError
@@ -34,7 +34,7 @@ from rawsse.http1 import ServerConnection
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Fault, Faults, edited, offset_of, read_faults, replacement
 from rawsse.replay.recording import Read, Recording
-from rawsse.replay.variants import Chunks, recut
+from rawsse.replay.variants import Chunks, Split, cut_at, recut, split_by
 from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
@@ -62,7 +62,7 @@ def script(
     *,
     method: str = "POST",
     http_version: str = "1.1",
-    segments: Callable[[bytes], Chunks] | None = None,
+    segments: Split | None = None,
     speed: float = 0.0,
 ) -> Script:
     """The steps of this answer on the wire. `segments` splits the bytes between two faults; each piece is one write.
@@ -71,24 +71,22 @@ def script(
     at a place that the answer lacks.
     """
     is_cut = answer.end != "clean"
-    placed = [fault for fault in faults if fault.needs_wire and fault.place is not None]
-    body = list(_placed(answer.reads, [fault for fault in placed if fault.place and fault.place.unit != "head"]))
-    body = list(_gzipped(body, is_cut=is_cut)) if _has(faults, "gzip") else body
+    body = _placed(answer.reads, faults, "byte", "event")
+    body = list(_gzipped(body, None if is_cut else answer.duration)) if _has(faults, "gzip") else body
     # A failing peer does not announce it. Node's fetch takes a cut body for complete if the head announced a close.
     is_announced = not is_cut and not any(fault.needs_wire and fault.cuts for fault in faults)
     head = _head(replace(answer, headers=_headers(answer, faults, body)), method, http_version, close=is_announced)
     if method == "HEAD" or answer.status in (204, 304):
         body = [item for item in body if not isinstance(item, Read)]
     if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
-        body = list(_chunked(body, answer.duration, has_last=not (is_cut or _has(faults, "no-last-chunk"))))
+        body = list(_chunked(body, None if is_cut or _has(faults, "no-last-chunk") else answer.duration))
     elif _has(faults, "bad-chunk-size", "no-last-chunk"):
         raise ConfigurationError("this answer has no chunk that could be wrong")
-    before = Read(answer.reads[0].t if answer.reads else 0.0, head)
-    in_head = list(_placed([before], [fault for fault in placed if fault.place and fault.place.unit == "head"]))
+    before = _placed([Read(answer.reads[0].t if answer.reads else 0.0, head)], faults, "head")
     rate = next((fault.number for fault in faults if fault.kind == "slow-head"), None)
-    dripped = list(_dripped(body))
-    items = _joined(in_head, dripped) if rate is None else [*_dripped(in_head, rate), *dripped]
-    return tuple(timed(items if segments is None else _resegmented(items, segments), speed, answer.duration))
+    items = [*_dripped(before, rate), *_dripped(body)] if rate else _joined(before, list(_dripped(body)))
+    items = items if segments is None else list(_resegmented(items, split_by(segments)))
+    return tuple(timed(items, speed, answer.duration))
 
 
 def timed(items: Iterable[_Item], speed: float, duration: float) -> Iterator[Step]:
@@ -116,37 +114,30 @@ def _has(faults: Iterable[Fault], *kinds: str) -> bool:
     return any(fault.kind in kinds for fault in faults)
 
 
-def _placed(reads: Sequence[Read], faults: Iterable[Fault]) -> Iterator[_Item]:
-    """The reads with the faults between them; a read is split if a fault is inside it."""
+def _placed(reads: Sequence[Read], faults: Iterable[Fault], *units: str) -> list[_Item]:
+    """The reads, and between them the faults at places of these units; a read is split if a fault is inside it."""
     body = b"".join(read.data for read in reads)
-    marks = deque(sorted(((offset_of(fault, body), fault) for fault in faults), key=lambda mark: mark[0]))
-    at = 0
-    for read in reads:
-        data = read.data
-        while marks and marks[0][0] < at + len(data):
-            offset, fault = marks.popleft()
-            if offset > at:
-                yield Read(read.t, data[: offset - at])
-            yield fault
-            data, at = data[offset - at :], offset
-        if data:
-            yield Read(read.t, data)
-        at += len(data)
-    yield from (fault for _, fault in marks)
+    placed = [fault for fault in faults if fault.needs_wire and fault.place is not None and fault.place.unit in units]
+    marks: list[tuple[int, _Item]] = [(offset_of(fault, body), fault) for fault in placed]
+    ends = {at for at, _ in marks} | set(accumulate(len(read.data) for read in reads))
+    position = 0
+    for read in recut(reads, lambda data: cut_at(data, *sorted(ends))):
+        marks.append((position, read))
+        position += len(read.data)
+    return [item for _, item in sorted(marks, key=lambda mark: mark[0])]  # faults come before the bytes after them
 
 
-def _gzipped(items: Iterable[_Item], *, is_cut: bool) -> Iterator[_Item]:
-    """RFC 1952, each read flushed, so that it can be decompressed as soon as it arrives."""
+def _gzipped(items: Iterable[_Item], end: float | None) -> Iterator[_Item]:
+    """RFC 1952, each read flushed, so that it can be decompressed as soon as it arrives. `end`: when the body ends; None: it is
+    cut."""
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    last = 0.0
     for item in items:
         if isinstance(item, Read):
-            last = item.t
-            yield Read(last, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
+            yield Read(item.t, compressor.compress(item.data) + compressor.flush(zlib.Z_SYNC_FLUSH))
         else:
             yield item
-    if not is_cut:
-        yield Read(last, compressor.flush())
+    if end is not None:
+        yield Read(end, compressor.flush())
 
 
 def _headers(answer: Recording, faults: Sequence[Fault], body: Iterable[_Item]) -> dict[str, str]:
@@ -176,21 +167,19 @@ def _head(answer: Recording, method: str, http_version: str, *, close: bool) -> 
     return http.send_response(answer.status, list(answer.headers.items()), close=close)
 
 
-def _chunked(items: Iterable[_Item], duration: float, *, has_last: bool) -> Iterator[_Item]:
-    """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data."""
-    wrong_size, last = None, 0.0
-    for item in items:
+def _chunked(items: Iterable[_Item], end: float | None) -> Iterator[_Item]:
+    """RFC 9112, 7.1: "chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF"; the last one has the size 0 and no data, and is
+    sent at the time `end`, if at all."""
+    wrong_size: str | None = None
+    for item in (*items, *([] if end is None else [Read(end, b"")])):
         if isinstance(item, Read):
             size = f"{len(item.data):x}" if wrong_size is None else wrong_size
-            wrong_size, last = None, item.t
-            yield Read(last, b"%b\r\n%b\r\n" % (size.encode(), item.data))
+            wrong_size = None
+            yield Read(item.t, b"%b\r\n%b\r\n" % (size.encode(), item.data))
         elif isinstance(item, Fault) and item.kind == "bad-chunk-size":
             wrong_size = str(item.value)
         else:
             yield item
-    if has_last:
-        size = "0" if wrong_size is None else wrong_size
-        yield Read(max(last, duration), b"%b\r\n\r\n" % size.encode())
 
 
 def _dripped(items: Iterable[_Item], rate: float | None = None) -> Iterator[_Item]:
@@ -233,7 +222,7 @@ class Schedule:
         if self._faults:
             _require_places(self._faults, recordings)
         self._requests = 0
-        self._had = [0] * len(self._faults)  # how many requests each was applied to
+        self._left = [math.inf if fault.requests is None else fault.requests for fault in self._faults]
         self.unused = list(self._faults)
         """The faults that have not been applied to any answer yet."""
         self.misplaced: list[str] = []
@@ -241,17 +230,14 @@ class Schedule:
 
     def next(self) -> tuple[Fault, ...]:
         """The faults of the next request."""
-        due = [
-            index
-            for index, fault in enumerate(self._faults)
-            if fault.skipped <= self._requests and (fault.requests is None or self._had[index] < fault.requests)
-        ]
+        numbered = enumerate(self._faults)
+        due = [index for index, fault in numbered if fault.skipped <= self._requests and self._left[index]]
         chosen = next((index for index in due if self._faults[index].row.answer is not None), None)
         if chosen is not None:
             due = [index for index in due if index == chosen or _is_for_any_answer(self._faults[index])]
         self._requests += 1
         for index in due:
-            self._had[index] += 1
+            self._left[index] -= 1
         return tuple(self._faults[index] for index in due)
 
     def applied(self, faults: Sequence[Fault]) -> None:

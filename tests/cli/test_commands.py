@@ -746,8 +746,18 @@ def test_the_name_of_a_shipped_recording_stands_for_it(
     del folder  # it is empty
     assert main([command, "plain", "plian"]) == 1
     out, err = capsys.readouterr()
-    assert "plain.sse.jsonl" in out
+    assert out.startswith({"check": "plain: ok\n", "explain": "== plain\n"}[command])
+    assert str(ROOT) not in out
     assert re.fullmatch(r"rawsse: plian: No such file or directory, and none of that name comes .*, plain, .*\n", err)
+
+
+def test_a_recording_is_called_what_its_user_called_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(ROOT / "fixtures/plain.sse.jsonl", folder / "mine.sse.jsonl")
+    assert main(["check", "--json", "plain", "mine.sse.jsonl", "."]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["stream"] for line in lines] == ["plain", "mine.sse.jsonl", "mine.sse.jsonl"]
+    assert main(["explain", "--html", "page.html", "plain"]) == 0
+    assert "<h1>plain</h1>" in (folder / "page.html").read_text("utf-8")
 
 
 def test_explain_reads_a_recording_from_standard_input(

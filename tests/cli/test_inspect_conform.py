@@ -50,15 +50,31 @@ def test_the_table_of_a_client_as_text(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_table_in_json_and_in_markdown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     async def two_rows(*_: object, on_row: OnRow, **options: object) -> list[Row]:
-        rows = [Row("plain", "right", "whole"), Row("end@event=5", "silent", "⚠ cut, no error")]
+        sent = {"recording": "plain", "faults": ["end@event=5"]}
+        rows = [Row("plain", "right", "whole", "hangs"), Row("end@event=5", "silent", "⚠ cut, no error", "", sent)]
         for row in rows:
             on_row(row, 2)
         return rows
 
     monkeypatch.setattr(conform, "try_client", two_rows)
+    assert main([*CLIENT, *PROGRAM]) == 1
+    assert capsys.readouterr().out.splitlines()[0].endswith("  whole; the first time hangs")
     assert main([*CLIENT, "--json", *PROGRAM]) == 1
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert rows[1] == {"name": "end@event=5", "verdict": "silent", "what": "⚠ cut, no error"}
+    *rows, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows == [
+        {"name": "plain", "verdict": "right", "what": "whole", "first": "hangs", "sent": {}},
+        {
+            "name": "end@event=5",
+            "verdict": "silent",
+            "what": "⚠ cut, no error",
+            "first": "",
+            "sent": {"recording": "plain", "faults": ["end@event=5"]},
+        },
+    ]
+    legend = last.pop("legend")
+    assert last == {"right": 1, "wrong": 0, "silent": 1, "open": 0}
+    assert legend["silent"] == "not the whole answer came out, and no error said so"
+    assert legend.keys() == last.keys()
     assert main([*CLIENT, "--markdown", *PROGRAM]) == 1
     assert capsys.readouterr().out.splitlines()[3] == "| `end@event=5` | ⚠ | ⚠ cut, no error |"
 
@@ -108,7 +124,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_rows_are_shown_as_they_come_and_only_those_that_are_named(form: list[str], shown: list[str]) -> None:
     assert main([*CLIENT, *form, "--only", "status=401", "--only", "end@event=5", "--", "any"]) == 0
-    assert [re.findall("plain|end@event=5|status=401", text) for text in shown] == [[], ["plain"], ["end@event=5"]]
+    names = r'(?:^{"name": "|^ok +)(plain|end@event=5|status=401)'
+    assert [re.findall(names, text) for text in shown] == [[], ["plain"], ["end@event=5"]]
 
 
 def test_a_row_that_does_not_exist_is_told_with_those_that_do(
@@ -151,7 +168,8 @@ def test_a_gateway_that_is_right(play: Play, capsys: pytest.CaptureFixture[str])
 def test_a_gateway_that_is_wrong_is_exit_code_1(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     server = play("plain", faults=["drop@event=-2"])
     assert main(["conform", "server", server.base_url, "--json"]) == 1
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    *rows, counts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert counts["wrong"] == sum(row["verdict"] == "wrong" for row in rows)
     assert "event: name, data, done, unknown, order, error" in [
         row["name"] for row in rows if row["verdict"] == "wrong"
     ]

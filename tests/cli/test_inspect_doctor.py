@@ -109,7 +109,7 @@ def test_on_a_terminal_it_counts_the_events_while_it_waits(serve: Serve, monkeyp
 def test_each_finding_is_a_line_and_a_line_of_what_to_do(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", serve(Relay())]) == 1
     assert capsys.readouterr().out == (
-        "the relay answers 401 'Unauthorized'\n"
+        "the relay answers 401 'Unauthorized': 'the relay wants a token'\n"
         "    give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass\n"
     )
 

@@ -84,7 +84,7 @@ TWO_USERS = (
     run(0, "ada", SONNET, (1000, 200, 30, 4)),
     run(1, "ada", HAIKU, (5, 6, 7, 8)),
     run(2, "ada", SONNET, (500, 100, 0, 0), day=2),
-    run(3, "bob", SONNET, (1, 1, 1, 1), exact=False),
+    run(3, "bob", SONNET, (1, 1, 1, 1), exact=False, ending="truncated"),
 )
 
 
@@ -97,13 +97,31 @@ def test_its_help_says_of_which_model_a_price_is(usage: Out) -> None:
 
 def test_the_table_has_aligned_columns_thousands_separators_and_a_total(path: Path, usage: Out) -> None:
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user")
-    assert (code, err) == (0, "")
+    why = "Counts with >= are a lower bound: an answer is unfinished, or was cut before the API sent its final count.\n"
+    assert (code, err) == (0, why)
     assert out.splitlines() == [
-        "user   runs    input  output  cache write  cache read",
-        "ada       3    1,505     306           37          12",
-        "bob       1      >=1     >=1          >=1         >=1",
-        "total     4  >=1,506   >=307         >=38        >=13",
+        "user   runs  input  output  cache write  cache read",
+        "ada       3  1,505     306           37          12",
+        "bob       1      1     >=1            1           1",
+        "total     4  1,506   >=307           38          13",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "counts", "bounds"),
+    [
+        ("truncated", (1, 1, 0, 0), ["1", ">=1", "0", "0"]),
+        ("cancelled", (0, 1, 0, 1), ["0", ">=1", "0", "1"]),  # the whole prompt was in the cache
+        ("cancelled", (0, 0, 0, 0), [">=0", ">=0", ">=0", ">=0"]),  # stopped before the answer began
+        ("complete", (1, 1, 0, 0), [">=1", ">=1", ">=0", ">=0"]),  # with counts that are not understood
+    ],
+)
+def test_only_what_an_answer_that_was_cut_leaves_open_is_a_bound(
+    path: Path, usage: Out, ending: str, counts: tuple[int, int, int, int], bounds: list[str]
+) -> None:
+    cut = run(3, "bob", SONNET, counts, exact=False, ending=ending)
+    _, out, _ = usage(write(path, *TWO_USERS[:3], cut), "--by", "user")
+    assert [line.split()[2:] for line in out.splitlines()[1:3]] == [["1,505", "306", "37", "12"], bounds]
 
 
 def test_by_default_it_is_by_user_model_and_day(path: Path, usage: Out) -> None:
@@ -114,7 +132,7 @@ def test_by_default_it_is_by_user_model_and_day(path: Path, usage: Out) -> None:
         ["ada", SONNET, "2026-11-01", "1"],
         ["ada", SONNET, "2026-11-02", "1"],
         ["bob", SONNET, "2026-11-01", "1"],
-        ["total", "4", ">=1,506", ">=307"],
+        ["total", "4", "1,506", ">=307"],
     ]
 
 
@@ -129,7 +147,7 @@ def test_groups_come_in_the_order_in_which_they_are_named(path: Path, usage: Out
 
 
 def test_exact_counts_have_no_sign_of_a_bound(path: Path, usage: Out) -> None:
-    assert ">=" not in usage(write(path, *TWO_USERS[:3]))[1]
+    assert ">=" not in "".join(usage(write(path, *TWO_USERS[:3]))[1:])
 
 
 def test_a_relay_without_users_has_a_line_all_the_same(path: Path, usage: Out) -> None:
@@ -195,9 +213,10 @@ def test_the_json_is_a_list_of_the_groups(path: Path, usage: Out) -> None:
         "runs": 1,
         **counts,
         "exact": True,
+        "input_exact": True,
     }
     (bob,) = [row for row in json.loads(usage(path, "--by", "user", "--json")[1]) if row["user"] == "bob"]
-    assert bob["exact"] is False
+    assert (bob["exact"], bob["input_exact"]) == (False, True)
     assert "model" not in bob
 
 
@@ -247,7 +266,7 @@ def test_prices_that_are_nested_too_deeply_are_refused_by_name(path: Path, price
 def test_a_model_without_a_price_is_named_and_never_counts_as_nothing(path: Path, prices: Path, usage: Out) -> None:
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user,model", "--prices", prices)
     assert code == 0
-    assert err == f"rawsse: no price for all tokens of '{HAIKU}': their cost is left out\n"
+    assert err.splitlines()[0] == f"rawsse: no price for all tokens of '{HAIKU}': their cost is left out"
     costs = [line.split()[-1] for line in out.splitlines()[1:]]
     # 1500 * 3 + 300 * 15 + 30 * 3.75 + 4 * 0.3 = 9113.7, and 1 * (3 + 15 + 3.75 + 0.3) = 22.05, for a million
     assert costs == ["-", "0.0091", ">=0.0000", ">=0.0091"]

@@ -130,15 +130,16 @@ def proxy_py(folder: Path, *, user: str, password: str, certificate: Path | None
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, site: str, listener: socket.socket) -> Iterator[None]:
-    """nginx with one site, which listens on this socket."""
+def nginx(folder: Path, site: str, *listeners: socket.socket) -> Iterator[None]:
+    """nginx with one site, or with several of them, each of which listens on one of these sockets."""
     if not Path(NGINX).exists():
         pytest.skip("no nginx on this machine")
     file = folder / "nginx.conf"
     file.write_text(NGINX_CONFIGURATION.format(folder=folder, site=site))
     # NGINX: the sockets that are open already. It takes them over, as it does from its predecessor at an upgrade.
-    env, descriptor = {"NGINX": f"{listener.fileno()};"}, listener.fileno()
-    process = subprocess.Popen([NGINX, "-p", folder, "-c", file, "-e", "stderr"], env=env, pass_fds=[descriptor])
+    descriptors = [listener.fileno() for listener in listeners]
+    env = {"NGINX": "".join(f"{descriptor};" for descriptor in descriptors)}
+    process = subprocess.Popen([NGINX, "-p", folder, "-c", file, "-e", "stderr"], env=env, pass_fds=descriptors)
     with _ending(process):
         yield
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.background import Background
 
 from rawsse.cli.inspect import measure
 from rawsse.relay.doctor import Finding, Plan, diagnose, send_beats
@@ -24,85 +23,89 @@ from .peers import NGINX_SERVER
 pytestmark = pytest.mark.real
 
 NONCE = "5d0c7a31"
-PLAN = Plan(events=8, interval=0.1, silence=0.3)
+PLAN = Plan(events=6, interval=0.05, silence=0.3)
+SHORT = Plan(events=3, interval=0.01, silence=0)
 IGNORED = "proxy_ignore_headers X-Accel-Buffering;"
 COMPRESSED = "gzip on; gzip_types text/event-stream;"
 REWRITTEN = 'sub_filter_types *; sub_filter "http://127.0.0.1/" "https://example.org/";'
+
+SITES: Mapping[str, tuple[str, Plan, list[str]]] = {
+    "as it comes": ("", PLAN, []),
+    "that speaks HTTP/1.1 to the relay": ("proxy_http_version 1.1;", PLAN, []),
+    "that does not buffer": ("proxy_buffering off;", PLAN, []),
+    "that buffers": (IGNORED, PLAN, ["buffering"]),
+    "that compresses": (COMPRESSED, PLAN, ["compression"]),
+    "that compresses and buffers": (COMPRESSED + IGNORED, PLAN, ["compression", "buffering"]),
+    "that cuts idle connections": ("proxy_read_timeout 1s;", PLAN._replace(silence=30), ["idle"]),
+    "that rewrites": (REWRITTEN, SHORT, ["rewriting"]),
+    "that hides the type": ("proxy_hide_header Content-Type; default_type text/plain;", SHORT, ["content type"]),
+    "that lets browsers cache": ("expires 1h;", SHORT, ["cache control"]),
+    "without chunks": ("chunked_transfer_encoding off;", SHORT, ["framing"]),
+    "that hides Last-Event-ID": ('proxy_set_header Last-Event-ID "";', SHORT, ["last event id"]),
+    "that sends to https": (
+        "if ($request_method = GET) { return 301 https://$host$request_uri; }",
+        SHORT,
+        ["redirect"],
+    ),
+    "that refuses": ("if ($request_method = GET) { return 403; }", SHORT, ["refusal"]),
+    "with a login": ("auth_basic x; auth_basic_user_file /dev/null;", SHORT, ["status 401"]),
+}
+"""nginx with these settings, how it is examined, and what is found."""
+
+LOST = "that does not find the relay"
+
+Examined = Mapping[str, list[Finding]]
 
 
 async def relay(scope: Any, receive: Any, send: Any) -> None:
     await send_beats(Exchange(scope, receive, send, Guard()), SSE_HEADERS)
 
 
-@contextlib.contextmanager
-def nginx(folder: Path, upstream: str, settings: str = "") -> Iterator[int]:
-    """nginx in front of `upstream`, with these settings: its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        site = NGINX_SERVER.format(port=port, upstream=upstream, settings=settings)
-        with peers.nginx(folder, site, listener):
-            yield port
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory: pytest.TempPathFactory) -> Examined:
+    """What the doctor finds behind each of the sites. All are examined at once: most of the time is waiting."""
+
+    folder, sockets = tmp_path_factory.mktemp("nginx"), contextlib.ExitStack()
+    listeners = {name: sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for name in [*SITES, LOST]}
+    ports = {name: int(listener.getsockname()[1]) for name, listener in listeners.items()}
+
+    def site(name: str, upstream: str) -> str:
+        settings = SITES[name][0] if name in SITES else ""
+        return NGINX_SERVER.format(port=ports[name], upstream=upstream, settings=settings)
+
+    async def examine(name: str) -> list[Finding]:
+        plan = SITES[name][1] if name in SITES else PLAN
+        return diagnose(await measure(f"http://127.0.0.1:{ports[name]}", plan, NONCE), plan, NONCE)
+
+    async def story() -> Examined:
+        async with Server(relay, port=0) as upstream:
+            sites = [*[site(name, upstream.base_url) for name in SITES], site(LOST, "http://127.0.0.1:1")]
+            with peers.nginx(folder, "\n".join(sites), *listeners.values()):
+                return dict(zip(listeners, await asyncio.gather(*map(examine, listeners)), strict=True))
+
+    with sockets:
+        return asyncio.run(story())
 
 
-def examined(background: Background, folder: Path, settings: str, plan: Plan = PLAN) -> dict[str, Finding]:
-    """What the doctor finds behind an nginx with these settings."""
-    upstream = background.enter(Server(relay, port=0)).base_url
-    with nginx(folder, upstream, settings) as port:
-        trace = background.run(measure(f"http://127.0.0.1:{port}", plan, NONCE))
-    return {finding.name: finding for finding in diagnose(trace, plan, NONCE)}
+@pytest.mark.parametrize("site", SITES)
+def test_an_nginx(site: str, examined: Examined) -> None:
+    assert [finding.name for finding in examined[site]] == SITES[site][2]
 
 
-@pytest.mark.parametrize("settings", ["", "proxy_http_version 1.1;", "proxy_buffering off;"])
-def test_nothing_is_wrong_with_nginx_as_it_comes(settings: str, background: Background, tmp_path: Path) -> None:
-    assert examined(background, tmp_path, settings) == {}
+def test_a_finding_names_the_server_and_its_remedy(examined: Examined) -> None:
+    (buffering,), (compression,) = examined["that buffers"], examined["that compresses"]
+    assert "server 'nginx/" in buffering.what
+    assert "proxy_buffering off" in buffering.remedy
+    assert "Content-Encoding: 'gzip'" in compression.what
 
 
-def test_an_nginx_that_buffers(background: Background, tmp_path: Path) -> None:
-    found = examined(background, tmp_path, IGNORED)
-    assert list(found) == ["buffering"]
-    assert "server 'nginx/" in found["buffering"].what
-    assert "proxy_buffering off" in found["buffering"].remedy
+def test_a_cut_after_silence_says_how_long_that_was(examined: Examined) -> None:
+    (idle,) = examined["that cuts idle connections"]
+    seconds = float(idle.what.partition("after ")[2].partition(" s")[0])
+    assert 0.7 <= seconds <= 3  # nginx moves a timer only if that is 0.3 s away or more
+    assert "proxy_read_timeout" in idle.remedy
 
 
-def test_an_nginx_that_compresses(background: Background, tmp_path: Path) -> None:
-    found = examined(background, tmp_path, COMPRESSED)
-    assert list(found) == ["compression"]
-    assert "Content-Encoding: 'gzip'" in found["compression"].what
-
-
-def test_an_nginx_that_compresses_and_buffers(background: Background, tmp_path: Path) -> None:
-    assert list(examined(background, tmp_path, COMPRESSED + IGNORED)) == ["compression", "buffering"]
-
-
-def test_an_nginx_that_cuts_idle_connections(background: Background, tmp_path: Path) -> None:
-    plan = PLAN._replace(silence=30)
-    found = examined(background, tmp_path, "proxy_read_timeout 2s;", plan)
-    assert list(found) == ["idle"]
-    seconds = float(found["idle"].what.partition("after ")[2].partition(" s")[0])
-    assert 1.5 <= seconds <= 4  # nginx moves a timer only if that is 0.3 s away or more
-    assert "proxy_read_timeout" in found["idle"].remedy
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        (REWRITTEN, "rewriting"),
-        ("proxy_hide_header Content-Type; default_type text/plain;", "content type"),
-        ("expires 1h;", "cache control"),
-        ("chunked_transfer_encoding off;", "framing"),
-        ('proxy_set_header Last-Event-ID "";', "last event id"),
-        ("if ($request_method = GET) { return 301 https://$host$request_uri; }", "redirect"),
-        ("if ($request_method = GET) { return 403; }", "refusal"),
-        ("auth_basic x; auth_basic_user_file /dev/null;", "status 401"),
-    ],
-)
-def test_an_nginx_that_changes_something(settings: str, name: str, background: Background, tmp_path: Path) -> None:
-    plan = PLAN._replace(silence=0)
-    assert list(examined(background, tmp_path, settings, plan)) == [name]
-
-
-def test_an_nginx_that_does_not_find_the_relay(background: Background, tmp_path: Path) -> None:
-    with nginx(tmp_path, "http://127.0.0.1:1") as port:
-        trace = background.run(measure(f"http://127.0.0.1:{port}/claude", PLAN, NONCE))
-    (finding,) = diagnose(trace, PLAN, NONCE)
+def test_an_nginx_that_does_not_find_the_relay(examined: Examined) -> None:
+    (finding,) = examined[LOST]
     assert (finding.name, "502" in finding.what) == ("gateway", True)

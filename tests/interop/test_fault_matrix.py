@@ -1,6 +1,6 @@
-"""What seven clients make of every fault: run here, kept as a table in `fixtures/README.md`.
+"""What seven clients make of every fault: run here, judged and tabled by `rawsse.replay.conform`, kept in `fixtures/README.md`.
 
-The table is written by this test and compared by it:
+This test writes the tables there, and compares them:
 
     RAWSSE_WRITE_TABLE=1 python -m pytest tests/interop/test_fault_matrix.py     # writes what the clients do now
 
@@ -28,7 +28,7 @@ from support.command import ROOT
 from support.fault_matrix import MADE_WITH, difference, put, taken
 
 from rawsse.replay import Fault, ReplayServer, faults
-from rawsse.replay.conform import FAULTS, SILENT, cell, table
+from rawsse.replay.conform import FAULTS, SILENT, Case, Row, Run, as_columns, client_cases, judge_client
 
 from .conftest import NODE_MODULES
 from .replay_clients import ASYNC_CLIENTS, NODE_CLIENTS, NODE_PACKAGES, QUESTION, Call, Heard, curl, hear, run_node
@@ -55,8 +55,10 @@ COLUMNS: Mapping[str, str] = {
 KNOWING = tuple(COLUMNS)[:4]
 """Those that try again by themselves."""
 
-ONCE: Sequence[str] = ("", *FAULTS)
-"""Faults of the recording `plain`, in every request."""
+CASES: Mapping[str, Case] = {case.name: case for case in client_cases() if case.name in ("plain", *FAULTS)}
+"""The rows of `rawsse conform client` that play `plain` whole, and with each fault."""
+
+ONCE: Sequence[str] = tuple(CASES)
 
 AGAIN: Sequence[str] = (
     "status=529",
@@ -103,8 +105,14 @@ async def _at_once(_: float) -> None:
     await asyncio.sleep(0)
 
 
+def case_of(spec: str) -> Case:
+    """The row of `rawsse conform`, or one that it does not have: there, both endings are allowed."""
+    return CASES.get(spec) or Case(spec, recorded("plain"), "either", {"faults": [spec]})
+
+
 def server(spec: str) -> ReplayServer:
-    return ReplayServer(recorded("plain"), faults=[spec] if spec else [], sleep=_at_once)
+    case = case_of(spec)
+    return ReplayServer(case.recording, **case.options, sleep=_at_once)
 
 
 def is_stall(spec: str) -> bool:
@@ -168,16 +176,17 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
 # --- The table -------------------------------------------------------------------------------------------------------
 
 
-def words(result: Result) -> str:
+def row(spec: str, result: Result) -> Row:
     heard, requests = result
     told = heard.error if heard.error.startswith("exit ") else f"`{heard.error}`"
-    error = "hangs" if heard.hangs else told if heard.error else f"status {heard.status}" if heard.status >= 300 else ""
-    return cell(heard.text, heard.stop, text("plain"), error, requests, heard.seconds)
+    error = told if heard.error else f"status {heard.status}" if heard.status >= 300 else ""
+    code = None if heard.hangs else int(bool(error))
+    error = "" if heard.hangs else error
+    return judge_client(case_of(spec), Run(code, heard.text, "", requests, heard.stop, error, heard.seconds))
 
 
 def tabled(results: Mapping[tuple[str, str], Result], specs: Sequence[str], clients: Sequence[str]) -> str:
-    rows = [[f"`{spec}`" if spec else "none", *(words(results[spec, client]) for client in clients)] for spec in specs]
-    return table(["fault", *(COLUMNS[client] for client in clients)], rows)
+    return as_columns({COLUMNS[client]: [row(spec, results[spec, client]) for spec in specs] for client in clients})
 
 
 def versions() -> str:
@@ -211,7 +220,7 @@ def test_the_table_is_what_the_clients_do(matrix: Matrix) -> None:
 
 
 def test_every_fault_has_a_row() -> None:
-    kinds = {Fault.parse(spec).kind for spec in ONCE if spec}
+    kinds = {Fault.parse(spec).kind for spec in ONCE if spec != "plain"}
     assert kinds == {spec.partition("=")[0].partition("@")[0].partition("[")[0] for spec in faults.FAULTS}
 
 
@@ -219,9 +228,10 @@ def test_every_fault_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("client", COLUMNS)
-@pytest.mark.parametrize("spec", ["", "drip=50@event=70", "slow-head=50"])
+@pytest.mark.parametrize("spec", ["plain", "drip=50@event=70", "slow-head=50"])
 def test_every_client_hears_the_whole_answer_also_byte_by_byte(spec: str, client: str, matrix: Matrix) -> None:
-    assert words(matrix.once[spec, client]) == "whole"
+    found = row(spec, matrix.once[spec, client])
+    assert (found.what, found.verdict) == ("whole", "right")
 
 
 CUTTING = (
@@ -269,7 +279,7 @@ KNOWN: Mapping[tuple[str, str], str] = {
 
 @pytest.mark.parametrize(("spec", "client"), KNOWN)
 def test_a_cell_is_what_is_known_of_that_client(spec: str, client: str, matrix: Matrix) -> None:
-    assert words(matrix.once[spec, client]) == KNOWN[spec, client]
+    assert row(spec, matrix.once[spec, client]).what == KNOWN[spec, client]
 
 
 @pytest.mark.parametrize("spec", ["html=200", "end@event=0"])
@@ -284,12 +294,12 @@ def test_the_text_stream_of_the_sdk_alone_says_nothing_where_the_message_is_an_a
             return "".join([piece async for piece in stream.text_stream])
 
     assert run(story()) == ""
-    row = next(line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{spec}` |"))
-    assert row.split(" | ")[2] == "`AssertionError`"
+    line = next(line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{spec}` |"))
+    assert line.split(" | ")[2] == "`AssertionError`"
 
 
 def test_who_is_silent_about_a_cut_has_at_least_no_stop_reason(matrix: Matrix) -> None:
-    cut = [heard for heard, _ in matrix.once.values() if "cut, no error" in words((heard, 1))]
+    cut = [found[0] for (spec, _), found in matrix.once.items() if "cut, no error" in row(spec, found).what]
     assert cut
     assert {heard.stop for heard in cut} == {None, "other"}
 
@@ -301,5 +311,5 @@ def test_after_content_nobody_asks_again(matrix: Matrix) -> None:
 
 @pytest.mark.parametrize("spec", ["status=529 x1", "close@event=1 x1", "error@event=0 x1", "stall@event=0 x1"])
 def test_before_content_rawsse_asks_again(spec: str, matrix: Matrix) -> None:
-    assert words(matrix.again[spec, "rawsse"]).startswith("whole")
+    assert row(spec, matrix.again[spec, "rawsse"]).what.startswith("whole")
     assert matrix.again[spec, "rawsse"][1] == 2

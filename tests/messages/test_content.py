@@ -190,6 +190,14 @@ def test_the_repr_of_a_message_is_that_of_the_sdk() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["tool_use", "server_tool_use", "text", "thinking", "a_new_kind"])
+def test_the_repr_of_a_block_that_was_cut_says_that_it_is_not_complete(kind: str) -> None:
+    block = look_at_block({"type": kind, "id": "x", "name": "f", "input": {"a": 1}})
+    assert "complete" not in repr(block)
+    block.complete = False
+    assert repr(block).endswith(", complete=False)")
+
+
 def test_the_fields_of_a_tool_call_stand_in_the_order_of_the_sdk() -> None:
     raw = {"type": "tool_use", "name": "f", "input": {"a": None}, "id": "toolu_1"}
     given = '{"id":"toolu_1","caller":null,"input":{"a":null},"name":"f","type":"tool_use","toolset_name":null}'
@@ -276,7 +284,7 @@ SAID, MORE, THOUGHT = (
 def test_a_parsed_block_is_the_block_and_its_value() -> None:
     block = ParsedTextBlock(TextBlock(SAID, BlockBuilder(SAID)), 5)
     assert (block.text, block.complete, block.input_text, block.parsed_output) == ("1", False, "", 5)
-    assert repr(block) == "ParsedTextBlock(citations=None, text='1', type='text', parsed_output=5)"
+    assert repr(block) == "ParsedTextBlock(citations=None, text='1', type='text', complete=False, parsed_output=5)"
 
 
 def test_a_parsed_output_is_no_part_of_the_json() -> None:

@@ -179,7 +179,7 @@ def test_the_readers_in_the_list_are_those_of_the_node_that_is_asked() -> None:
             for each in others:
                 await each.head()
             listed = [(await stage.ask("GET", "/runs").done()).json for stage in (a, b, c)]
-            assert [[each["readers"] for each in some] for some in listed] == [[1], [2], [0]]
+            assert [[each["readers_here"] for each in some] for some in listed] == [[1], [2], [0]]
             end_of(api)
             for each in (reader, *others):
                 await each.done()
@@ -312,6 +312,21 @@ def test_a_daily_limit_that_ends_open_runs_ends_those_of_the_node() -> None:
                 await reader.done()
             assert sorted(reader.data[-2][:8] for reader in readers) == ['{"error"', '{"text":']
             assert second.is_closed
+
+    run(story())
+
+
+def test_a_node_whose_store_has_gone_is_not_ready_at_once_and_the_doctor_hears_why() -> None:
+    async def story() -> None:
+        async with relays(WHOLE) as (a, _):
+            assert (await a.ask("GET", "/readyz").done()).status == 200
+            gate: Any = a.relay.home._store  # type: ignore[attr-defined]
+            gate.is_down = True  # and its lease goes on
+            assert (await a.ask("GET", "/readyz").done()).status == 503
+            refused = await a.ask("GET", "/doctor").done()
+            assert (refused.status, refused.json["error"]["message"]) == (503, "the relay cannot reach its store")
+            gate.is_down = False
+            assert (await a.ask("GET", "/readyz").done()).status == 200
 
     run(story())
 

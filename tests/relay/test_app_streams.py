@@ -550,7 +550,7 @@ def test_a_call_without_stream_is_listed_and_ended_by_its_user() -> None:
         api = await stage.call()
         api.send(*BEGUN)
         (told,) = (await stage.ask("GET", "/runs").done()).json
-        assert (told["dialect"], told["readers"]) == ("messages", 1)
+        assert (told["dialect"], told["readers_here"]) == ("messages", 1)
         assert [each.id for each in stage.relay.open_runs()] == [told["run"]]
         assert (await stage.ask("DELETE", "/runs").done()).json == {"stopped": 1}
         await browser.done()

@@ -635,7 +635,7 @@ def test_an_operator_lists_and_ends_the_open_runs_of_a_user() -> None:
                     await stage.ask("GET", "/runs", headers=as_user(asker), query="user=ada").done()
                 ).status == status
             (told,) = (await stage.ask("GET", "/runs", headers=as_user("eve"), query="user=ada").done()).json
-            assert (told["user"], told["run"], told["dialect"], told["readers"]) == (
+            assert (told["user"], told["run"], told["dialect"], told["readers_here"]) == (
                 "ada",
                 mine.headers["x-run-id"],
                 "text",
@@ -749,6 +749,8 @@ def test_it_is_not_ready_while_it_shuts_down_and_still_alive() -> None:
             assert (await stage.ask("GET", "/readyz").done()).status == 200
             await stage.relay.aclose()
             assert [(await stage.ask("GET", path).done()).status for path in ("/readyz", "/healthz")] == [503, 200]
+            told = (await stage.ask("GET", "/doctor").done()).json["error"]["message"]
+            assert told == "the relay is shutting down"
 
     run(story())
 

@@ -438,10 +438,25 @@ def test_a_redirect_says_where_to() -> None:
     assert finding.what.endswith("answers 308 'OK', to 'https://x.test/'")
 
 
-def test_the_relay_is_known_by_the_form_of_its_errors() -> None:
-    body = b'{"type": "error", "error": {"type": "authentication_error", "message": "no"}}'
-    (finding,) = diagnose(traced(head=head_of(401, reason="Unauthorized"), body=body), PLAN, NONCE)
-    assert finding.what == "the relay answers 401 'Unauthorized'"
+@pytest.mark.parametrize(
+    ("status", "reason", "name"),
+    [(401, "Unauthorized", "status 401"), (503, "Service Unavailable", "not ready"), (500, "Oh", "gateway")],
+)
+def test_the_relay_is_known_by_the_form_of_its_errors_and_says_why(status: int, reason: str, name: str) -> None:
+    body = b'{"type": "error", "error": {"type": "any_error", "message": "that is why"}}'
+    (finding,) = diagnose(traced(head=head_of(status, reason=reason), body=body), PLAN, NONCE)
+    assert (finding.name, finding.what) == (name, f"the relay answers {status} '{reason}': 'that is why'")
+
+
+def test_of_a_relay_that_is_not_ready_it_says_what_to_do() -> None:
+    body = b'{"type":"error","error":{"type":"overloaded_error","message":"the relay cannot reach its store"}}'
+    (finding,) = diagnose(traced(head=head_of(503), body=body), PLAN, NONCE)
+    assert "see that it can reach its store (--store)" in finding.remedy
+
+
+def test_a_503_of_a_proxy_is_a_gateway_s() -> None:
+    (finding,) = diagnose(traced(head=head_of(503), body=b"<h1>503"), PLAN, NONCE)
+    assert finding.name == "gateway"
 
 
 def test_what_a_proxy_says_of_itself_is_quoted() -> None:

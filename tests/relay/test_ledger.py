@@ -797,6 +797,10 @@ def test_the_tokens_of_a_user_since_a_time_are_those_of_all_kinds(path: Path) ->
     assert Ledger(path).tokens_since(NOON + 5) == {}
 
 
+EXACT = {"exact": True, "input_exact": True}
+BOUND = {"exact": False, "input_exact": False}
+
+
 def test_usage_is_by_user_model_and_day(path: Path) -> None:
     written(
         path,
@@ -807,21 +811,21 @@ def test_usage_is_by_user_model_and_day(path: Path) -> None:
         record(3, user="bob", **counts(7, 7, 7, 7)),
     )
     assert usage([path]) == [
-        {"user": "ada", "model": "claude-x", "day": "2025-11-30", "runs": 2, **counts(11, 22, 33, 44), "exact": True},
+        {"user": "ada", "model": "claude-x", "day": "2025-11-30", "runs": 2, **counts(11, 22, 33, 44), **EXACT},
         {
             "user": "ada",
             "model": "claude-x",
             "day": "2025-12-01",
             "runs": 1,
             **counts(100, 200, 300, 400),
-            "exact": True,
+            **EXACT,
         },
-        {"user": "ada", "model": "claude-y", "day": "2025-11-30", "runs": 1, **counts(5, 5, 5, 5), "exact": False},
-        {"user": "bob", "model": "claude-x", "day": "2025-11-30", "runs": 1, **counts(7, 7, 7, 7), "exact": True},
+        {"user": "ada", "model": "claude-y", "day": "2025-11-30", "runs": 1, **counts(5, 5, 5, 5), **BOUND},
+        {"user": "bob", "model": "claude-x", "day": "2025-11-30", "runs": 1, **counts(7, 7, 7, 7), **EXACT},
     ]
     assert usage([path], by=("user",)) == [
-        {"user": "ada", "runs": 4, **counts(116, 227, 338, 449), "exact": False},
-        {"user": "bob", "runs": 1, **counts(7, 7, 7, 7), "exact": True},
+        {"user": "ada", "runs": 4, **counts(116, 227, 338, 449), **BOUND},
+        {"user": "bob", "runs": 1, **counts(7, 7, 7, 7), **EXACT},
     ]
     assert list(usage([path], by=("day", "model"))[0].items())[:2] == [("day", "2025-11-30"), ("model", "claude-x")]
 
@@ -854,8 +858,8 @@ def test_a_run_that_several_ledgers_have_counts_once_as_the_one_says_that_knows_
         written(tmp_path / "whole.db", whole, record(1, user="bob")),
     ]
     assert usage([paths[number] for number in order], by=("user", "model")) == [
-        {"user": "ada", "model": "answered", "runs": 1, **counts(3, 5, 7, 11), "exact": True},
-        {"user": "bob", "model": "claude-x", "runs": 1, **counts(3, 5, 7, 11), "exact": True},
+        {"user": "ada", "model": "answered", "runs": 1, **counts(3, 5, 7, 11), **EXACT},
+        {"user": "bob", "model": "claude-x", "runs": 1, **counts(3, 5, 7, 11), **EXACT},
     ]
 
 

@@ -471,13 +471,28 @@ def test_me_tells_the_limits_what_is_left_and_when_it_is_back() -> None:
         },
         "left": {"requests": 40, "tokens": 181_000, "open_runs": 3},
         "resets": {"requests": "2026-11-30T12:00:20Z", "tokens": "2026-12-01T00:00:00Z"},
+        "retry_after": {},
     }
+
+
+def test_me_tells_when_all_of_a_limit_is_back_and_apart_from_it_when_the_next_request_may_come() -> None:
+    quotas, ada = Quotas(), user(requests_per_minute=6, tokens_per_day=100, open_runs=6)
+    for _ in range(6):
+        quotas.admit(ada, NOON)
+    quotas.ended(record_of("ada", NOON, tokens=100))
+    told = quotas.me(ada, NOON)
+    assert told["left"] == {"requests": 0, "tokens": 0, "open_runs": 1}
+    assert told["resets"] == {"requests": "2026-11-30T12:01:00Z", "tokens": "2026-12-01T00:00:00Z"}
+    headers = refusal(quotas, ada) or {}
+    assert told["retry_after"] == {"requests": 10, "tokens": 43_200}
+    assert headers["retry-after"] == "43200"  # the longest
 
 
 def test_me_costs_nothing_and_tells_nothing_of_others() -> None:
     quotas = Quotas(UserLimits(open_runs=5))
     for number in range(100):
-        assert quotas.me(User(str(number)), NOON) == {"user": str(number), "limits": {}, "left": {}, "resets": {}}
+        told = {"user": str(number), "limits": {}, "left": {}, "resets": {}, "retry_after": {}}
+        assert quotas.me(User(str(number)), NOON) == told
     assert kept(quotas) == 0
     assert quotas.me(None, NOON)["left"] == {"open_runs": 5}
 

@@ -13,7 +13,7 @@ from rawsse.relay.dialects import Failure
 from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
 from rawsse.relay.runs import RunLimits, Runs
 
-from .outlets import LAST_WORD, STOPPED, data, house, join
+from .outlets import LAST_WORD, REQUEST, STOPPED, data, house, join
 from .stage import HEAD
 
 
@@ -91,15 +91,32 @@ def test_the_tokens_are_those_that_are_billed(script: bytes, expected: tuple[int
         (HEAD + to_bytes(ANSWER[:2]), 0, 11),  # at least what the API has told
         (usage(input_tokens=3, output_tokens=7, iterations=[{"type": "new"}]), 3, 10),
         (SAYS_NO, 0, 0),
-        (b"", 0, 0),
     ],
-    ids=["whole", "tail", "cut", "error", "no content", "unknown", "refused", "no answer"],
+    ids=["whole", "tail", "cut", "error", "no content", "unknown", "refused"],
 )
 def test_for_the_quotas_the_output_of_an_answer_that_was_cut_is_estimated_from_its_content(
     script: bytes, estimated: int, quota: int
 ) -> None:
     record = record_of_one(script)
     assert (record.estimated_tokens, record.quota_tokens) == (estimated, quota)
+
+
+@pytest.mark.parametrize(
+    "script", [b"", HEAD, HEAD + to_bytes([{"type": "ping"}])], ids=["nothing", "a head", "a ping"]
+)
+def test_before_the_api_has_counted_the_prompt_it_is_estimated_from_the_request_without_its_images(
+    script: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo+/" * 1000}}
+    text = {"type": "text", "text": "What is this? " * 100}
+    records = []
+    for content in ([text], [text, image]):
+        monkeypatch.setitem(REQUEST, "messages", [{"role": "user", "content": content}])
+        records.append(record_of_one(script))
+    few, many = (record.quota_tokens for record in records)
+    assert 350 < few < 450  # 1400 characters, and the fields around them
+    assert 0 < many - few < 50
+    assert [record.total_tokens for record in records] == [0, 0]  # nothing in `rawsse usage`
 
 
 def test_a_record_says_who_what_and_how() -> None:

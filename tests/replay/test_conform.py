@@ -24,7 +24,10 @@ from rawsse.replay.conform import (
     Case,
     Row,
     Run,
+    Verdict,
     Wanted,
+    as_columns,
+    as_line,
     as_markdown,
     as_text,
     cell,
@@ -96,6 +99,16 @@ def test_a_table_in_markdown() -> None:
     assert "| `bbb` | wrong | x\\|y |\n| `c` | ⚠ | ⚠ cut |\n" in as_markdown(ROWS)
 
 
+def test_clients_stand_side_by_side_in_a_table() -> None:
+    other = [row._replace(what=f"{row.name}: x") for row in ROWS]
+    assert as_columns({"mine": ROWS, "`other`": other}).splitlines()[:4] == [
+        "| tried | mine | `other` |",
+        "| --- | --- | --- |",
+        "| `a` | whole | a: x |",
+        "| `bbb` | x\\|y | bbb: x |",
+    ]
+
+
 def test_a_table_as_text_is_aligned_and_counts() -> None:
     assert as_text(ROWS).splitlines() == [
         "ok     a                               whole",
@@ -137,14 +150,19 @@ CUT = TEXT[:20]
         ("either", Run(2, "", ""), "right", "exit 2"),
         ("either", Run(0, "", ""), "silent", "⚠ nothing, no error"),
         ("waits", Run(None, "", ""), "open", "hangs"),
+        ("waits", Run(1, "", "", 1, None, "`ReadTimeout`", 600.0), "right", "`ReadTimeout` after 600 s"),
+        ("whole", Run(0, TEXT, "", stop=None), "silent", "⚠ no end, no error"),
+        ("whole", Run(1, CUT, "", error="`ReadError`"), "wrong", "`ReadError`"),
+        ("failed", Run(0, TEXT, "", stop="end_turn"), "right", "whole"),
+        ("failed", Run(1, CUT, "", error="`ReadError`"), "right", "`ReadError`"),
         ("waits", Run(1, "", ""), "right", "exit 1"),
         ("waits", Run(0, CUT, ""), "silent", "⚠ cut, no error"),
         ("open", Run(0, TEXT[1:], ""), "open", "altered, no error"),
         ("open", Run(1, "", ""), "open", "exit 1"),
     ],
 )
-def test_an_ending_of_a_client(wanted: Wanted, given: Run, verdict: str, words: str) -> None:
-    assert judge_client(Case("c", PLAIN, wanted, {}), given) == ("c", verdict, words)
+def test_an_ending_of_a_client(wanted: Wanted, given: Run, verdict: Verdict, words: str) -> None:
+    assert judge_client(Case("c", PLAIN, wanted, {}), given) == Row("c", verdict, words)
 
 
 def test_a_row_is_one_line_and_not_too_long() -> None:
@@ -213,7 +231,7 @@ def test_a_client_is_driven_through_answers_and_its_wrong_endings_are_named(monk
         ("close@event=5", "right"),
         ("end@event=5", "silent"),
     ]
-    assert {row for row, _ in seen} == set(rows)
+    assert sorted(row for row, _ in seen) == sorted(rows)
     assert {count for _, count in seen} == {3}
 
 
@@ -244,7 +262,10 @@ def test_a_client_is_blamed_only_for_what_goes_wrong_twice(
 
     monkeypatch.setattr(conform, "client_cases", of_names("plain"))
     monkeypatch.setattr(conform, "_run", next_run)
-    assert asyncio.run(try_client(["any"])) == [("plain", verdict, words)]
+    (row,) = asyncio.run(try_client(["any"]))
+    assert (row.name, row.verdict, row.sent) == ("plain", verdict, {"recording": "plain"})
+    assert as_line(row).endswith(f"  {words}")
+    assert bool(row.first) is (len(runs) == 2)
     assert left == []
 
 
@@ -495,7 +516,9 @@ def test_a_gateway_that_changes_nothing_is_right() -> None:
     rows = tried()
     assert [row for row in rows if row.verdict != "right"] == []
     assert {case.name for case in server_cases()} < {row.name for row in rows}
-    assert ("plain", "right", "byte for byte") in rows
+    assert Row("plain", "right", "byte for byte", "", {"recording": "plain"}) in rows
+    (pace,) = [row for row in rows if row.name == "pace"]
+    assert pace.sent == {"recording": "plain", "pace": conform.PACE, "speed": 1.0}
 
 
 def test_a_gateway_that_holds_events_back_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -558,7 +581,12 @@ def test_an_answer_for_which_the_gateway_did_not_ask_its_upstream_is_not_judged(
                 await send({"type": "http.response.body", "body": b"later"})
 
     assert [row for row in tried(kind=Cache) if row.verdict != "right"] == [
-        ("end@event=5", "open", "status 429: the gateway did not ask its upstream")
+        Row(
+            "end@event=5",
+            "open",
+            "status 429: the gateway did not ask its upstream",
+            sent={"recording": "plain", "faults": ["end@event=5"]},
+        )
     ]
 
 
@@ -578,8 +606,9 @@ def test_a_gateway_is_blamed_only_for_what_goes_wrong_twice(monkeypatch: pytest.
 
     rows = tried(kind=Flaky)
     assert wrong(rows) == []
-    assert rows[-2].what.startswith("byte for byte; the first time status 503: ")
-    assert rows[-1] == ("unicode", "right", "byte for byte")
+    assert "  byte for byte; the first time status 503: " in as_line(rows[-2])
+    assert rows[-2].first.startswith("status 503: ")
+    assert rows[-1] == Row("unicode", "right", "byte for byte", sent={"recording": "unicode"})
 
 
 def test_an_answer_without_end_is_read_up_to_a_limit_and_counts_as_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,6 +623,30 @@ def test_a_gateway_without_its_upstream_is_one_row_that_does_not_show_the_key() 
     assert row.what.startswith("status 502: ")
 
 
+def test_a_gateway_that_cannot_be_reached_is_one_row_that_says_why() -> None:
+    async def story() -> list[Row]:
+        async with AsyncClient(base_url="http://127.0.0.1:1", api_key="any", trust_env=False) as client:
+            return await try_server(client, model="m")
+
+    (row,) = asyncio.run(story())
+    assert row[:3] == ("an answer", "wrong", "no answer: cannot connect to http://127.0.0.1:1: Connection refused")
+
+
+def test_a_gateway_that_does_not_answer_in_time_is_one_row_that_says_so() -> None:
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(1000)
+
+    async def story() -> list[Row]:
+        async with (
+            Server(wait, port=0) as server,
+            AsyncClient(base_url=server.base_url, api_key="any", trust_env=False) as client,
+        ):
+            return await try_server(client, model="m", limit=5)
+
+    (row,) = run(story())
+    assert row.what == "no answer: nothing came within 5 s"
+
+
 def test_a_key_that_a_gateway_quotes_is_not_shown() -> None:
     def quote(message: Mapping[str, Any]) -> Mapping[str, Any]:
         return (
@@ -603,5 +656,6 @@ def test_a_key_that_a_gateway_quotes_is_not_shown() -> None:
         )
 
     (row,) = tried(quote, key="sk-secret-secret", is_live=True)
-    assert "sk-secret" not in row.what
+    assert "sk-secret" not in row.what + row.first
     assert "x-api-key" in row.what
+    assert row.sent == {}

@@ -11,6 +11,7 @@ from support.streams import ANSWER, PING, STOP, block_start, block_stop, end, st
 from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError
 from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.replay.compose import Fragments, answer, recording_of, text, thinking
 from rawsse.replay.recording import Read, Recording
 from rawsse.replay.variants import Pace, immediate, pace_by, profile, recorded, slower
 
@@ -19,9 +20,9 @@ EVENTS = [
     start(),
     block_start(0, TEXT),
     PING,
-    text_delta(0, "a"),
-    text_delta(0, "b"),
-    text_delta(0, "c"),
+    text_delta(0, "aaaa"),
+    text_delta(0, "bbbb"),
+    text_delta(0, "cccc"),
     block_stop(0),
 ]
 ONE_BY_ONE = Recording(
@@ -51,11 +52,49 @@ def test_slower_multiplies_every_time() -> None:
     assert paced.duration == 2.5
 
 
-def test_in_a_profile_each_delta_is_a_token_and_what_is_none_comes_with_the_one_before() -> None:
+def test_in_a_profile_four_bytes_are_a_token_and_other_events_come_with_the_delta_before() -> None:
     paced = profile(time_to_first_token=0.5, tokens_per_second=10)(ONE_BY_ONE)
-    # start, block start, ping, a | b | c, block stop, end, stop
+    # start, block start, ping, aaaa | bbbb | cccc, block stop, end, stop
     assert times(paced) == [0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.7, 0.7]
     assert paced.duration == 0.7
+
+
+THOUGHT = [{"type": "thinking_delta", "thinking": "x" * 20}, {"type": "thinking_delta", "thinking": "y" * 20}]
+CALL = [
+    {"type": "input_json_delta", "partial_json": part}
+    for part in ("", '{"a": [1,', ' 2, 3, 4], "b": "' + "z" * 13 + '"}')
+]
+
+
+@pytest.mark.parametrize("deltas", [THOUGHT, CALL, [{"type": "text_delta", "text": "é" * 10}] * 2])
+def test_thinking_and_tool_inputs_are_paced_as_text_is_by_their_bytes(deltas: list[dict[str, str]]) -> None:
+    size = [len("".join(value for name, value in delta.items() if name != "type").encode()) for delta in deltas]
+    events = [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+    reads = tuple(Read(0, to_bytes([event])) for event in events)
+    paced = profile(time_to_first_token=1, tokens_per_second=10)(Recording(reads=reads))
+    assert paced.duration == pytest.approx(1 + size[-1] / 4 / 10)
+
+
+@pytest.mark.parametrize("fragments", ["words", 1, 3])
+def test_the_last_token_does_not_depend_on_how_a_text_is_cut(fragments: Fragments) -> None:
+    def seconds(fragments: Fragments) -> float:
+        message = answer(thinking("x" * 96), text("x" * 304), usage={})
+        return profile(time_to_first_token=0, tokens_per_second=10)(recording_of(message, fragments=fragments)).duration
+
+    assert seconds(fragments) == pytest.approx(100 / 10, abs=0.5)  # the first delta has no time
+
+
+def test_a_signature_has_no_tokens() -> None:
+    signed = {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "s" * 4000}}
+    paced = profile(time_to_first_token=1)(Recording(reads=(Read(0, to_bytes([text_delta(0, "a"), signed])),)))
+    assert paced.duration == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"data: {\n\n", b"data: []\n\n", b'data: {"type": "content_block_delta", "delta": 3}\n\n']
+)
+def test_events_that_are_not_of_the_api_have_no_tokens(data: bytes) -> None:
+    assert profile(time_to_first_token=1)(Recording(reads=(Read(0, data),))).duration == 1
 
 
 def test_a_read_with_several_tokens_comes_with_its_last() -> None:

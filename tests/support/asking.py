@@ -51,8 +51,8 @@ class Script:
 
     _runs_coroutines = True
 
-    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
-        results: list[Any] = await client_of().messages._run(calls, on_start)
+    async def _run(self, calls: Sequence[Callable[[], Any]], *options: Any) -> list[Any]:
+        results: list[Any] = await client_of().messages._run(calls, *options)
         return results
 
     @property

@@ -1,6 +1,6 @@
 """What clients make of faults, as a table for people: its place in a document. `rawsse.replay.conform` writes it.
 
-put(document, table(["fault", "curl"], [["`gzip`", "whole"]]))
+put(document, as_columns({"curl": rows}))
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import difflib
 
 __all__ = ["BEGIN", "END", "MADE_WITH", "difference", "put", "taken"]
 
-BEGIN = "<!-- The tables from here on are written by tests/interop/test_fault_matrix.py with RAWSSE_WRITE_TABLE=1. -->"
+BEGIN = (
+    "<!-- Tables of rawsse.replay.conform, written by tests/interop/test_fault_matrix.py with RAWSSE_WRITE_TABLE=1. -->"
+)
 END = "<!-- Here the written tables end. -->"
 
 MADE_WITH = "Made with "

@@ -15,13 +15,13 @@ import asyncio
 import copy
 import itertools
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.network.connect import OnStart
-from rawsse.client.network.link import Link, drive
+from rawsse.client.network.link import Calls, Link, drive
 from rawsse.client.network.pool import Pool, PoolLimits
 from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
@@ -183,8 +183,8 @@ class Timeless:
 
         return cancel
 
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        del on_start  # each runs in the caller's thread: nothing can stop it
+    async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
+        del on_start, deadline  # each runs in the caller's thread: nothing can stop it
         return [call() for call in calls]
 
     def pass_until(self, deadline: float) -> bool:

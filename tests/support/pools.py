@@ -13,11 +13,11 @@ Time passes when something is waited for: then it jumps from timer to timer (`ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rawsse.client.network.connect import OnStart
-from rawsse.client.network.link import Link, drive
+from rawsse.client.network.link import Calls, Link, drive
 from rawsse.client.network.pool import Lease, Pool, PoolLimits, Pools
 from rawsse.client.network.route import Origin, Route
 from rawsse.client.network.tls import TLSContext
@@ -92,8 +92,8 @@ class StillNetwork:
         self.timers.append(timer)
         return lambda: self.timers.remove(timer) if timer in self.timers else None
 
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        del on_start  # each runs in the caller's thread: nothing can stop it
+    async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
+        del on_start, deadline  # each runs in the caller's thread: nothing can stop it
         return [call() for call in calls]
 
     def wait_until(self, until: float, is_over: Callable[[], bool] = bool) -> None:

@@ -70,9 +70,9 @@ class Terminal:
     def interrupt(self) -> None:
         """Press Ctrl-C at a prompt until something comes of it: readline does not see a signal that comes after the prompt is
         shown, and before it waits for keys. Nobody is so fast but a test."""
-        for _ in range(5):
+        for _ in range(20):
             self.type(CTRL_C)
-            if self._read_until(time.monotonic() + PATIENCE / 5):
+            if self._read_until(time.monotonic() + PATIENCE / 20):
                 break
 
     def wait_for(self, text: str, *, or_end: bool = False) -> str:

@@ -9,7 +9,8 @@ There is no thread and no event loop: the async client runs on a network of bloc
 which opens new connections. Ctrl-C ends the interrupted call and its connection.
 
 Any number of threads may use one client. A stream may be used by one thread at a time, but any thread may close it. The tools
-of an answer run concurrently, each in a thread; a single one runs in the caller's thread. Async functions cannot be tools.
+of an answer run concurrently, each in a thread; a single one runs in the caller's thread, unless the loop has `max_seconds`.
+Async functions cannot be tools.
 
 Inside `asyncio.run`, asyncio handles the first Ctrl-C, and the second one interrupts the call.
 

@@ -158,16 +158,11 @@ class BlockingToolRunner(Generic[Item]):
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
-    The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
-    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer, cancels coroutine tools, and raises
-    `TimeoutError`; with `timeouts=Timeouts(total=seconds)` as well, a longer `Retry-After` raises `RateLimitError` at once.
-    Without asyncio run the tools after each answer, and give the next one the time that is left. A function that blocks is
-    not interrupted:
-
-        runner.generate_tool_call_response()
-        if (left := end - time.monotonic()) <= 0:
-            raise TimeoutError
-        runner.set_messages_params(lambda params: {**params, "timeouts": Timeouts(total=left)})"""
+    `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
+    takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
+    that would come later is not waited for: its cause is raised at once. Coroutine tools are cancelled and awaited; other
+    functions keep running in their threads, and their results are dropped. The loop's body is not interrupted. The five
+    clocks (`timeouts`) run for each answer."""
 
     stopped_by: str | None
 
@@ -181,6 +176,7 @@ class BlockingToolRunner(Generic[Item]):
         tools: Iterable[Any] = ...,
         max_turns: int | None = None,
         max_iterations: int | None = None,
+        max_seconds: float | None = None,
         stream: bool = False,
         thread: bool = False,
         **fields: Any,
@@ -335,9 +331,9 @@ class BlockingReply:
 class BlockingConversation:
     """Questions and answers in turn, one at a time.
 
-    `client` is a `Client`. `tools` and `max_turns` (of the tool loop, for each question) are those of `rawsse.client.blocking.BlockingToolRunner`,
-    `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added."""
+    `client` is a `Client`. `tools`, `max_turns` and `max_seconds` (of the tool loop, for each question) are those of
+    `rawsse.client.blocking.BlockingToolRunner`, `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note`
+    replaces `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added."""
 
     fields: dict[str, Any]
     turns: list[ConversationTurn]
@@ -351,6 +347,7 @@ class BlockingConversation:
         tools: Iterable[Any] | None = None,
         messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
+        max_seconds: float | None = None,
         cut_note: str = ...,
         **fields: Any,
     ) -> None: ...

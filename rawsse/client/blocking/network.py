@@ -13,16 +13,17 @@ raised in the waiting call. Sockets do not block; each wait is a `poll`, which a
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 from rawsse.client.network.connect import OnStart, TCPLink, ready
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, in_threads
+from rawsse.client.network.link import READ_BYTES, Aborted, Calls, Expired, in_threads
 
 SLICE_SECONDS = 0.1
 """The longest single wait where it may not be woken: while connecting, which `abort` cannot interrupt on every system;
@@ -62,12 +63,12 @@ class SocketNetwork:
         del when
         return lambda: callback
 
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
-        """The results of functions that run concurrently: a single one in the caller's thread, several in one thread each.
+    async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
+        """The results of functions that run concurrently, in one thread each; a single one without a deadline in the caller's.
 
-        If it is stopped, it does not wait for the threads; a single function runs to its end.
+        If it is stopped, or at `deadline`, it does not wait for the threads; a function in the caller's runs to its end.
         """
-        if len(calls) == 1:
+        if len(calls) == 1 and deadline == math.inf:
             return [calls[0]()]
         done = self.signal()
 
@@ -76,7 +77,7 @@ class SocketNetwork:
 
         if on_start is not None:
             on_start(stop)
-        return await in_threads(done, calls)
+        return await in_threads(done, calls, deadline)
 
 
 class SocketSignal:

@@ -19,12 +19,12 @@ import inspect
 import math
 import socket
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError
 from typing import Any, cast
 
 from rawsse.client.network.connect import OnStart, TCPLink
-from rawsse.client.network.link import READ_BYTES, Aborted, Expired, PushSource, in_threads
+from rawsse.client.network.link import READ_BYTES, Aborted, Calls, Expired, PushSource, in_threads
 
 PROACTOR_SECONDS = 0.01
 """How often links on the proactor poll for a connection: it does not notify them."""
@@ -73,11 +73,12 @@ class AsyncioNetwork:
         """Call `callback` at `when`. Returns a function that cancels it."""
         return self.loop.call_at(when, callback).cancel
 
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+    async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
         """The results of functions, each in a thread, and of coroutine functions, each in a task, run concurrently.
 
         An error is raised once all have finished; but the result of a task that something else cancelled is a
-        `concurrent.futures.CancelledError`. If it is cancelled or stopped, it cancels the tasks and waits for them.
+        `concurrent.futures.CancelledError`. If it is cancelled or stopped, or at `deadline`, it cancels the tasks and waits for
+        them.
         """
         tasks = [self.loop.create_task(self._run(call)) for call in calls]
         is_stopped = False
@@ -92,7 +93,11 @@ class AsyncioNetwork:
 
         if on_start is not None:
             on_start(stop)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout_at(deadline if deadline < math.inf else None):
+                await asyncio.gather(*tasks, return_exceptions=True)
+        except TimeoutError:
+            raise Expired from None
         if is_stopped:
             raise Aborted
         return [CancelledError("something else cancelled it") if task.cancelled() else task.result() for task in tasks]

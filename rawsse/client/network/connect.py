@@ -19,11 +19,11 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Protocol
 
-from rawsse.client.network.link import Expired, Link, Signal, in_threads
+from rawsse.client.network.link import Calls, Expired, Link, Signal, in_threads
 from rawsse.client.network.route import Origin, Proxy, Route, refusal
 from rawsse.client.network.tls import ALPN_PROTOCOL, TLSContext, TLSLink, explain, start_tls
 from rawsse.errors import APIConnectionError, APIError, CertificateError, ConfigurationError, ProxyError, quote
@@ -87,11 +87,11 @@ class Network(Protocol):
     def call_at(self, when: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` at `when`, if the network has an event loop. Returns a function that cancels it."""
 
-    async def run(self, calls: Sequence[Callable[[], Any]], on_start: OnStart | None = None) -> list[Any]:
+    async def run(self, calls: Calls, on_start: OnStart | None = None, deadline: float = math.inf) -> list[Any]:
         """The results of functions that run concurrently, each in a thread with a copy of the caller's context.
 
         An error is raised once all have finished. If it is cancelled, the daemon threads keep running. `on_start` gets
-        a function with which another task or thread can stop it, so that it raises `Aborted`.
+        a function with which another task or thread can stop it, so that it raises `Aborted`. Raises `Expired`, too.
         """
 
 

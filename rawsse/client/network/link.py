@@ -9,13 +9,16 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 READ_BYTES = 64 * 1024
 """The most bytes to read from a socket at a time, and to buffer in an asyncio link before backpressure sets in. One `read`
 returns less than twice as much."""
 
 T = TypeVar("T")
+
+Calls: TypeAlias = Sequence[Callable[[], Any]]
+"""Functions to run concurrently."""
 
 
 class Expired(Exception):  # noqa: N818 - a signal to the link's caller, not a failure
@@ -129,7 +132,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("async code cannot wait here: a blocking client has no event loop; use AsyncClient")
 
 
-async def in_threads(done: Signal, calls: Sequence[Callable[[], Any]], deadline: float = math.inf) -> list[Any]:
+async def in_threads(done: Signal, calls: Calls, deadline: float = math.inf) -> list[Any]:
     """The results of the calls. Each runs in a daemon thread with a copy of the caller's context.
 
     An error is raised once all have finished and `done` is set; of several errors, the one of the earliest call. Raises

@@ -10,6 +10,7 @@ After a turn that failed, the history keeps:
 
     answer truncated        the question, and the received part of the answer if the API accepts it; a note before the
                             next question tells the model (`CUT_NOTE`)
+    tools stopped           the question, and the answer without its calls
     nothing arrived         the question; the next question is added to the same user's turn
     turn refused            nothing: the API rejected the question (an error such as 400, which a retry cannot fix), or
                             the model refused to answer (stop reason "refusal") and would refuse later questions too
@@ -34,7 +35,7 @@ from rawsse.client.tools.runner import (
     closed_turn,
     step_of,
 )
-from rawsse.client.tools.tool import Toolbox
+from rawsse.client.tools.tool import Toolbox, is_cancellation
 from rawsse.errors import APIStatusError, ConfigurationError
 from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
@@ -45,13 +46,16 @@ CUT_NOTE = "[Your answer above was cut off before its end.]"
 Question: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text, or content blocks."""
 
-TurnState: TypeAlias = Literal["answered", "cut", "refused"]
+TurnState: TypeAlias = Literal["answered", "stopped", "cut", "refused"]
+"""Stopped: each answer that came is whole, but the tool loop did not come to its end (tools timed out, the next request failed
+…). Cut: the last answer was truncated, or there was none."""
 
 
 class ConversationTurn(NamedTuple):
     """A question and its result: `messages` is the answer; with tools, all answers and the results between them.
 
-    `stopped_by` is the stop reason, "max_turns", or the error. `usage.exact` is False if the answer was truncated.
+    `stopped_by` is the stop reason, "max_turns", "closed", "cancelled" (the task, as by `asyncio.timeout`), or the error.
+    `usage.exact` is False if an answer was truncated.
     """
 
     question: str | list[dict[str, Any]]
@@ -67,9 +71,9 @@ class ConversationTurn(NamedTuple):
 class Conversation:
     """Questions and answers in turn, one at a time.
 
-    `client` is an `AsyncClient`. `tools` and `max_turns` (of the tool loop, for each question) are those of `ToolRunner`,
-    `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note` replaces
-    `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added.
+    `client` is an `AsyncClient`. `tools`, `max_turns` and `max_seconds` (of the tool loop, for each question) are those of
+    `ToolRunner`, `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note`
+    replaces `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Conversation:
         tools: Iterable[Any] | None = None,
         messages: Iterable[Mapping[str, Any] | Message] | None = None,
         max_turns: int | None = None,
+        max_seconds: float | None = None,
         cut_note: str = CUT_NOTE,
         **fields: Any,
     ) -> None:
@@ -90,8 +95,8 @@ class Conversation:
         self._client = client
         self.fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
         """The arguments of the next request. They may be changed."""
-        self._tools = Toolbox(tools or (), can_await=client.messages._runs_coroutines).given
-        self._max_turns = max_turns
+        tools = Toolbox(tools or (), can_await=client.messages._runs_coroutines).given
+        self._loop: dict[str, Any] = {"tools": tools, "max_turns": max_turns, "max_seconds": max_seconds}
         self._before = [as_turn(message) for message in messages or ()]
         self._cut_note = cut_note
         self.turns: list[ConversationTurn] = []
@@ -185,8 +190,7 @@ class Reply(ToolRunner[MessageStreamEvent]):
     """
 
     def __init__(self, conversation: Conversation, question: Any, replaced: ConversationTurn | None = None) -> None:
-        options = {"tools": conversation._tools, "max_turns": conversation._max_turns, **conversation.fields}
-        super().__init__(conversation._client.messages, messages=(), **options)
+        super().__init__(conversation._client.messages, messages=(), **{**conversation._loop, **conversation.fields})
         self._conversation = conversation
         self._question = question
         self._replaced = replaced
@@ -248,11 +252,13 @@ class Reply(ToolRunner[MessageStreamEvent]):
         rest = {"closed": self.partial, "tool without function": self.last_message}.get(str(self.stopped_by))
         closed = closed_turn(rest)
         messages = as_history([*self._history[self._sent :], *([closed] if closed else [])], is_over=True)
+        state: TurnState
         if self.stopped_by != "closed":
-            state: TurnState = "refused" if self.stopped_by == "refusal" else "answered"
+            state = "refused" if self.stopped_by == "refusal" else "answered"
             return ConversationTurn(self._question, messages, state, str(self.stopped_by), self.usage)
         if isinstance(error, ConfigurationError) and not messages:
             return None
         is_refused = isinstance(error, APIStatusError) and not error.may_heal and not messages
-        reason = f"{type(error).__name__}: {error}" if error is not None else "closed"
-        return ConversationTurn(self._question, messages, "refused" if is_refused else "cut", reason, self.usage)
+        state = "refused" if is_refused else "stopped" if self._last is not None and self._last.is_whole else "cut"
+        reason = "cancelled" if is_cancellation(error) else f"{type(error).__name__}: {error}".removesuffix(": ")
+        return ConversationTurn(self._question, messages, state, "closed" if error is None else reason, self.usage)

@@ -1,7 +1,7 @@
 """The tool loop: send a request, run the tools that the answer calls, send their results, until the model is done
 (https://docs.anthropic.com/en/docs/build-with-claude/handling-stop-reasons).
 
-    runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_turns=10)
+    runner = client.messages.tool_runner(model=…, max_tokens=…, messages=[…], tools=[get_weather], max_seconds=60)
     async for message in runner: ...                 # each complete answer, before its tools run
     async for text in runner.text_stream: ...        # or: the text of all answers, as it arrives
     message = await runner.until_done()              # or: the last answer
@@ -20,17 +20,20 @@ Server-side threads are not used: each request carries the whole history.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 
+from rawsse.client.exchange import LOOP_TIMEOUT
 from rawsse.client.network.connect import Stop
-from rawsse.client.network.link import Aborted
+from rawsse.client.network.link import Aborted, Expired
+from rawsse.client.retry import check_seconds
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
-from rawsse.errors import APIStatusError, ConfigurationError, StreamCancelledError, TurnLimitError, quote
+from rawsse.errors import ConfigurationError, StreamCancelledError, TotalTimeoutError, TurnLimitError, quote
 from rawsse.messages.content import (
     NOTHING,
     Message,
@@ -317,8 +320,9 @@ _CLOSED = "the runner was closed while its tools ran"
 class _Turn:
     """An answer, and the results of its tool calls."""
 
-    def __init__(self, stream: MessageStream, toolbox: Toolbox) -> None:
+    def __init__(self, stream: MessageStream, toolbox: Toolbox, since: float, max_seconds: float) -> None:
         self.stream = stream
+        self._since, self._max_seconds = since, max_seconds
         self.toolbox = toolbox  # of this request: the loop's body may replace the runner's
         self._results: list[Any] | None = None
         self._has_started = False
@@ -333,11 +337,6 @@ class _Turn:
             return None
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the answer's stream has ended, complete or not."""
-        return self.stream.ending is not None
-
-    @property
     def is_whole(self) -> bool:
         """Whether the answer is complete."""
         return self.stream.ending is not None and self.stream.ending.kind == "complete"
@@ -345,11 +344,11 @@ class _Turn:
     @property
     def usage(self) -> TotalUsage:
         """The counts received so far."""
-        return usage_of(self.message, exact=self.is_whole)
+        return usage_of(self.message, exact=self.is_whole or self.stream._call.cost_nothing)
 
     async def results(self, api: Any, calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
         """A `tool_result` for each call that is answered here, in order. No call runs twice: raises `RuntimeError` if
-        the tools were started before and have no results."""
+        the tools were started before and have no results. Raises `TotalTimeoutError`."""
         if self._results is None:
             if self._has_started:
                 raise RuntimeError("the tools of this answer are running already, or were cancelled")
@@ -357,8 +356,14 @@ class _Turn:
             calls = [call for call in calls if call.is_answered_here]
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
             jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
+            until = self._since + self._max_seconds
             try:
-                ran = iter(await api._run(jobs, partial(setattr, self, "_stop")) if jobs else ())
+                if self.stream.timing.clock() >= until:
+                    raise Expired
+                ran = iter(await api._run(jobs, partial(setattr, self, "_stop"), until) if jobs else ())
+            except Expired:
+                problem = LOOP_TIMEOUT.format(seconds=self._max_seconds)
+                raise TotalTimeoutError(problem, seconds=self._max_seconds) from None
             except Aborted:
                 raise StreamCancelledError(_CLOSED) from None
             results = [(call.id, call.refusal or next(ran)) for call in calls]
@@ -388,16 +393,11 @@ class ToolRunner(Generic[Item]):
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed". Tools run only after the stop reason "tool_use".
 
-    The five clocks (`timeouts`) run for each answer, but not for tools. Bound the whole loop with `max_turns` and,
-    under asyncio, `asyncio.timeout(seconds)`, which ends the current answer, cancels coroutine tools, and raises
-    `TimeoutError`; with `timeouts=Timeouts(total=seconds)` as well, a longer `Retry-After` raises `RateLimitError` at once.
-    Without asyncio run the tools after each answer, and give the next one the time that is left. A function that blocks is
-    not interrupted:
-
-        runner.generate_tool_call_response()
-        if (left := end - time.monotonic()) <= 0:
-            raise TimeoutError
-        runner.set_messages_params(lambda params: {**params, "timeouts": Timeouts(total=left)})
+    `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
+    takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
+    that would come later is not waited for: its cause is raised at once. Coroutine tools are cancelled and awaited; other
+    functions keep running in their threads, and their results are dropped. The loop's body is not interrupted. The five
+    clocks (`timeouts`) run for each answer.
     """
 
     def __init__(
@@ -410,6 +410,7 @@ class ToolRunner(Generic[Item]):
         tools: Iterable[Any] = (),
         max_turns: int | None = None,
         max_iterations: int | None = None,
+        max_seconds: float | None = None,
         stream: bool = False,
         thread: bool = False,
         **fields: Any,
@@ -419,6 +420,9 @@ class ToolRunner(Generic[Item]):
         self._max_turns = max_iterations if max_turns is None else max_turns
         if self._max_turns is not None and self._max_turns < 1:
             raise ConfigurationError(f"max_turns must be 1 or more, not {self._max_turns}")
+        check_seconds("the tool loop", max_seconds=max_seconds)
+        self._max_seconds = math.inf if max_seconds is None else max_seconds
+        self._since: float | None = None  # when the loop began, in the network's time
         self.stopped_by: str | None = None
         self._partial: Message | None = None
         self._api = api
@@ -459,14 +463,14 @@ class ToolRunner(Generic[Item]):
         sees its cost. A request that the API rejected costs nothing.
         """
         turn = self._turn
-        return add_up([*self._usages, *([turn.usage] if turn is not None and turn.has_ended else [])])
+        return add_up([*self._usages, *([turn.usage] if turn is not None and turn.stream.ending else [])])
 
     @property
     def partial(self) -> Message | None:
         """The received part of an answer whose turn failed, once its stream has ended; None if the answer never began, and
         once the next turn begins."""
         turn = self._turn
-        return turn.message if turn is not None and turn.has_ended and not turn.is_whole else self._partial
+        return turn.message if turn is not None and turn.stream.ending and not turn.is_whole else self._partial
 
     @property
     def unanswered(self) -> list[ToolUseBlock]:
@@ -520,14 +524,9 @@ class ToolRunner(Generic[Item]):
         self._partial = None
         tools = {"tools": self._toolbox.definitions} if self._toolbox.definitions else {}
         stream = self._api.stream(messages=as_history(self._history), **{**self._fields, **tools})
-        self._turn = turn = _Turn(stream, self._toolbox)
-        try:
-            await stream.__aenter__()
-        except BaseException as exc:
-            if isinstance(exc, APIStatusError) or getattr(exc, "phase", None) == "connect":
-                self._turn = None  # refused, or never sent: it cost nothing
-            await self._abandon()
-            raise
+        self._since = stream._call.limit_loop(self._max_seconds, self._since)
+        self._turn = turn = _Turn(stream, self._toolbox, self._since, self._max_seconds)
+        await self._guarded(stream.__aenter__())
         self._last = turn
         return turn
 
@@ -616,7 +615,7 @@ class ToolRunner(Generic[Item]):
             self._appended += turns
         else:
             self._history += turns
-            self.stopped_by = None
+            self.stopped_by = self._since = None
             self._turns_taken = 0
 
     def set_messages_params(self, params: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:

@@ -204,7 +204,7 @@ async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]
     try:
         return tool_result(call_id, content_of(await awaitable))
     except BaseException as exc:
-        if _is_cancellation(exc):  # the runner's task decides what was cancelled
+        if is_cancellation(exc):  # the runner's task decides what was cancelled
             raise
         return failed(call_id, exc)
 
@@ -213,10 +213,11 @@ def _is_failure(error: BaseException) -> bool:
     """Whether the error concerns the tool rather than the program. In a group, all errors must."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_failure, error.exceptions))
-    return isinstance(error, Exception | GeneratorExit) or _is_cancellation(error)
+    return isinstance(error, Exception | GeneratorExit) or is_cancellation(error)
 
 
-def _is_cancellation(error: BaseException) -> bool:
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether it is the `CancelledError` of asyncio or another library, and no subclass of `Exception`."""
     # By name: a blocking program has not loaded asyncio.
     return not isinstance(error, Exception) and any(base.__name__ == "CancelledError" for base in type(error).__mro__)
 

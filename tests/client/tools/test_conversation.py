@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from rawsse.errors import (
     OverloadedError,
     StreamCancelledError,
     StreamTruncatedError,
+    TotalTimeoutError,
 )
 from rawsse.messages import Message
 from rawsse.messages.lens import Lens
@@ -350,19 +352,79 @@ def test_wherever_a_reply_with_tools_is_cut_the_next_question_can_be_asked(turn:
     assert kept.count("tool_use") == kept.count("tool_result") == turn
 
 
-def test_a_tool_that_is_cancelled_leaves_no_call_behind() -> None:
+async def stop_by_timeout(conversation: Conversation) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await conversation.ask("one")
+
+
+async def stop_by_max_seconds(conversation: Conversation) -> None:
+    assert type(await fail(conversation)) is TotalTimeoutError
+
+
+async def stop_by_leaving(conversation: Conversation) -> None:
+    async with conversation.stream("one") as reply:
+        async for event in reply:
+            if event.type == "message_stop":
+                break
+
+
+async def stop_by_an_interrupt(conversation: Conversation) -> None:
+    with suppress(KeyboardInterrupt):
+        async with conversation.stream("one") as reply:
+            async for event in reply:
+                if event.type == "message_stop":
+                    raise KeyboardInterrupt
+
+
+async def stop_by_closing(conversation: Conversation) -> None:
+    async with conversation.stream("one") as reply:
+        asyncio.get_running_loop().call_later(5, lambda: tasks.append(asyncio.create_task(reply.close())))
+        tasks: list[Any] = []
+        with pytest.raises(StreamCancelledError):
+            await reply.until_done()
+        await tasks[0]
+
+
+@pytest.mark.parametrize(
+    ("stop", "stopped_by"),
+    [
+        (stop_by_timeout, "cancelled"),
+        (stop_by_max_seconds, "TotalTimeoutError: the tool loop took longer than max_seconds (8 s)"),
+        (stop_by_leaving, "closed"),
+        (stop_by_an_interrupt, "KeyboardInterrupt"),
+        (stop_by_closing, "closed"),
+    ],
+)
+def test_a_loop_that_is_stopped_after_a_whole_answer_has_cut_none_and_leaves_no_call_behind(
+    stop: Any, stopped_by: str
+) -> None:
     @tool
     async def weather(city: str) -> None:
         await asyncio.Event().wait()
 
-    async def story() -> list[Any]:
-        conversation, _ = talk(LOOK, tools=[weather])
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(5):
-                await conversation.ask("one")
-        return conversation.messages
+    async def story() -> tuple[Conversation, Script]:
+        conversation, script = talk(LOOK, HELLO, tools=[weather], max_seconds=8)
+        await stop(conversation)
+        assert conversation.messages == [user("one"), assistant("Let me see.")]
+        await conversation.ask("two")
+        return conversation, script
 
-    assert run(story()) == [user("one"), assistant("Let me see.")]
+    conversation, script = run(story())
+    assert (conversation.turns[0].state, conversation.turns[0].stopped_by) == ("stopped", stopped_by)
+    assert conversation.usage.exact
+    assert script.requests[1]["messages"] == [user("one"), assistant("Let me see."), user("two")]  # and no note
+
+
+def test_a_loop_whose_later_request_fails_or_is_one_too_many_has_cut_no_answer() -> None:
+    async def story(*answers: Any) -> Conversation:
+        conversation, _ = talk(*answers, tools=[weather])
+        await fail(conversation)
+        return conversation
+
+    for answers in ([LOOK, refused("529 Overloaded", "overloaded_error")], [LOOK] * 20):
+        turn = run(story(*answers)).turns[0]
+        assert (turn.state, turn.usage.exact) == ("stopped", True)
 
 
 def test_a_call_of_a_tool_without_function_leaves_no_call_behind() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import suppress
 from functools import cache
+from inspect import isawaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.answers import SSE_HEAD, answer, chunked, client_of
@@ -16,14 +18,16 @@ from support.clock import run, ticks
 from support.sampling import one_in
 from support.streams import Raw
 
+from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
 from rawsse.client.retry import Timeouts
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.client.tools.tool import Tool, tool
-from rawsse.errors import APIError, OverloadedError, TotalTimeoutError
+from rawsse.errors import APIError, ConfigurationError, OverloadedError, RateLimitError, TotalTimeoutError
 from rawsse.messages import Message
-from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.replay import FakeNetwork, ReplayServer, recording_of, shipped_fixtures, tool_use
+from rawsse.replay import answer as composed
 from rawsse.replay.fakes import FakeStream
 from rawsse.sse import Decoder
 
@@ -195,43 +199,203 @@ def test_the_total_clock_runs_for_each_answer(seconds: float, stopped_by: str | 
     assert run(story()).stopped_by == stopped_by
 
 
-def test_the_timeout_of_asyncio_bounds_the_whole_loop() -> None:
-    async def story() -> ToolRunner[Message]:
-        client = client_of(*(FakeStream([3, answer(turn)]) for turn in TWO_TURNS))
-        runner = client.messages.tool_runner(**ASK, tools=Log().tools)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(5):
-                await runner.until_done()
-        return runner
+# --- max_seconds ---------------------------------------------------------------------------------------------------
 
-    assert len(run(story()).messages) == 3  # the first answer and its results
+SLOW: list[list[Any]] = [[3, answer(turn)] for turn in TWO_TURNS]
+HALF = answer(TWO_TURNS[1][:3]).removesuffix(b"0\r\n\r\n")
+TOO_LONG = r"^the tool loop took longer than max_seconds \(5 s\)$"
 
 
-@pytest.mark.parametrize(("tool_seconds", "seconds"), [(0, 5), (1.5, 5)])
-def test_the_next_answer_may_get_the_time_that_is_left(tool_seconds: float, seconds: float) -> None:
+def refused(status: str, *fields: str) -> list[Any]:
+    body = json.dumps(FAILURE).encode()
+    lines = [f"HTTP/1.1 {status}", "content-type: application/json", f"content-length: {len(body)}", *fields, "", ""]
+    return ["\r\n".join(lines).encode() + body]
+
+
+def messages_of(*peers: list[Any], **options: Any) -> Any:
+    return client_of(*map(FakeStream, peers), **options).messages
+
+
+async def until_it_is_over(
+    runner: ToolRunner[Any], expected: type[BaseException] = TotalTimeoutError, match: str = TOO_LONG
+) -> float:
+    """How many seconds it took until the error came."""
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(expected, match=match):
+        await runner.until_done()
+    return asyncio.get_running_loop().time() - begun
+
+
+def waiting(seconds: float) -> Tool[..., Any]:
     @tool
     async def weather(city: str) -> str:
         """The weather in a city."""
-        await asyncio.sleep(tool_seconds)
+        await asyncio.sleep(seconds)
         return f"rain in {city}"
 
-    async def story() -> float:
-        client, now = client_of(*(FakeStream([3, answer(turn)]) for turn in TWO_TURNS)), asyncio.get_running_loop().time
-        runner, begun = client.messages.tool_runner(**ASK, tools=[weather]), now()
+    return weather
 
-        def with_what_is_left(params: dict[str, Any]) -> dict[str, Any]:
-            return {**params, "timeouts": Timeouts(total=begun + 5 - now())}
 
-        async def ask() -> None:
-            async for _ in runner:  # as the docstring of `ToolRunner` has it
-                await runner.generate_tool_call_response()
-                runner.set_messages_params(with_what_is_left)
+@pytest.mark.parametrize(
+    ("peers", "tool_seconds", "turns"),
+    [
+        ([[9, answer(TWO_TURNS[0])]], 0, 1),
+        (SLOW, 0, 3),
+        ([[answer(TWO_TURNS[0])], [3, HALF, 9]], 0, 3),
+        (SLOW, 1.5, 3),
+        (SLOW, 9, 1),
+    ],
+    ids=["first answer", "second answer", "in the answer", "after tools", "tools"],
+)
+@pytest.mark.parametrize("total", [None, 9])
+def test_max_seconds_bounds_the_loop_wherever_it_is(
+    peers: list[list[Any]], tool_seconds: float, turns: int, total: float | None
+) -> None:
+    async def story() -> None:
+        messages = messages_of(*peers, timeouts=Timeouts(total=total))
+        runner = messages.tool_runner(**ASK, tools=[waiting(tool_seconds)], max_seconds=5)
+        assert await until_it_is_over(runner) == pytest.approx(5, abs=0.01)
+        assert len(runner.messages) == turns
+        check_history(runner.messages)
+        assert await until_it_is_over(runner) == 0  # and nothing is sent
 
-        with pytest.raises(TotalTimeoutError):
-            await ask()
-        return now() - begun
+    run(story())
 
-    assert run(story()) == pytest.approx(seconds, abs=0.01)
+
+def test_the_total_clock_of_an_answer_may_end_before_max_seconds() -> None:
+    async def story() -> None:
+        runner = messages_of(*SLOW, timeouts=Timeouts(total=2)).tool_runner(**ASK, max_seconds=5)
+        assert await until_it_is_over(runner, match="^the whole call took longer than 2 s$") == 2
+
+    run(story())
+
+
+def test_what_the_loop_s_body_does_counts_but_no_tool_starts_after_that() -> None:
+    async def story() -> None:
+        log = Log()
+        runner = messages_of(*SLOW).tool_runner(**ASK, tools=log.tools, max_seconds=5)
+        await anext(runner)
+        await asyncio.sleep(3)
+        with pytest.raises(TotalTimeoutError, match=TOO_LONG) as caught:
+            await anext(runner)
+        assert caught.value.seconds == 5
+        assert (log.inputs, runner.messages) == ([], [QUESTION])
+
+    run(story())
+
+
+def test_a_retry_that_would_come_after_max_seconds_is_not_waited_for() -> None:
+    async def story() -> None:
+        messages = messages_of(SLOW[0], refused("429 Too Many Requests", "retry-after: 30"), max_retries=1)
+        runner = messages.tool_runner(**ASK, tools=Log().tools, max_seconds=5)
+        words = r"the server asks to wait 30 s; the max_seconds of 5 s ends before that"
+        assert await until_it_is_over(runner, RateLimitError, words) == 3
+        assert len(runner.messages) == 3
+
+    run(story())
+
+
+def test_retries_do_not_get_more_time() -> None:
+    async def story() -> None:
+        messages = messages_of(refused("529 Overloaded", "retry-after: 4"), [9, answer(TWO_TURNS[1])], max_retries=1)
+        assert await until_it_is_over(messages.tool_runner(**ASK, max_seconds=5)) == pytest.approx(5)
+
+    run(story())
+
+
+def test_messages_that_are_appended_begin_a_new_loop() -> None:
+    async def story() -> Any:
+        runner = messages_of(*SLOW, SLOW[1]).tool_runner(**ASK, tools=Log().tools, max_seconds=5)
+        await until_it_is_over(runner)
+        runner.append_messages({"role": "user", "content": "!"})
+        await runner.until_done()
+        return runner.stopped_by
+
+    assert run(story()) == "end_turn"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "5", True, float("nan")])
+def test_max_seconds_is_a_number_above_zero(seconds: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match="the tool loop: max_seconds must be a number of seconds above 0, or None"
+    ):
+        client_of().messages.tool_runner(**ASK, max_seconds=seconds)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_function_that_blocks_is_not_waited_for_after_max_seconds(kind: Any, count: int) -> None:
+    never = threading.Event()
+
+    @tool
+    def weather(number: int) -> None:
+        """The weather."""
+        never.wait(30)
+
+    async def story() -> ToolRunner[Message]:
+        calls = recording_of(composed(*(tool_use("weather", {"number": number}) for number in range(count))))
+        runner = kind(api_key="k", connect=FakeNetwork(calls)).messages.tool_runner(
+            **ASK, tools=[weather], max_seconds=0.1
+        )
+        with pytest.raises(TotalTimeoutError, match=r"max_seconds \(0.1 s\)"):
+            await done if isawaitable(done := runner.until_done()) else None
+        return cast(ToolRunner[Message], runner)
+
+    try:
+        assert asyncio.run(story()).messages == [QUESTION]
+    finally:
+        never.set()
+
+
+def test_a_blocking_loop_ends_in_the_middle_of_an_answer_that_is_too_slow() -> None:
+    with (
+        ReplayServer(
+            [shipped_fixtures()["tools"], shipped_fixtures()["plain"]], speed=0, faults=["stall=30@event=3 after=1"]
+        ) as server,
+        Client(base_url=server.base_url, api_key="any") as client,
+    ):
+        get_weather = tool(lambda **given: "rain", name="get_weather", input_schema={"type": "object"})
+        runner = client.messages.tool_runner(**ASK, tools=[get_weather], max_seconds=0.5)
+        with pytest.raises(TotalTimeoutError, match=r"max_seconds \(0.5 s\)"):
+            runner.until_done()
+        assert len(runner.messages) == 3
+
+
+# --- What it cost --------------------------------------------------------------------------------------------------
+
+REFUSED = refused("429 Too Many Requests", "retry-after: 30")
+
+
+async def never_connects(route: Any, tls: Any) -> FakeStream:
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("options", "peers", "is_exact"),
+    [
+        ({}, [REFUSED], True),
+        ({"connect": never_connects}, [], True),
+        ({}, [[60]], False),
+        ({}, [[b"HTTP/1.1 200 OK\r\n\r\n", 60]], False),
+        ({"timeouts": Timeouts(head=4)}, [[60], REFUSED], False),
+    ],
+    ids=["refused", "not connected", "sent", "begun", "sent, then refused"],
+)
+@pytest.mark.parametrize("way", ["cancel", "close"])
+def test_what_is_stopped_before_an_answer_began_has_cost_nothing_if_it_was_refused_or_never_sent(
+    options: dict[str, Any], peers: list[list[Any]], is_exact: bool, way: str
+) -> None:
+    async def story() -> None:
+        runner = messages_of(*peers, max_retries=2, **options).tool_runner(**ASK)
+        task = asyncio.create_task(runner.until_done())
+        await asyncio.sleep(20)
+        await runner.close() if way == "close" else task.cancel()
+        with pytest.raises((APIError, asyncio.CancelledError)):
+            await task
+        assert (runner.usage.exact, runner.usage.turns) == (is_exact, ())
+
+    run(story())
 
 
 # --- Real recordings -----------------------------------------------------------------------------------------------

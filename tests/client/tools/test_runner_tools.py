@@ -33,7 +33,7 @@ class BlockingScript(Script):
 
     _runs_coroutines = False
 
-    async def _run(self, calls: Sequence[Callable[[], Any]], on_start: Any = None) -> list[Any]:
+    async def _run(self, calls: Sequence[Callable[[], Any]], *options: Any) -> list[Any]:
         return [call() for call in calls]
 
 
