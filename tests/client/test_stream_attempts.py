@@ -722,6 +722,22 @@ def test_a_call_that_was_closed_first_is_not_begun() -> None:
     assert (setting.peers.attempts, setting.call.timing.ended) == (0, 0)
 
 
+def test_closing_a_call_that_is_complete_changes_nothing() -> None:
+    setting = Setting(Peer(OBJECT, end=None))
+    assert setting.open() == {"a": 1}
+    setting.call.close()
+    assert (setting.call.exchange.error, setting.call.exchange.value) == (None, {"a": 1})
+    assert (len(setting.pool.idle), setting.peers.streams[0].is_aborted) == (1, False)
+
+
+def test_the_first_failure_of_a_stream_is_the_one_that_its_readers_get() -> None:
+    call = Setting(Peer(LATER)).new_call(Answer)
+    first, second = StreamCancelledError("first"), StreamCancelledError("second")
+    assert call.fail(first) is first
+    assert call.fail(second) is first
+    assert (first.ending, second.ending) == (call.exchange.ending(), None)
+
+
 def test_a_call_that_was_closed_is_not_read_on() -> None:
     setting = Setting(Peer(head(content_length="1"), b"x"))
     (call,) = setting.hold_connections()
