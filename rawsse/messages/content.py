@@ -159,9 +159,7 @@ class BaseBlock(Lens):
     `input_text`: the tool input's JSON text as received; empty for other blocks and for messages that were not streamed.
     """
 
-    __slots__ = ("_built", "complete")
     type: str
-    complete: bool
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
 
@@ -187,8 +185,6 @@ class TextBlock(BaseBlock):
 
 class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
     """A text block of a `MessageStream` or of `messages.parse`. Equal to the plain text block with the same JSON."""
-
-    __slots__ = ("_parsed",)
 
     def __init__(self, block: TextBlock, parsed: T | OutputFormatError | None = None) -> None:
         super().__init__(block.raw, block._built)
@@ -491,7 +487,6 @@ def _growing_field(raw: dict[str, Any]) -> str | None:
 class Message(Lens):
     """An answer, as the API returns it without `stream` or as folded from its events. A lens over that JSON."""
 
-    __slots__ = ("_facts", "request_id")
     id: str
     container: Any | None
     content: list[Block]
@@ -505,7 +500,6 @@ class Message(Lens):
     usage: Usage
     context_management: Any
     input_transformations: Any
-    request_id: str | None
 
     FIELDS: ClassVar[Mapping[str, Any]] = {"content": look_at_block}
 
@@ -555,7 +549,6 @@ class ParsedMessage(Message, Generic[T], plain=Message):
     `parsed` maps the index of a text block to its parsed value, or to the error.
     """
 
-    __slots__ = ("_parsed",)
     if TYPE_CHECKING:
         content: list[ParsedContentBlock[T]]  # type: ignore[assignment]
 

@@ -102,7 +102,6 @@ class BaseEvent(Lens):
     """The base of events on the wire. `sse` is the server-sent event that contained it."""
 
     __slots__ = ("sse",)
-    sse: Event
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
         self.raw = raw
@@ -123,7 +122,6 @@ class MessageStart(BaseEvent):
 class ContentBlockStart(BaseEvent):
     """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
-    __slots__ = ("content_block",)
     content_block: Block
     index: int
     type: Literal["content_block_start"]
@@ -133,7 +131,7 @@ class ContentBlockStart(BaseEvent):
 class ContentBlockDelta(BaseEvent):
     """A change to an open block."""
 
-    __slots__ = ("delta",)
+    __slots__ = ("delta",)  # the most frequent object: without a `__dict__`
     delta: Delta
     index: int
     type: Literal["content_block_delta"]
