@@ -13,7 +13,7 @@ A block under construction joins its fragments into its JSON:
 
     block = BlockBuilder({"type": "tool_use", "id": …, "name": …, "input": {}})
     block.grow('{"city": "Os')
-    block.best_input()                       # {}: a string is included once it is complete
+    block.settle()["input"]                  # {}: a string is included once it is complete
     block.grow('lo"}')
     block.close()                            # block.raw["input"] == {"city": "Oslo"}, block.complete is True
 """
@@ -165,6 +165,8 @@ class BaseBlock(Lens):
 
     def __init__(self, raw: dict[str, Any], built: BlockBuilder | None = None) -> None:
         super().__init__(raw)
+        if built is not None:
+            built.settle()
         self.complete = built is None or built.complete
         self._built = built
 
@@ -404,25 +406,20 @@ class BlockBuilder:
         """The JSON text of the tool's input as received; joined on access."""
         return "".join(self.fragments) if self.field == "input" else ""
 
-    def text_up_to(self, length: int) -> str:
-        """The first `length` characters of the text or thinking."""
-        self.settle()
-        grown: str = self.raw[self.field or "text"]
-        return grown[:length]
-
-    def best_input(self) -> Any:
-        """The input of a finished call; a best-effort parse of an unfinished one."""
-        if not self.complete and any(self.fragments):
-            self._read_ahead()
-        return self.raw["input"]
-
-    def settle(self) -> None:
-        """Bring `raw` up to date."""
-        if self.field == "input":
-            self.best_input()
-        elif self.fragments and self.field:
+    def settle(self) -> dict[str, Any]:
+        """Bring `raw` up to date, and return it. Text is joined; an unfinished input is parsed as far as it has arrived."""
+        if self.field == "input" and not self.complete:
+            # The parser is created when an unfinished input is first read; it then parses each fragment once.
+            self._reader = self._reader or PartialJSON()
+            unread, self._unread = self.fragments[self._unread :], len(self.fragments)
+            with suppress(PartialJSONError):  # invalid JSON leaves the input as it was
+                self._reader.feed("".join(unread))
+            if self._reader.value is not None:
+                self.raw["input"] = self._reader.value
+        elif self.field in ("text", "thinking") and self.fragments:
             self.raw[self.field] += "".join(self.fragments)
             self.fragments.clear()
+        return self.raw
 
     def close(self, *, is_stopped: bool = True) -> str | None:
         """End the block. A tool's input is parsed, strictly and once; it is complete if it is a JSON object.
@@ -430,29 +427,19 @@ class BlockBuilder:
         Without a `content_block_stop` (`is_stopped`) nothing else is complete: part of an object never parses. A pending half
         of a surrogate pair becomes U+FFFD, which is added and returned; otherwise returns None.
         """
-        left = "\ufffd" if self.half else None
+        left, self.half = well_formed(self.half), ""
         if left:
-            self.half = ""
             self.fragments.append(left)
             self.length += 1
-        if self.field == "input" and any(self.fragments):  # a call without arguments may have none, or only empty ones
-            try:
+        if self.field != "input":
+            self.complete = is_stopped
+        elif not any(self.fragments):  # a call without arguments may have none, or only empty ones
+            self.complete = is_stopped and isinstance(self.raw["input"], dict)
+        else:
+            with suppress(ValueError, RecursionError):  # an invalid input stays incomplete
                 self.raw["input"] = parse_json(self.input_text)
                 self.complete = isinstance(self.raw["input"], dict)
-            except (ValueError, RecursionError):
-                self._read_ahead()
-        elif is_stopped:
-            self.complete = self.field != "input" or isinstance(self.raw["input"], dict)
-        return left
-
-    def _read_ahead(self) -> None:
-        # The parser is created when an unfinished input is first read; it then parses each fragment once.
-        self._reader = self._reader or PartialJSON()
-        unread, self._unread = self.fragments[self._unread :], len(self.fragments)
-        with suppress(PartialJSONError):  # invalid JSON leaves the input as it was
-            self._reader.feed("".join(unread))
-        if self._reader.value is not None:
-            self.raw["input"] = self._reader.value
+        return left or None
 
 
 def required(raw: dict[str, Any], name: str, kind: type[T], words: str) -> T:
@@ -517,10 +504,7 @@ class Message(Lens):
         return [self._look_at_block(index, block) for index, block in enumerate(value)]
 
     def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        built = self._facts[index] if index < len(self._facts) else None
-        if built is not None:
-            built.settle()
-        return look_at_block(raw, built)
+        return look_at_block(raw, self._facts[index] if index < len(self._facts) else None)
 
     @property
     def _request_id(self) -> str | None:

@@ -414,17 +414,17 @@ def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> Der
     index, length, kind = block.index, block.length, block.raw.get("type")
     if added is not None:
         if kind == "text":
-            return TextEvent(index, added, lambda: block.text_up_to(length))
+            return TextEvent(index, added, lambda: block.settle()["text"][:length])
         if kind == "thinking":
-            return ThinkingEvent(index, added, lambda: block.text_up_to(length))
-        return InputJSONEvent(index, added, block.best_input) if block.field == "input" else None
-    match delta.get("type"), kind:
-        case "citations_delta", "text":
+            return ThinkingEvent(index, added, lambda: block.settle()["thinking"][:length])
+        return InputJSONEvent(index, added, lambda: block.settle()["input"]) if block.field == "input" else None
+    match delta.get("type"):
+        case "citations_delta":
             citations: list[dict[str, Any]] = block.raw["citations"]
             count = len(citations)
             return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
-        case "signature_delta", "thinking":
+        case "signature_delta":
             return SignatureEvent(index, delta["signature"], lambda: delta["signature"])
-        case "compaction_delta", "compaction":
+        case "compaction_delta":
             return CompactionEvent(index, CompactionDelta(delta), lambda: CompactionDelta(delta))
     return None

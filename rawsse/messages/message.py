@@ -216,7 +216,6 @@ class MessageBuilder:
         if is_delta:
             return [event] if derived is None else [event, derived]
         if isinstance(event, ContentBlockStop) and block is not None:
-            block.settle()
             event.content_block = look_at_block(block.raw, block)
         elif isinstance(event, MessageStop) and self.message is not None:
             event.message = self.message
@@ -348,9 +347,6 @@ class EventWatcher(MessageBuilder):
         for name in ("text", "thinking", "partial_json", "content"):  # the last is that of a compaction
             if isinstance(content := part.get(name), str):
                 self.content_bytes += len(content.encode("utf-8", "surrogatepass"))
-
-    def _on_content_block_stop(self, event: ContentBlockStop) -> None:
-        """Nothing is kept."""
 
 
 _FOLDED = ("type", "content", "usage")

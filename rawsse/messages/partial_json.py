@@ -78,8 +78,7 @@ class PartialJSON:
         self._root: list[Any] = []  # the value, once it has begun
         self._open: list[list[Any] | dict[str, Any]] = [self._root]  # the containers around the next character
         self._key = ""  # of the next value, if it is in an object
-        self._is_lent = False  # `value` has put an incomplete value into its container
-        self._hidden: dict[str, Any] = {}  # the member of the same name that it replaces there
+        self._hidden: dict[str, Any] | None = None  # what an incomplete value that `value` has put in replaces; see there
         self._error: PartialJSONError | None = None
 
     @property
@@ -88,11 +87,11 @@ class PartialJSON:
 
         Reading it costs only the incomplete string or number at the end, if any.
         """
-        if not self._is_lent and (cut := self._cut_value()):
+        if self._hidden is None and (cut := self._cut_value()):
+            # The next characters may continue it: until they arrive, it is in its container, as the only or the last member.
             top = self._open[-1]
             self._hidden = {self._key: top[self._key]} if isinstance(top, dict) and self._key in top else {}
             self._place(cut[0])
-            self._is_lent = True
         return self._root[0] if self._root else None
 
     def feed(self, fragment: str) -> None:
@@ -103,8 +102,8 @@ class PartialJSON:
         """
         if self._error is not None:
             raise self._error
-        if self._is_lent:
-            self._take_back()
+        if self._hidden is not None:
+            self._take_back(self._hidden)
         text, at = self._cut + fragment, 0
         self._cut = ""
         self._fed += len(fragment)
@@ -198,16 +197,15 @@ class PartialJSON:
         self._string = ["".join(self._string)]  # joined once, however often it is read
         return self._string
 
-    def _take_back(self) -> None:
+    def _take_back(self, hidden: dict[str, Any]) -> None:
         top = self._open[-1]
         if isinstance(top, list):
             top.pop()
-        elif self._hidden:
-            top.update(self._hidden)
+        elif hidden:
+            top.update(hidden)
         else:
             del top[self._key]
-        self._wanted = _VALUE
-        self._is_lent = False
+        self._wanted, self._hidden = _VALUE, None
 
     def _fail(self, text: str, at: int, expected: str) -> NoReturn:
         self._string, self._cut = None, ""

@@ -244,8 +244,9 @@ class Facts(BlockBuilder):
         self.grow('{"a')
         self.settled = 0
 
-    def settle(self) -> None:
+    def settle(self) -> Raw:
         self.settled += 1
+        return self.raw
 
 
 def test_blocks_of_a_streamed_message_have_the_facts_of_the_fold() -> None:

@@ -101,7 +101,7 @@ def test_a_text_can_be_seen_as_it_was() -> None:
     builder.grow("b")
     length = builder.length
     builder.grow("c")
-    assert (builder.text_up_to(length), builder.text_up_to(builder.length)) == ("ab", "abc")
+    assert (builder.settle()["text"][:length], builder.settle()["text"][: builder.length]) == ("ab", "abc")
 
 
 def test_a_block_that_does_not_grow_is_complete_when_it_is_closed() -> None:
@@ -158,7 +158,7 @@ def test_unfinished_json_is_never_complete_and_is_read_as_far_as_possible(text: 
     builder = closed(text)
     assert not builder.complete
     assert builder.input_text == text
-    assert best is None or builder.raw["input"] == best
+    assert best is None or builder.settle()["input"] == best
 
 
 @pytest.mark.parametrize("text", ["[1]", '"Oslo"', "12", "null"])
@@ -172,7 +172,7 @@ def test_json_that_is_not_an_object_is_shown_but_never_complete(text: str) -> No
 def test_numbers_that_json_does_not_have_are_shown_but_never_complete(constant: str) -> None:
     builder = closed('{"a": 1, "b": ' + constant + "}")
     assert not builder.complete
-    assert builder.raw["input"]["a"] == 1
+    assert builder.settle()["input"]["a"] == 1
     assert not math.isfinite(builder.raw["input"]["b"])
 
 
@@ -187,27 +187,27 @@ def test_an_input_that_came_as_text_with_the_start_is_not() -> None:
 
 def test_the_best_reading_grows_with_the_fragments() -> None:
     builder = tool('{"city": "Os')
-    assert builder.best_input() == {}
+    assert builder.settle()["input"] == {}
     builder.grow('lo", "days": 1')
-    assert builder.best_input() == {"city": "Oslo", "days": 1}
+    assert builder.settle()["input"] == {"city": "Oslo", "days": 1}
     builder.grow("4}")
-    assert builder.best_input() == {"city": "Oslo", "days": 14}
+    assert builder.settle()["input"] == {"city": "Oslo", "days": 14}
 
 
 def test_before_any_character_the_best_reading_is_what_the_start_said() -> None:
-    assert tool("", input={"a": 1}).best_input() == {"a": 1}
+    assert tool("", input={"a": 1}).settle()["input"] == {"a": 1}
 
 
 def test_after_an_invalid_character_the_best_reading_stays() -> None:
     builder = tool('{"a": 1, "b": x')
-    assert builder.best_input() == {"a": 1}
+    assert builder.settle()["input"] == {"a": 1}
     builder.grow(', "c": 2}')
-    assert builder.best_input() == {"a": 1}
+    assert builder.settle()["input"] == {"a": 1}
 
 
 def test_the_best_reading_of_a_complete_input_is_the_input() -> None:
     builder = closed('{"a": 1}')
-    assert builder.best_input() is builder.raw["input"]
+    assert builder.settle()["input"] is builder.raw["input"]
 
 
 def test_settling_an_open_tool_call_reads_ahead() -> None:
@@ -266,7 +266,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
 def test_nothing_is_read_ahead_unless_it_is_wanted(counted: type[Counted]) -> None:
     builder = closed(*'{"city": "Oslo"}')
     builder.settle()
-    assert builder.best_input() == {"city": "Oslo"}
+    assert builder.settle()["input"] == {"city": "Oslo"}
     assert counted.made == 0
 
 
@@ -274,8 +274,8 @@ def test_every_character_is_read_ahead_once_however_often_it_is_wanted(counted: 
     builder = tool()
     for _ in range(500):
         builder.grow("ab")
-        builder.best_input()
-        builder.best_input()
+        builder.settle()["input"]
+        builder.settle()["input"]
     assert (counted.made, counted.characters) == (1, 1000)
 
 
@@ -290,7 +290,7 @@ def test_a_finished_input_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(json, "loads", counting)
     builder = closed(*'{"city": "Oslo"}')
     builder.settle()
-    builder.best_input()
+    builder.settle()["input"]
     assert parsed == ['{"city": "Oslo"}']
 
 
