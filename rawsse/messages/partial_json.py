@@ -43,9 +43,11 @@ _COMMA: Final = "a comma or the end of the array or object"
 _END: Final = "nothing after the value"
 
 _BLANKS: Final = " \t\n\r"  # RFC 8259, 2; no others
-_SCALAR = re.compile(r"[-+.0-9A-Za-z]*")
+_TOKEN = re.compile(r"[-+.0-9A-Za-z]*")
 # The last three are not JSON, but Python writes and reads them, and jiter reads them.
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"  # RFC 8259, 6
+_SCALAR = re.compile("|".join((_NUMBER, *_LITERALS)))
 # RFC 8259, 7: "To escape an extended character that is not in the Basic Multilingual Plane, the character is represented as a
 # 12-character sequence, encoding the UTF-16 surrogate pair." An unpaired surrogate is not a character: UTF-8 cannot encode
 # it, and jiter also rejects it.
@@ -143,12 +145,12 @@ class PartialJSON:
 
     def _read_scalar(self, text: str, at: int) -> int:
         """Read a number or a literal."""
-        token = _SCALAR.match(text, at)[0]  # type: ignore[index]  # it matches everywhere
+        token = _TOKEN.match(text, at)[0]  # type: ignore[index]  # it matches everywhere
         if len(token) > MAX_NUMBER_CHARS:
             self._fail(text, at, f"no number longer than {MAX_NUMBER_CHARS} characters")
         if at + len(token) == len(text) and _may_go_on(token):
             self._cut = token
-        elif _is_scalar(token):
+        elif _SCALAR.fullmatch(token):
             self._place(json.loads(token))
         else:
             self._fail(text, at, _VALUE)
@@ -191,7 +193,7 @@ class PartialJSON:
     def _cut_value(self) -> list[Any]:
         """The incomplete value at the end, if it is included."""
         if self._string is None:
-            return [json.loads(self._cut)] if self._cut and _is_scalar(self._cut) else []
+            return [json.loads(self._cut)] if _SCALAR.fullmatch(self._cut) else []
         if not self._keep_strings or self._wanted is _KEY:
             return []
         self._string = ["".join(self._string)]  # joined once, however often it is read
@@ -215,17 +217,10 @@ class PartialJSON:
         raise self._error
 
 
-def _is_scalar(token: str) -> bool:
-    try:
-        json.loads(token)
-    except ValueError:
-        return False
-    return True
-
-
 def _may_go_on(token: str) -> bool:
     """Whether it is a number or a literal, or a prefix of one."""
-    return _is_scalar(token) or _is_scalar(token + "0") or any(literal.startswith(token) for literal in _LITERALS)
+    is_number = _SCALAR.fullmatch(token) or _SCALAR.fullmatch(token + "0")
+    return is_number is not None or any(literal.startswith(token) for literal in _LITERALS)
 
 
 def _is_cut_escape(text: str) -> bool:
