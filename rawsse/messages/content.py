@@ -9,13 +9,13 @@ blocks, citations, usage and the message, which `replayable` turns into history.
 A block of an unknown type is an `UnknownBlock`: `block.type` and every field can be read, and nothing is lost.
 Type checkers narrow on `block.type == "text"` as they do on `case TextBlock()`.
 
-A block under construction joins its fragments into its JSON:
+A block under construction is its own JSON, and joins its fragments into it:
 
     block = BlockBuilder({"type": "tool_use", "id": …, "name": …, "input": {}})
     block.grow('{"city": "Os')
     block.settle()["input"]                  # {}: a string is included once it is complete
     block.grow('lo"}')
-    block.close()                            # block.raw["input"] == {"city": "Oslo"}, block.complete is True
+    block.close()                            # block["input"] == {"city": "Oslo"}, block.complete is True
 """
 
 from __future__ import annotations
@@ -163,18 +163,15 @@ class BaseBlock(Lens):
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
 
-    def __init__(self, raw: dict[str, Any], built: BlockBuilder | None = None) -> None:
-        super().__init__(raw)
-        if built is not None:
-            built.settle()
-        self.complete = built is None or built.complete
-        self._built = built
+    def __init__(self, raw: dict[str, Any]) -> None:
+        super().__init__(raw.settle() if isinstance(raw, BlockBuilder) else raw)
+        self.complete: bool = getattr(raw, "complete", True)
 
     @property
     def input_text(self) -> str:
         """The tool input's JSON text as received."""
         # Joined only on access: a caller that reads the block after each delta of 64 kB would copy 2 GB.
-        return "" if self._built is None else self._built.input_text
+        return self.raw.input_text if isinstance(self.raw, BlockBuilder) else ""
 
 
 class TextBlock(BaseBlock):
@@ -189,7 +186,7 @@ class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
     """A text block of a `MessageStream` or of `messages.parse`. Equal to the plain text block with the same JSON."""
 
     def __init__(self, block: TextBlock, parsed: T | OutputFormatError | None = None) -> None:
-        super().__init__(block.raw, block._built)
+        super().__init__(block.raw)
         self._parsed = parsed
 
     @property
@@ -325,9 +322,9 @@ _BLOCKS: Mapping[str, type[Block]] = by_type(Block)
 KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 
-def look_at_block(raw: dict[str, Any], built: BlockBuilder | None = None) -> Block:
-    """An instance of the class for `raw["type"]`. `built` is the block under construction, if it was streamed."""
-    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, built)
+def look_at_block(raw: dict[str, Any]) -> Block:
+    """An instance of the class for `raw["type"]`. For a block that was streamed, `raw` is its `BlockBuilder`."""
+    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw)
 
 
 # --- A block under construction ----------------------------------------------------------------------------------------
@@ -341,28 +338,28 @@ _FRAGMENTS: Mapping[str | None, tuple[str, str]] = {
 }
 
 
-class BlockBuilder:
-    """A content block under construction. `raw` is its JSON; the field that grows (text, thinking, a tool's input) is in
-    `fragments`, joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when its
-    block ends, and before that only if it is read.
+class BlockBuilder(dict[str, Any]):
+    """The JSON of a content block under construction. What is added to the field that grows (text, thinking, a tool's input) is
+    in `fragments`, and joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when
+    its block ends, and before that only if it is read.
 
-    `field` is the field of `raw` that grows: "text", "thinking" or "input", or None. `index` is the block's index in the
+    `field` is the field that grows: "text", "thinking" or "input", or None. `index` is the block's index in the
     stream. Raises `EventDataError` if the growing field has a value of the wrong type.
     """
 
     def __init__(self, raw: dict[str, Any], index: int = 0, *, complete: bool = False) -> None:
-        self.raw = raw = dict(raw)  # a copy of everything that changes: the event stays as received
-        if isinstance(raw.get("citations"), list):
-            raw["citations"] = [*raw["citations"]]
+        super().__init__(raw)  # a copy of everything that changes: the event stays as received
+        if isinstance(self.get("citations"), list):
+            self["citations"] = [*self["citations"]]
         self.index = index
         self.complete = complete
-        self.field = _growing_field(raw)
+        self.field = _growing_field(self)
         self.delta_type, self.delta_field = _FRAGMENTS.get(self.field, ("", ""))
         self.fragments: list[str] = []
         self.half = ""  # half a surrogate pair, until the next fragment brings the other half
-        start = raw[self.field] if self.field else None
+        start = self[self.field] if self.field else None
         if isinstance(start, str) and not complete:
-            start = raw[self.field or ""] = self._without_half(start)
+            start = self[self.field or ""] = self._without_half(start)
         self.length = len(start) if isinstance(start, str) else 0
         self._reader: PartialJSON | None = None
         self._unread = 0  # index of the first fragment of input that the reader has not seen
@@ -386,17 +383,16 @@ class BlockBuilder:
 
     def change(self, delta: dict[str, Any]) -> bool:
         """Apply a delta that has a whole value; False if it does not fit the block. Raises `EventDataError`."""
-        raw = self.raw
-        match delta.get("type"), raw.get("type"):
+        match delta.get("type"), self.get("type"):
             case "citations_delta", "text":
                 citation = required(delta, "citation", dict, "an object")
-                if raw.get("citations") is None:
-                    raw["citations"] = []
-                required(raw, "citations", list, "a list").append(citation)
+                if self.get("citations") is None:
+                    self["citations"] = []
+                required(self, "citations", list, "a list").append(citation)
             case "signature_delta", "thinking":
-                raw["signature"] = required(delta, "signature", str, "a string")
+                self["signature"] = required(delta, "signature", str, "a string")
             case "compaction_delta", "compaction":
-                raw.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
+                self.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
             case _:
                 return False
         return True
@@ -407,7 +403,7 @@ class BlockBuilder:
         return "".join(self.fragments) if self.field == "input" else ""
 
     def settle(self) -> dict[str, Any]:
-        """Bring `raw` up to date, and return it. Text is joined; an unfinished input is parsed as far as it has arrived."""
+        """Bring the JSON up to date, and return it. Text is joined; an unfinished input is parsed as far as it has arrived."""
         if self.field == "input" and not self.complete:
             # The parser is created when an unfinished input is first read; it then parses each fragment once.
             self._reader = self._reader or PartialJSON()
@@ -415,11 +411,11 @@ class BlockBuilder:
             with suppress(PartialJSONError):  # invalid JSON leaves the input as it was
                 self._reader.feed("".join(unread))
             if self._reader.value is not None:
-                self.raw["input"] = self._reader.value
+                self["input"] = self._reader.value
         elif self.field in ("text", "thinking") and self.fragments:
-            self.raw[self.field] += "".join(self.fragments)
+            self[self.field] += "".join(self.fragments)
             self.fragments.clear()
-        return self.raw
+        return self
 
     def close(self, *, is_stopped: bool = True) -> str | None:
         """End the block. A tool's input is parsed, strictly and once; it is complete if it is a JSON object.
@@ -434,11 +430,11 @@ class BlockBuilder:
         if self.field != "input":
             self.complete = is_stopped
         elif not any(self.fragments):  # a call without arguments may have none, or only empty ones
-            self.complete = is_stopped and isinstance(self.raw["input"], dict)
+            self.complete = is_stopped and isinstance(self["input"], dict)
         else:
             with suppress(ValueError, RecursionError):  # an invalid input stays incomplete
-                self.raw["input"] = parse_json(self.input_text)
-                self.complete = isinstance(self.raw["input"], dict)
+                self["input"] = parse_json(self.input_text)
+                self.complete = isinstance(self["input"], dict)
         return left or None
 
 
@@ -490,21 +486,9 @@ class Message(Lens):
 
     FIELDS: ClassVar[Mapping[str, Any]] = {"content": look_at_block}
 
-    def __init__(
-        self, raw: dict[str, Any], *, facts: Sequence[BlockBuilder] = (), request_id: str | None = None
-    ) -> None:
+    def __init__(self, raw: dict[str, Any], *, request_id: str | None = None) -> None:
         super().__init__(raw)
-        # The builder's own list, not a copy: the message reflects its current state.
-        self._facts = facts
         self.request_id = request_id
-
-    def _look(self, name: str, value: Any) -> Any:
-        if name != "content" or not isinstance(value, list):
-            return super()._look(name, value)
-        return [self._look_at_block(index, block) for index, block in enumerate(value)]
-
-    def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        return look_at_block(raw, self._facts[index] if index < len(self._facts) else None)
 
     @property
     def _request_id(self) -> str | None:
@@ -537,12 +521,16 @@ class ParsedMessage(Message, Generic[T], plain=Message):
         content: list[ParsedContentBlock[T]]  # type: ignore[assignment]
 
     def __init__(self, message: Message, parsed: Mapping[int, T | OutputFormatError]) -> None:
-        super().__init__(message.raw, facts=message._facts, request_id=message.request_id)
+        super().__init__(message.raw, request_id=message.request_id)
         self._parsed = parsed
 
-    def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        block = super()._look_at_block(index, raw)
-        return ParsedTextBlock(block, self._parsed.get(index)) if isinstance(block, TextBlock) else block
+    def _look(self, name: str, value: Any) -> Any:
+        looked = super()._look(name, value)
+        if name == "content" and isinstance(looked, list):
+            for index, block in enumerate(looked):
+                if isinstance(block, TextBlock):
+                    looked[index] = ParsedTextBlock(block, self._parsed.get(index))
+        return looked
 
     @property
     def parsed_output(self) -> T | None:

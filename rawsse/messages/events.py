@@ -411,7 +411,7 @@ MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
 
 def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> DerivedEvent | None:
     """The derived event for an addition to the block (`added`), or for another delta that was applied to it."""
-    index, length, kind = block.index, block.length, block.raw.get("type")
+    index, length, kind = block.index, block.length, block.get("type")
     if added is not None:
         if kind == "text":
             return TextEvent(index, added, lambda: block.settle()["text"][:length])
@@ -420,7 +420,7 @@ def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> Der
         return InputJSONEvent(index, added, lambda: block.settle()["input"]) if block.field == "input" else None
     match delta.get("type"):
         case "citations_delta":
-            citations: list[dict[str, Any]] = block.raw["citations"]
+            citations: list[dict[str, Any]] = block["citations"]
             count = len(citations)
             return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
         case "signature_delta":

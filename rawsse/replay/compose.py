@@ -157,9 +157,8 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
     given = [_block(part) for part in parts]
     model = fields.pop("model", MODEL)
     identity = to_json([model, given])
-    blocks = [_built(block) for block in _with_ids(given, identity)]
-    content = [block.raw for block in blocks]
-    made = Message({"content": content}, facts=blocks)  # one token per delta in words, as a pace counts them
+    content = [_built(block) for block in _with_ids(given, identity)]
+    made = Message({"content": content})  # one token per delta in words, as a pace counts them
     calls = any(block.get("type") == "tool_use" for block in content)
     counts = {
         "input_tokens": 25,
@@ -179,7 +178,7 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
         **fields,
         "usage": {**counts, **(usage or {})},
     }
-    return Message(raw, facts=blocks)
+    return Message(raw)
 
 
 def _made_id(prefix: str, identity: str) -> str:
