@@ -77,10 +77,9 @@ class PartialJSON:
         self._cut = ""  # a number, literal or escape at the end, which the next fragment may continue
         self._string: list[str] | None = None  # the pieces of the string that is being read
         self._wanted = _VALUE
-        self._root: list[Any] = []  # the value, once it has begun
-        self._open: list[list[Any] | dict[str, Any]] = [self._root]  # the containers around the next character
+        self._open: list[Any] = [[]]  # the containers around the next character; the first one is for the value
         self._key = ""  # of the next value, if it is in an object
-        self._hidden: dict[str, Any] | None = None  # what an incomplete value that `value` has put in replaces; see there
+        self._hidden: dict[str, Any] | None = None  # see `value`
         self._error: PartialJSONError | None = None
 
     @property
@@ -90,11 +89,11 @@ class PartialJSON:
         Reading it costs only the incomplete string or number at the end, if any.
         """
         if self._hidden is None and (cut := self._cut_value()):
-            # The next characters may continue it: until they arrive, it is in its container, as the only or the last member.
+            # It is in its container until the next characters come. It may hide a member of the same name.
             top = self._open[-1]
             self._hidden = {self._key: top[self._key]} if isinstance(top, dict) and self._key in top else {}
             self._place(cut[0])
-        return self._root[0] if self._root else None
+        return self._open[0][0] if self._open[0] else None
 
     def feed(self, fragment: str) -> None:
         """Parse the next characters, which may be split anywhere.
@@ -129,7 +128,7 @@ class PartialJSON:
         elif char in "[{" and wanted is _VALUE:
             if len(self._open) > self._max_depth:
                 self._fail(text, at, f"no more than max_depth ({self._max_depth}) levels")
-            container: list[Any] | dict[str, Any] = [] if char == "[" else {}
+            container: Any = [] if char == "[" else {}
             self._place(container)
             self._open.append(container)
             self._wanted = _VALUE if char == "[" else _KEY
@@ -201,12 +200,10 @@ class PartialJSON:
 
     def _take_back(self, hidden: dict[str, Any]) -> None:
         top = self._open[-1]
-        if isinstance(top, list):
-            top.pop()
-        elif hidden:
+        if hidden:
             top.update(hidden)
         else:
-            del top[self._key]
+            top.pop(-1 if isinstance(top, list) else self._key)
         self._wanted, self._hidden = _VALUE, None
 
     def _fail(self, text: str, at: int, expected: str) -> NoReturn:

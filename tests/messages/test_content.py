@@ -258,6 +258,12 @@ def test_blocks_of_a_streamed_message_have_the_facts_of_the_fold() -> None:
     assert facts.settled == 1
 
 
+def test_json_that_is_read_again_still_knows_which_call_is_not_complete() -> None:
+    answer = Message({"content": [Facts(CALL)]})
+    assert [Message(answer.raw).content[0].complete, look_at_block(answer.content[0].raw).complete] == [False, False]
+    assert Message(answer.to_dict()).content[0].complete
+
+
 def test_a_message_can_be_copied_with_its_facts() -> None:
     answer = Message({"content": [Facts()]}, request_id="req_1")
     again = copy.deepcopy(answer)
