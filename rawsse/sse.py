@@ -106,6 +106,7 @@ class Decoder:
         return self._read_frames(chunk) if len(chunk) > 16 * len(start) else self._feed(chunk)
 
     def _feed(self, chunk: bytes) -> list[Event]:
+        """`feed`, the plain way."""
         if self._skippable:
             chunk = self._skip(chunk)
         if 0x0D in chunk:

@@ -77,7 +77,7 @@ class PartialJSON:
         self._cut = ""  # a number, literal or escape at the end, which the next fragment may continue
         self._string: list[str] | None = None  # the pieces of the string that is being read
         self._wanted = _VALUE
-        self._open: list[Any] = [[]]  # the containers around the next character; the first one is for the value
+        self._open: list[Any] = [{}]  # the containers around the next character; the first has the value, named ""
         self._key = ""  # of the next value, if it is in an object
         self._hidden: dict[str, Any] | None = None  # see `value`
         self._error: PartialJSONError | None = None
@@ -93,7 +93,7 @@ class PartialJSON:
             top = self._open[-1]
             self._hidden = {self._key: top[self._key]} if isinstance(top, dict) and self._key in top else {}
             self._place(cut[0])
-        return self._open[0][0] if self._open[0] else None
+        return self._open[0].get("")
 
     def feed(self, fragment: str) -> None:
         """Parse the next characters, which may be split anywhere.
@@ -178,8 +178,7 @@ class PartialJSON:
         """Whether the character ends the innermost container: after a member, or if it is empty."""
         top = self._open[-1]
         end, first = ("]", _VALUE) if isinstance(top, list) else ("}", _KEY)
-        is_before_first = self._wanted is first and not top and len(self._open) > 1
-        return char == end and (self._wanted is _COMMA or is_before_first)
+        return char == end and (self._wanted is _COMMA or (self._wanted is first and not top))
 
     def _place(self, value: Any) -> None:
         top = self._open[-1]
