@@ -39,6 +39,9 @@ NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
 MAX_TOKENS_COUNTED = 2**53 - 1
 """The largest count that is accepted: every JSON reader and every database can hold it."""
 
+_OUTSIDE = ("compaction", "advisor_message")
+"""Iterations that the counts of the message leave out."""
+
 _Cut: TypeAlias = Literal["max_tokens", "model_context_window_exceeded", "refusal"]
 StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_turn", "compaction"] | _Cut
 """Why the model stopped. The API may add others."""
@@ -112,7 +115,7 @@ def billed(usage: dict[str, Any]) -> dict[str, Any] | None:
         return usage
     if not isinstance(iterations, list) or not all(_is_iteration(each) for each in iterations):
         return None
-    if all(each["type"] in ("compaction", "advisor_message") for each in iterations):
+    if all(each["type"] in _OUTSIDE for each in iterations):
         iterations = [usage, *iterations]
     total: dict[str, Any] = {}
     for each in iterations:
@@ -141,11 +144,8 @@ def add_counts(counts: Mapping[str, Any], total: dict[str, Any]) -> None:
 
 
 def _is_iteration(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("type") in ("message", "compaction", "advisor_message", "fallback_message")
-        and all(type(value.get(name)) is int for name in NOTHING)
-    )
+    is_known = isinstance(value, dict) and value.get("type") in ("message", "fallback_message", *_OUTSIDE)
+    return is_known and all(type(value.get(name)) is int for name in NOTHING)
 
 
 # --- Content blocks --------------------------------------------------------------------------------------------------

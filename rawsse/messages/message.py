@@ -246,13 +246,9 @@ class MessageBuilder:
         self._blocks += [BlockBuilder(block, index, complete=True) for index, block in enumerate(content)]
         self._named = dict(enumerate(self._blocks))
         self.model = given.get("model")
-        self._raw = {
-            **given,
-            "content": self._blocks,
-            "usage": {**object_at(given, "usage")},
-            "stop_reason": given.get("stop_reason"),
-            "stop_sequence": given.get("stop_sequence"),
-        }
+        self._raw = {**given, "content": self._blocks, "usage": {**object_at(given, "usage")}}
+        self._raw.setdefault("stop_reason", None)
+        self._raw.setdefault("stop_sequence", None)
 
     def _on_content_block_start(self, event: ContentBlockStart) -> None:
         index: int = event.raw["index"]
