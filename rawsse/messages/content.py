@@ -339,15 +339,15 @@ _FRAGMENTS: Mapping[str | None, tuple[str, str]] = {
 
 
 class BlockBuilder(dict[str, Any]):
-    """The JSON of a content block under construction. What is added to the field that grows (text, thinking, a tool's input) is
-    in `fragments`, and joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when
+    """The JSON of a content block under construction. Additions to the field that grows (text, thinking, a tool's input) are in
+    `fragments`, and joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when
     its block ends, and before that only if it is read.
 
     `field` is the field that grows: "text", "thinking" or "input", or None. `index` is the block's index in the
     stream. Raises `EventDataError` if the growing field has a value of the wrong type.
     """
 
-    # What each delta reads is in slots: without them it takes a third longer.
+    # Each delta reads these: without slots it takes a third longer.
     __slots__ = ("__dict__", "complete", "delta_field", "delta_type", "field", "fragments", "half", "index", "length")
 
     def __init__(self, raw: dict[str, Any], index: int = 0, *, complete: bool = False) -> None:
