@@ -357,13 +357,13 @@ class _Call(Exchange):
             kind = next(kind for kind in DIALECTS[self.path] if kind.can_read(body))
             self._dialect = kind()
             asked = kind.read(body, max_chars)
-            return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
+            return asked._replace(id=self._run_id, fingerprint=_fingerprint(asked, body)) if is_named else asked
 
         await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
     async def _generate(self, asked: Asked) -> None:
         # A client that chose the run's id may repeat its request.
-        known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
+        known = await self._relay.home.find(self._user_id, asked.id) if asked.id else None
         run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
         # RFC 7240, 4.1: a page may start an answer with one request and read it with another.
         if asked.dialect.is_resumable and "respond-async" in self.headers.get("prefer", "").lower():
@@ -379,14 +379,13 @@ class _Call(Exchange):
         return [each for each in (*self.query.get("after", ()), self.headers.get("last-event-id", "")) if each]
 
     async def _new_run(self, asked: Asked) -> Feed:
-        relay, dialect = self._relay, asked.dialect
-        request = await self._completed(asked.request, is_browser=dialect.is_resumable)
+        relay, is_browser = self._relay, asked.dialect.is_resumable
+        request = await self._completed(asked.request, is_browser=is_browser)
         # A client of `/v1/messages` retries by itself, as the official SDKs do, and retries at two layers multiply.
-        options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if dialect.is_resumable else 0}
+        options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if is_browser else 0}
         events = partial(relay.client.messages.events, request, kind=UnfoldedAnswer, strict=False, **options)
-        who = {"user": self._user_id, "model": request["model"], "alias": asked.alias, "fingerprint": asked.fingerprint}
-        who["id"] = self._run_id if asked.fingerprint else None
-        run, fields = await relay.home.begin(dialect, partial(EventPush, events), self._user, **who)
+        asked = asked._replace(request=request)
+        run, fields = await relay.home.begin(asked, partial(EventPush, events), self._user)
         self.more_fields += fields.items()
         return run
 
@@ -606,7 +605,7 @@ def _is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _fingerprint(asked: Asked, usage: object) -> str:
+def _fingerprint(asked: Asked, body: Mapping[str, Any]) -> str:
     """Equal for two requests only if the requests are equal."""
-    what = [asked.dialect.name, asked.request, bool(usage)]
+    what = [asked.dialect.name, asked.request, bool(body.get("usage"))]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

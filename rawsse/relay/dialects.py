@@ -144,11 +144,16 @@ def one_line(words: str) -> str:
 
 
 class Asked(NamedTuple):
-    """A request parsed from a body: the request for the API, and how to send the answer."""
+    """A request parsed from a body: the request for the API, and how to send the answer. A run begins with it.
+
+    `alias` is the chat that the answer belongs to. `id` is the run's, if the client chose it; then `fingerprint` identifies the
+    request, in case that the client repeats it.
+    """
 
     dialect: Dialect
     request: dict[str, Any]
-    alias: str | None = None
+    alias: str = ""
+    id: str = ""
     fingerprint: str = ""
 
 

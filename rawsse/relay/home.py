@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rawsse.relay.dialects import Answer, Dialect, Failure
+from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RunStart
@@ -40,16 +40,15 @@ class Home:
         """End every run with this in its last frame, and wait until all have ended."""
         await self.runs.aclose(failure)
 
-    async def begin(
-        self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
-    ) -> tuple[Feed, dict[str, str]]:
-        """A new run, or the one that has its id; and header fields that say what is left of the limits. `names` are those of
-        `Runs.begin`. Raises `Answer`: 409, the id is that of another request; 429; 503."""
-        if (run := self.runs.get(names["user"], names["id"] or "")) is not None:
-            return checked(run, names["fingerprint"]), {}
+    async def begin(self, asked: Asked, open_source: OpenSource, user: User | None) -> tuple[Feed, dict[str, str]]:
+        """A new run, or the one that has its id; and header fields that say what is left of the limits. Raises `Answer`: 409,
+        the id is that of another request; 429; 503."""
+        user_id = id_of(user)
+        if (known := self.runs.get(user_id, asked.id)) is not None:
+            return checked(known, asked.fingerprint), {}
         self.runs.check_room()  # first: what is refused for lack of room does not count
-        fields = self.quotas.admit(user, self.runs.clock(), is_messages=not dialect.is_resumable)
-        return self.runs.begin(dialect, open_source, **names), fields
+        fields = self.quotas.admit(user, self.runs.clock(), is_messages=not asked.dialect.is_resumable)
+        return self.runs.begin(Run(asked, user_id, self.runs), open_source), fields
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
         """The run of that user with that id, for a client that has seen frames with these ids."""
@@ -82,6 +81,11 @@ class Home:
     async def me(self, user: User | None) -> dict[str, Any]:
         """See `Quotas.me`."""
         return self.quotas.me(user, self.runs.clock())
+
+
+def id_of(user: User | None) -> str:
+    """The id of a user; empty if the relay has no users."""
+    return user.id if user is not None else ""
 
 
 def checked(run: Feed | None, fingerprint: str) -> Feed:

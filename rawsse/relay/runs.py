@@ -5,8 +5,8 @@ on from the last id that it has seen. When no browser reads an unfinished run, i
 the upstream call is cancelled. A finished run stays readable for a while. Clients of some dialects cannot come back: their
 runs end when they leave.
 
-    run = runs.begin(dialect, open_source)                  # runs.aclose() ends it
-    run.join(reader)                                        # see `feed.py`
+    run = runs.begin(Run(Asked(dialect, request), user, runs), open_source)     # runs.aclose() ends it
+    run.join(reader)                                                            # see `feed.py`
 
 Once an answer has content, one call leads from the upstream's bytes to the browsers' sockets: events, frames, log, and a write
 for each reader that has read all before. There is no task, no future and no queue per event.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from rawsse.client.stream import EventStream
 from rawsse.errors import APIError, Ending, RawsseError
 from rawsse.messages.events import Ping
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
+from rawsse.relay.dialects import Answer, Asked, Failure, Frame, failure_of
 from rawsse.relay.feed import PIECE_BYTES, Feed, Reader, Turns
 from rawsse.relay.push import Ended, Receive
 from rawsse.relay.record import Observer, RunRecord, RunStart, log, record_of
@@ -88,10 +88,12 @@ OpenSource = Callable[[Receive, Ended], Source]
 class Run(Feed):
     """One generation: frames of what a source brings."""
 
-    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
+    def __init__(self, asked: Asked, user: str, runs: Runs) -> None:
+        dialect, model = asked.dialect, asked.request.get("model", "")
+        start = RunStart(runs.clock(), asked.id or secrets.token_urlsafe(18), user, dialect.name, model)
         super().__init__(start, dialect, runs.turns, runs.heartbeat_seconds)
         self.runs = runs
-        self.alias: str | None = None
+        self.alias, self.fingerprint = asked.alias, asked.fingerprint
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.on_disconnect: str | None = None
@@ -254,11 +256,6 @@ class Run(Feed):
         return len(self._log) <= self._max_bytes
 
 
-def new_run_id() -> str:
-    """An id that cannot be guessed."""
-    return secrets.token_urlsafe(18)
-
-
 class Runs:
     """All runs of one relay, by user and id. It owns them and their tasks: `aclose` ends them."""
 
@@ -281,6 +278,8 @@ class Runs:
         self.tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Run, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
         self._kept_bytes = 0  # of their frames
+        self.beginning: set[str] = set()
+        """Tags of runs that are about to begin."""
         self.is_closed = self.is_draining = False
         """`aclose` was called; `drain` was called, and no request may begin a run."""
         self.has_left = asyncio.Event()
@@ -313,34 +312,18 @@ class Runs:
             why = "the relay is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
             raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
 
-    def begin(
-        self,
-        dialect: Dialect,
-        open_source: OpenSource,
-        *,
-        user: str = "",
-        model: str = "",
-        id: str | None = None,
-        alias: str | None = None,
-        fingerprint: str = "",
-        time: float | None = None,
-        kind: Callable[[RunStart, Dialect, Runs], Run] | None = None,
-    ) -> Run:
-        """A new run of the events of a source, as `check_room` allows it; while `drain` waits, too, for a request that came
-        before. `time` is the Unix time at which it began, and `kind` makes it, if it is not a plain `Run`."""
+    def begin(self, run: Run, open_source: OpenSource) -> Run:
+        """Begin to generate, as `check_room` allows it; while `drain` waits, too, for a request that came before."""
         self._check_room(is_closed=self.is_closed)
-        start = RunStart(time or self.clock(), id or new_run_id(), user, dialect.name, model)
-        self.tell(start)
-        run = (kind or Run)(start, dialect, self)
-        run.alias, run.fingerprint = alias, fingerprint
-        self._runs[user, run.id] = run
-        if alias is not None:
-            self._aliases[user, alias] = run
+        self.notify(run.start)
+        self._runs[run.start.user, run.id] = run
+        if run.alias:
+            self._aliases[run.start.user, run.alias] = run
         self.tasks.add(run.begin(open_source))
         return run
 
-    def tell(self, about: RunStart) -> None:
-        """Tell the observers that a run has begun; of a `RunRecord`, that it has ended. An exception of one observer costs
+    def notify(self, about: RunStart) -> None:
+        """Notify the observers that a run has begun; of a `RunRecord`, that it has ended. An exception of one observer affects
         neither the run nor the other observers."""
         for observer in self._observers:
             try:
@@ -354,7 +337,7 @@ class Runs:
     def ended(self, run: Run, record: RunRecord | None) -> None:
         """A run has ended: its frames are kept for a while. Without a record, the observers are told of its end later."""
         if record is not None:
-            self.tell(record)
+            self.notify(record)
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.is_resumable else 0
         self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
@@ -362,13 +345,13 @@ class Runs:
         self.has_left.set()
         self._forget_early()
 
-    async def drain(self, seconds: float, beginning: Collection[str] = ()) -> None:
+    async def drain(self, seconds: float) -> None:
         """Let no request begin a run any more, and wait until all runs have ended, those that are `beginning` included: for
         `seconds` at most, and until `aclose` is called."""
         self.is_draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while (beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
+                while (self.beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
                     self.has_left.clear()
                     await self.has_left.wait()
 
@@ -390,7 +373,7 @@ class Runs:
         user = run.start.user
         self._timers.pop(run).cancel()
         del self._runs[user, run.id]
-        if run.alias is not None and self._aliases.get((user, run.alias)) is run:
+        if self._aliases.get((user, run.alias)) is run:
             del self._aliases[user, run.alias]
         self._kept_bytes -= run.log_bytes
 

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Protocol
 
 from rawsse.errors import Ending
-from rawsse.relay.dialects import Dialect, Failure, Frame
+from rawsse.relay.dialects import Asked, Dialect, Failure, Frame
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart
 from rawsse.relay.runs import Run, Runs
@@ -31,15 +31,13 @@ class Host(Protocol):
     """The node of these runs."""
 
     id: str
+    runs: Runs
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
 
     def forget(self, run: OwnedRun) -> None:
-        """The run has ended, or is lost."""
-
-    def lost(self, run: OwnedRun, record: RunRecord) -> None:
-        """The run has ended without the store, which has no end of it from this node."""
+        """The run has ended."""
 
     def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
         """Stop a run that had no readers here for so long, unless it had some at another node."""
@@ -54,13 +52,15 @@ class Host(Protocol):
 class OwnedRun(Run):
     """A run of this node, whose frames are written to the store before they are published."""
 
-    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs, *, node: Host, stored: StoredRun) -> None:
-        super().__init__(start, dialect, runs)
-        self.tag = stored.tag
+    def __init__(self, asked: Asked, user: str, node: Host) -> None:
+        super().__init__(asked, user, node.runs)
+        start = self.start
+        self.stored = StoredRun(
+            user, self.id, self.tag, start.dialect, start.model, start.time, self.alias, self.fingerprint, node.id
+        )
         self.record: RunRecord | None = None
         """Of a run that is over: the last frames are about to be written."""
         self._node = node
-        self.stored = replace(stored, owner=node.id)
         self._written = 0  # the number of the last frame that the store has
         self._next: list[Frame] = []
         self._next_bytes = 0
@@ -80,16 +80,15 @@ class OwnedRun(Run):
                 self._node.write_soon(self)
 
     def _begin_readers(self, now: float) -> None:
-        if self.is_finished or not self._is_unwritten:  # else their first frame is about to come
+        if self.is_finished or not (self._sent or self._next):  # else their first frame is about to come
             super()._begin_readers(now)
 
     def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
-        if self._is_lost:
+        self.record = record
+        if self._is_lost:  # how it ended is not known yet
             self._publish_last(frames)
             self.runs.ended(self, None)
-            self._node.lost(self, record)
             return
-        self.record = record
         self._next += frames
         if not self._sent:
             self._node.write_soon(self)
@@ -103,12 +102,13 @@ class OwnedRun(Run):
         return ending._replace(kind="truncated") if self._is_lost and ending is not None else ending
 
     @property
-    def _is_unwritten(self) -> bool:
-        return bool(self._sent or self._next)
+    def last_sent(self) -> int:
+        """The number of the last frame that a reader may have."""
+        return self._written + len(self._sent)
 
     @property
     def _is_silent(self) -> bool:
-        return super()._is_silent and not self._is_unwritten
+        return super()._is_silent and not (self._sent or self._next)
 
     def _can_grow(self) -> bool:
         return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
@@ -129,11 +129,6 @@ class OwnedRun(Run):
         keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
         return write._replace(tokens=self.record.quota_tokens, keep_seconds=keep_seconds)
 
-    @property
-    def last_sent(self) -> int:
-        """The number of the last frame that a reader may have."""
-        return self._written + len(self._sent)
-
     def written(self) -> None:
         """The store has the frames."""
         frames, self._sent = self._sent, []
@@ -150,25 +145,25 @@ class OwnedRun(Run):
             self._node.write_soon(self)
         self.has_read()
 
-    def lose(self, failure: Failure, *, is_refused: bool = False) -> None:
+    def lose(self, failure: Failure, *, is_refused: bool = False) -> RunRecord | None:
         """End the run now, without the store: another node has ended it, or will. Its readers get a last frame without an id,
         since the log may have others. `is_refused`: the store has refused its frames, which readers elsewhere may have, if it
-        had them before."""
-        self._node.forget(self)
+        had them before. Returns its record, of which the observers have not been notified."""
         self._is_lost = True
         self.is_resumable = False
-        record, self.record = self.record, None
         self._written, self._sent, self._next = self.last_sent if is_refused else self._written, [], []
-        if record is None:
+        if self.record is None:
             self.stop(failure)
         else:
-            self._end(self.dialect.fail(failure), record)
+            self._end(self.dialect.fail(failure), self.record)
+        return self.record
 
 
 class RemoteRun(Feed):
     """A run of another node, as it can be read here."""
 
-    def __init__(self, stored: StoredRun, runs: Runs, node: Host) -> None:
+    def __init__(self, stored: StoredRun, node: Host) -> None:
+        runs = node.runs
         super().__init__(start_of(stored), RESUMABLE[stored.dialect](), runs.turns, runs.heartbeat_seconds)
         self._max_bytes = runs.limits.max_log_bytes
         self.tag, self.fingerprint = stored.tag, stored.fingerprint
@@ -228,5 +223,5 @@ class RemoteRun(Feed):
 
 
 def start_of(run: StoredRun) -> RunStart:
-    """How the run began, as observers are told."""
+    """How the run began, as observers are notified."""
     return RunStart(run.time, run.id, run.user, run.dialect, run.model)

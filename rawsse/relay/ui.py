@@ -73,7 +73,7 @@ class UIDialect(Dialect):
     def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
         """See `Dialect.read`."""
         chat, request = read_ui(body, max_prompt_chars=max_prompt_chars)
-        return Asked(cls(), request, chat)
+        return Asked(cls(), request, alias=chat)
 
     def event(self, event: Any) -> list[Frame]:
         return _frames(self._chunks(event))
