@@ -90,7 +90,7 @@ _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id",
 MAX_RUNS_READ = 32
 """How many runs one request may read or stop."""
 
-_CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
+_CHAT_PATH = "/api/chat/.+/stream"
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
 """The embedder's function: returns another request, or None to keep the request, or raises `Answer`."""
@@ -270,14 +270,13 @@ class Relay(Observer):
             with contextlib.suppress(OSError):  # the client has disconnected
                 await _Call(self, scope, receive, send).answer()
         elif scope["type"] == "lifespan":
-            for step in ("startup", "shutdown"):
-                await receive()
-                if step == "startup":
-                    await self.home.start()
-                else:
-                    await self.drain()
-                    await self.aclose()
-                await send({"type": f"lifespan.{step}.complete"})
+            await receive()
+            await self.home.start()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.drain()
+            await self.aclose()
+            await send({"type": "lifespan.shutdown.complete"})
         else:
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
 
@@ -294,7 +293,9 @@ class _Call(Exchange):
 
     def _expected_dialect(self) -> Dialect:
         """The dialect of a request whose body has not been read; that of `/v1/messages` wherever errors are JSON."""
-        kinds = DIALECTS.get(self.path, (UIDialect,) if _CHAT_PATH.fullmatch(self.path) else (MessagesDialect,))
+        kinds = DIALECTS.get(
+            self.path, (UIDialect,) if re.fullmatch(_CHAT_PATH, self.path, re.DOTALL) else (MessagesDialect,)
+        )
         accepts_events = "text/event-stream" in self.headers.get("accept", "")
         return kinds[-1 if accepts_events else 0]()
 
@@ -312,7 +313,8 @@ class _Call(Exchange):
             await send_refusal(self, self._dialect, refused(failure_of(exc)))
 
     async def _route(self) -> None:
-        handlers = next(handlers for pattern, handlers in _ROUTES if pattern.fullmatch(self.path))
+        matches = (handlers for path, handlers in _ROUTES.items() if re.fullmatch(path, self.path, re.DOTALL))
+        handlers = next(matches)
         if handlers is not _HEALTH:
             await self._check_sender(is_call=handlers is not _FILES and self.method != "OPTIONS")
         if self.method in handlers:
@@ -581,23 +583,20 @@ _HEALTH: _Handlers = {"GET": _Call._health, "HEAD": _Call._health}
 
 _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 
-_ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
-    (re.compile(pattern, re.DOTALL), handlers)
-    for pattern, handlers in (
-        ("|".join(map(re.escape, DIALECTS)), {"POST": _Call._chat}),
-        ("/v1/messages", {"POST": _Call._messages}),
-        ("/v1/messages/count_tokens", {"POST": _Call._count_tokens}),
-        ("/v1/models(/.*)?", {"GET": _Call._list_models}),
-        ("/runs", {"GET": _Call._read_runs, "DELETE": _Call._stop_runs}),
-        ("/runs/.*", {"GET": _Call._read_run, "DELETE": _Call._stop_run}),
-        (_CHAT_PATH.pattern, {"GET": _Call._resume_chat}),
-        ("/me", {"GET": _Call._me}),
-        ("/metrics", {"GET": _Call._metrics}),
-        ("/doctor", {"GET": _Call._doctor}),
-        ("/healthz|/readyz", _HEALTH),
-        (".*", _FILES),
-    )
-]
+_ROUTES: Mapping[str, _Handlers] = {
+    "|".join(map(re.escape, DIALECTS)): {"POST": _Call._chat},
+    "/v1/messages": {"POST": _Call._messages},
+    "/v1/messages/count_tokens": {"POST": _Call._count_tokens},
+    "/v1/models(/.*)?": {"GET": _Call._list_models},
+    "/runs": {"GET": _Call._read_runs, "DELETE": _Call._stop_runs},
+    "/runs/.*": {"GET": _Call._read_run, "DELETE": _Call._stop_run},
+    _CHAT_PATH: {"GET": _Call._resume_chat},
+    "/me": {"GET": _Call._me},
+    "/metrics": {"GET": _Call._metrics},
+    "/doctor": {"GET": _Call._doctor},
+    "/healthz|/readyz": _HEALTH,
+    ".*": _FILES,
+}
 """Paths, and the handlers of each by method. The first match is used; all other paths are files of the page."""
 
 

@@ -340,9 +340,8 @@ class Answer(Exception):  # noqa: N818 - control flow, not a failure
     ) -> None:
         super().__init__(message)
         self.status, self.type, self.field = status, type, field
-        error = {"type": type, "message": message} | ({"field": field} if field else {})
-        self.body = json.dumps({"type": "error", "error": error}).encode()
         self.headers = tuple((headers or {}).items())
+        self.body = Failure(status, type, message, field=field).to_json().encode()
 
 
 class InvalidRequest(Answer):

@@ -31,7 +31,7 @@ from rawsse.relay.feed import Feed
 from rawsse.relay.home import STOPPED, Home, checked, id_of
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart, log, record_of
-from rawsse.relay.runs import OpenSource, Runs
+from rawsse.relay.runs import OpenSource, Runs, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
@@ -79,11 +79,11 @@ class Node(Home):
         self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
-        self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
+        self._waiting: dict[
+            OwnedRun, Write | None
+        ] = {}  # with frames to write, and the write that the store has not confirmed
         self._has_work = asyncio.Event()
-        self._remote: set[RemoteRun] = (
-            set()
-        )  # those that are read here: two that were opened at once are two feeds of one log
+        self._remote: set[RemoteRun] = set()  # those that are read here. Two of them may have one log
         self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
         self._dead: list[str] = []  # nodes whose runs are to be taken over
         self._may_help = asyncio.Event()
@@ -206,7 +206,7 @@ class Node(Home):
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
-        self._waiting[run] = None
+        self._waiting.setdefault(run, None)
         self._has_work.set()
 
     def forget(self, run: OwnedRun) -> None:
@@ -222,33 +222,22 @@ class Node(Home):
         self._orphans[run.tag] = _Orphan(run.stored, run.last_sent, record=record)
 
     async def _write(self) -> None:
+        """Write one batch. Without an answer of the store, its writes are repeated in the next batch."""
         await self._has_work.wait()
-        self._has_work.clear()
-        batch, self._waiting = list(self._waiting), {}
-        writes = [run.next_write() for run in batch]
-        done: list[bool] = []
-        while len(done) < len(batch):
-            try:
-                done = await self._store.write(writes)
-            except StoreUnavailableError as exc:  # a write may be repeated
-                self._complain(exc)
-                if not self.has_lease:
-                    self._lapse()
-                    return
-                await asyncio.sleep(RETRY_SECONDS)
-        for run, is_done in zip(batch, done, strict=True):
-            if run in self._owned:  # else it was lost in the meantime
-                self._confirm(run, is_done=is_done)
-        await asyncio.sleep(WRITE_PAUSE_SECONDS)
-
-    def _confirm(self, run: OwnedRun, *, is_done: bool) -> None:
-        try:
+        batch = {run: write or run.next_write() for run, write in self._waiting.items()}
+        self._waiting.update(batch)
+        done = await self._store.write([*batch.values()])
+        for (run, write), is_done in zip(batch.items(), done, strict=True):
+            if run not in self._waiting:
+                continue  # it was lost in the meantime
+            del self._waiting[run]
             if is_done:
-                run.written()
+                run.written(write)
             else:  # another node has it, or the store has lost some of its frames
                 self._lose(run, _LOST, is_refused=True)
-        except Exception:
-            log.exception("a run failed when it was written")
+        if not self._waiting:
+            self._has_work.clear()
+        await asyncio.sleep(WRITE_PAUSE_SECONDS)
 
     # The lease -----------------------------------------------------------------------------------------------------
 
@@ -258,21 +247,18 @@ class Node(Home):
         return asyncio.get_running_loop().time() < self._lease_until
 
     async def _hold_lease(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, seconds = asyncio.get_running_loop(), self._store.lease_seconds
         now = loop.time()
         try:
-            is_held, self._dead = await self._store.renew(self.id, self._store.lease_seconds)
+            is_held, self._dead = await self._store.renew(self.id, seconds)
             self._complain(None)
-            if not is_held:
-                self._lapse()
-                return
-            self._lease_until = now + self._store.lease_seconds
+            self._lease_until = now + seconds if is_held else 0.0
         except StoreUnavailableError as exc:
             self._complain(exc)
-            if not self.has_lease:
-                self._lapse()
+        if not self.has_lease:
+            self._lapse()
         self._may_help.set()
-        await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
+        await asyncio.sleep(max(0.0, now + seconds / 3 - loop.time()) if self.has_lease else RETRY_SECONDS)
 
     async def _help(self) -> None:
         """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
@@ -423,19 +409,18 @@ class Node(Home):
                     if not (is_known or run.is_finished):
                         run.cut()
 
-    def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
+    def abandon(self, run: OwnedRun, seconds: float) -> None:
         """Stop a run that had no readers here for so long, unless it had some at another node."""
-        self._spawn(self._abandon(run, failure, seconds))
+        self._spawn(self._abandon(run, seconds))
 
-    async def _abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
-        try:
-            unread = await self._store.unread_seconds(run.stored)
-        except StoreUnavailableError:
-            unread = 0.0
-        if unread < seconds:
-            run.wait_for_readers(unread)
+    async def _abandon(self, run: OwnedRun, seconds: float) -> None:
+        unread_seconds = 0.0
+        with contextlib.suppress(StoreUnavailableError):
+            unread_seconds = await self._store.unread_seconds(run.stored)
+        if unread_seconds < seconds:
+            run.wait_for_readers(unread_seconds)
         elif not run.readers:
-            run.stop(failure)
+            run.stop(unread(seconds))
 
     async def _read(self) -> None:
         places: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)

@@ -138,15 +138,13 @@ class Run(Feed):
         self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
         seconds = max(limits.drain_seconds, limits.grace_seconds if self.is_resumable else 0)
         if seconds:
-            failure = Failure(200, "cancelled", f"no client read the answer for {seconds:g} s")
-            self._cancel_grace = self._loop.call_later(seconds - unread, self._abandon, failure, seconds).cancel
+            self._cancel_grace = self._loop.call_later(seconds - unread, self._abandon, seconds).cancel
         else:
             self.stop(Failure(200, "cancelled", "the client closed the connection"))
 
-    def _abandon(self, failure: Failure, seconds: float) -> None:
+    def _abandon(self, seconds: float) -> None:
         """It had no readers for so long."""
-        del seconds
-        self.stop(failure)
+        self.stop(unread(seconds))
 
     # Growing -------------------------------------------------------------------------------------------------------
 
@@ -254,6 +252,11 @@ class Run(Feed):
         unread = self.last if self.on_disconnect == "drain" else self.first - 1
         self._forget_read(unread, self._max_bytes if self.is_resumable else 0)
         return len(self._log) <= self._max_bytes
+
+
+def unread(seconds: float) -> Failure:
+    """The failure of a run that had no readers for so long."""
+    return Failure(200, "cancelled", f"no client read the answer for {seconds:g} s")
 
 
 class Runs:

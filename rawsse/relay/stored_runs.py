@@ -39,7 +39,7 @@ class Host(Protocol):
     def forget(self, run: OwnedRun) -> None:
         """The run has ended."""
 
-    def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
+    def abandon(self, run: OwnedRun, seconds: float) -> None:
         """Stop a run that had no readers here for so long, unless it had some at another node."""
 
     def watch(self, run: RemoteRun) -> None:
@@ -65,7 +65,6 @@ class OwnedRun(Run):
         self._next: list[Frame] = []
         self._next_bytes = 0
         self._sent: list[Frame] = []  # at the store
-        self._is_ending = False  # they are the last
         self._is_lost = False
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
@@ -93,8 +92,8 @@ class OwnedRun(Run):
         if not self._sent:
             self._node.write_soon(self)
 
-    def _abandon(self, failure: Failure, seconds: float) -> None:
-        self._node.abandon(self, failure, seconds)
+    def _abandon(self, seconds: float) -> None:
+        self._node.abandon(self, seconds)
 
     def _close_source(self) -> Ending | None:
         ending = super()._close_source()
@@ -114,26 +113,24 @@ class OwnedRun(Run):
         return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
 
     def next_write(self) -> Write:
-        """The frames that wait. They are published when the store has them."""
-        if not self._sent:
-            self._sent, self._next, self._next_bytes = self._next, [], 0
+        """The frames that wait. They are published when the store has them: see `written`."""
+        self._sent, self._next, self._next_bytes = self._next, [], 0
         usage, stream = "", self._stream
         if stream is not None and not self.stored.usage and (found := stream._call.exchange.builder.usage):
             usage = json.dumps({**found, "model": stream._call.exchange.builder.model})
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
         write = Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
-        if self.record is None or self._next:
+        if self.record is None:
             return write
-        self._is_ending = True
         keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
         return write._replace(tokens=self.record.quota_tokens, keep_seconds=keep_seconds)
 
-    def written(self) -> None:
-        """The store has the frames."""
+    def written(self, write: Write) -> None:
+        """The store has the frames of this write, the last one."""
         frames, self._sent = self._sent, []
-        self._written += max(1, len(frames))
-        if self._is_ending and self.record is not None:
+        self._written = write.number
+        if write.tokens is not None and self.record is not None:
             self._node.forget(self)
             super()._end(frames, self.record)
             return
