@@ -19,10 +19,10 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from rawsse.errors import Ending
 from rawsse.messages.content import token_counts
@@ -79,11 +79,10 @@ class Node(Home):
         self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
-        self._waiting: dict[
-            OwnedRun, Write | None
-        ] = {}  # with frames to write, and the write that the store has not confirmed
+        # Runs with frames to write, in their order, each with the write that the store has not confirmed.
+        self._waiting: dict[OwnedRun, Write | None] = {}
         self._has_work = asyncio.Event()
-        self._remote: set[RemoteRun] = set()  # those that are read here. Two of them may have one log
+        self._remote: WeakValueDictionary[str, RemoteRun] = WeakValueDictionary()  # by their tags, while they are used
         self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
         self._dead: list[str] = []  # nodes whose runs are to be taken over
         self._may_help = asyncio.Event()
@@ -133,7 +132,7 @@ class Node(Home):
     async def _leave(self) -> None:
         """Write the last frames of the runs, which are over; then give up the lease."""
         self._is_closed = True
-        for remote in list(self._remote):
+        for remote in list(self._remote.values()):
             remote.cut()
         while (self._owned or self.runs.beginning) and self._tasks:
             self.runs.has_left.clear()
@@ -264,7 +263,7 @@ class Node(Home):
         """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
         await self._may_help.wait()
         self._may_help.clear()
-        await self._touch(list(self._remote))
+        await self._touch([run for run in self._remote.values() if run.is_read])
         for dead in self._dead:
             # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
             while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
@@ -279,7 +278,7 @@ class Node(Home):
         self.id = secrets.token_hex(8)
         for run in list(self._owned):
             self._lose(run, _ALONE)
-        for remote in list(self._remote):
+        for remote in list(self._remote.values()):
             remote.cut()
 
     def _complain(self, exc: StoreUnavailableError | None) -> None:
@@ -345,18 +344,17 @@ class Node(Home):
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
         if stored is None or stored.dialect not in RESUMABLE:
             return None
-        known = (run for run in self._remote if (run.stored.key, run.tag) == (stored.key, stored.tag))
-        run = next(known, None) or RemoteRun(stored, self)
+        run = self._remote.get(stored.tag)
+        if run is None or run.is_broken or run.stored.key != stored.key:
+            run = self._remote[stored.tag] = RemoteRun(stored, self)
         run.receive(await self._ask(self._store.entries, stored, run.after))
         return run
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """See `Home.open_runs`. Those who read a run at another node are not counted."""
         stored = await self._ask(self._store.open_runs, user)
-        readers: Counter[tuple[str, str]] = Counter()
-        for remote in self._remote:
-            readers[remote.stored.key] += remote.readers
-        return {start_of(run): readers[run.key] for run in stored} | await super().open_runs(user)
+        readers = {tag: run.readers for tag, run in self._remote.items()}
+        return {start_of(run): readers.get(run.tag, 0) for run in stored} | await super().open_runs(user)
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
@@ -387,13 +385,8 @@ class Node(Home):
                 await asyncio.sleep(LOOK_SECONDS)
 
     def watch(self, run: RemoteRun) -> None:
-        """From now on the run gets what is added to its log."""
-        self._remote.add(run)
+        """See `Host.watch`."""
         self._spawn(self._touch([run]))
-
-    def unwatch(self, run: RemoteRun) -> None:
-        """The run gets nothing more."""
-        self._remote.discard(run)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="rawsse node")
@@ -423,16 +416,11 @@ class Node(Home):
             run.stop(unread(seconds))
 
     async def _read(self) -> None:
-        places: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-        for run in self._remote:
-            if not run.is_paused:
-                places[run.stored.key].append(run.after)
-        wanted = {key: min(each) for key, each in places.items()}
-        entries, stopped = await self._store.read(self.id, wanted, self._store.block_seconds)
-        for run in list(self._remote):
-            added = entries.get(run.stored.key, ())
-            if added and run.after >= wanted[run.stored.key]:  # else it has come meanwhile, and the next read is for it
-                run.receive(added)
+        wanted = {run.stored.key: run for run in self._remote.values() if run.is_read and not run.is_paused}
+        after = {key: run.after for key, run in wanted.items()}
+        entries, stopped = await self._store.read(self.id, after, self._store.block_seconds)
+        for key, added in entries.items():
+            wanted[key].receive(added)
         for key in stopped:
             if (mine := self.runs.get(*key)) is not None:
                 mine.stop(STOPPED)

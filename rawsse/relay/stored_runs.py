@@ -43,10 +43,7 @@ class Host(Protocol):
         """Stop a run that had no readers here for so long, unless it had some at another node."""
 
     def watch(self, run: RemoteRun) -> None:
-        """From now on the run gets what is added to its log."""
-
-    def unwatch(self, run: RemoteRun) -> None:
-        """The run no longer gets what is added to its log."""
+        """From now on the run gets what is added to its log: see `is_read` and `is_paused`."""
 
 
 class OwnedRun(Run):
@@ -169,23 +166,31 @@ class RemoteRun(Feed):
         """The id of the last entry that has come."""
         self.is_paused = False
         """Its slowest reader has much to read."""
+        self.is_broken = False
+        """The store has lost frames that are in the log here."""
         self._node = node
+
+    @property
+    def is_read(self) -> bool:
+        """It has readers who wait for more."""
+        return bool(self._readers) and not self.is_finished
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """See `Feed.join`."""
-        if not self._readers and not self.is_finished:
+        was_read = self.is_read
+        super().join(reader, holds=holds)
+        if self.is_broken:
+            self.cut()
+        elif self.is_read and not was_read:
             self._node.watch(self)
             self._beat()
-        super().join(reader, holds=holds)
 
     def leave(self, reader: Reader) -> None:
         """See `Feed.leave`."""
         super().leave(reader)
-        if not self._readers:
-            self._node.unwatch(self)
-            if self._heartbeat is not None:
-                self._heartbeat.cancel()
-                self._heartbeat = None
+        if not self._readers and self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
 
     def has_read(self) -> None:
         """See `Feed.has_read`."""
@@ -201,12 +206,12 @@ class RemoteRun(Feed):
                 continue
             self.after = entry.id
             frames = _FRAME.findall(entry.wire.decode())
-            if entry.number and entry.number != self.last + len(frames):  # the store has lost what it had
+            if entry.number and entry.number != self.last + len(frames):
+                self.is_broken = True
                 self.cut()
                 return
             if entry.is_last:
                 self._publish_last(frames)
-                self._node.unwatch(self)
             elif frames:
                 self.publish(frames, self._loop.time())
                 if not self.has_begun:
