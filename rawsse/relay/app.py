@@ -90,7 +90,7 @@ _FOR_THE_API = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id",
 MAX_RUNS_READ = 32
 """How many runs one request may read or stop."""
 
-_CHAT_PATH = "/api/chat/.+/stream"
+_CHAT_PATH = re.compile("/api/chat/.+/stream", re.DOTALL)
 
 OnRequest = Callable[[dict[str, Any], User | None], Awaitable[dict[str, Any] | None]]
 """The embedder's function: returns another request, or None to keep the request, or raises `Answer`."""
@@ -293,9 +293,7 @@ class _Call(Exchange):
 
     def _expected_dialect(self) -> Dialect:
         """The dialect of a request whose body has not been read; that of `/v1/messages` wherever errors are JSON."""
-        kinds = DIALECTS.get(
-            self.path, (UIDialect,) if re.fullmatch(_CHAT_PATH, self.path, re.DOTALL) else (MessagesDialect,)
-        )
+        kinds = DIALECTS.get(self.path, (UIDialect,) if _CHAT_PATH.fullmatch(self.path) else (MessagesDialect,))
         accepts_events = "text/event-stream" in self.headers.get("accept", "")
         return kinds[-1 if accepts_events else 0]()
 
@@ -313,8 +311,7 @@ class _Call(Exchange):
             await send_refusal(self, self._dialect, refused(failure_of(exc)))
 
     async def _route(self) -> None:
-        matches = (handlers for path, handlers in _ROUTES.items() if re.fullmatch(path, self.path, re.DOTALL))
-        handlers = next(matches)
+        handlers = next(each for path, each in _ROUTES.items() if re.fullmatch(path, self.path, re.DOTALL))
         if handlers is not _HEALTH:
             await self._check_sender(is_call=handlers is not _FILES and self.method != "OPTIONS")
         if self.method in handlers:
@@ -430,7 +427,7 @@ class _Call(Exchange):
 
     async def _find_run(self, user: str) -> Feed:
         run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
-        if run is None or not run.dialect.is_resumable:
+        if run is None:
             hint = "; ?user=ID names another user's" if self._user is not None and self._user.is_operator else ""
             raise Answer(404, "not_found_error", f"there is no such run; it may have been forgotten{hint}")
         return run
@@ -480,8 +477,7 @@ class _Call(Exchange):
         ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
         if len(ids) > MAX_RUNS_READ:
             raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
-        found = {id: await self._relay.home.find(user, id, self._seen) for id in ids}
-        return {id: run if run is not None and run.dialect.is_resumable else None for id, run in found.items()}
+        return {id: await self._relay.home.find(user, id, self._seen) for id in ids}
 
     async def _resume_chat(self) -> None:
         chat = self.path.removeprefix("/api/chat/").removesuffix("/stream")
@@ -505,8 +501,9 @@ class _Call(Exchange):
 
     async def _list_runs(self) -> None:
         now, runs = self._relay._clock(), await self._relay.home.open_runs(self._asked_user())
-        told = [{**asdict(run), "seconds": now - run.time, "readers": readers} for run, readers in runs.items()]
-        await self.send_json(told)
+        await self.send_json(
+            [{**asdict(run), "seconds": now - run.time, "readers": readers} for run, readers in runs.items()]
+        )
 
     async def _stop_runs(self) -> None:
         """Those that are named, or all."""
@@ -590,7 +587,7 @@ _ROUTES: Mapping[str, _Handlers] = {
     "/v1/models(/.*)?": {"GET": _Call._list_models},
     "/runs": {"GET": _Call._read_runs, "DELETE": _Call._stop_runs},
     "/runs/.*": {"GET": _Call._read_run, "DELETE": _Call._stop_run},
-    _CHAT_PATH: {"GET": _Call._resume_chat},
+    _CHAT_PATH.pattern: {"GET": _Call._resume_chat},
     "/me": {"GET": _Call._me},
     "/metrics": {"GET": _Call._metrics},
     "/doctor": {"GET": _Call._doctor},

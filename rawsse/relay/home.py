@@ -51,8 +51,10 @@ class Home:
         return self.runs.begin(Run(asked, user_id, self.runs), open_source), fields
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
-        """The run of that user with that id, for a client that has seen frames with these ids."""
-        return self.runs.get(user, id)
+        """The run of that user with that id, for a client that has seen frames with these ids. None if there is no such run, or
+        its clients cannot come back to it."""
+        run = self.runs.get(user, id)
+        return run if run is not None and run.is_resumable else None
 
     async def find_chat(self, user: str, chat: str) -> Feed | None:
         """The newest run of that user in that chat."""

@@ -370,7 +370,7 @@ class Node(Home):
         return count + len(others)
 
     async def _stop(self, runs: Sequence[StoredRun]) -> None:
-        """Tell the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
+        """Ask the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
         another node to find out that the owner is dead."""
         for run in runs:
             await self._ask(self._store.stop, run)
@@ -436,7 +436,7 @@ class _Orphan(NamedTuple):
     until: float = 0.0
     failure: Failure = _LOST
     record: RunRecord | None = None
-    """It was this node's, and its observers are told how it ended when it is known whether another node tells it, too."""
+    """It was this node's. Its observers are notified of its end when it is known whether another node counts it, too."""
 
 
 def unavailable(text: str) -> Answer:
@@ -445,7 +445,7 @@ def unavailable(text: str) -> Answer:
 
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
-    """The record of a run whose node died. Its model and tokens are those of which the store was told: a lower bound."""
+    """The record of a run whose node died. Its model and tokens are those that the store has: a lower bound."""
     try:
         usage = json.loads(run.usage or "{}")
     except ValueError:

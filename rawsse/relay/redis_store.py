@@ -7,7 +7,7 @@ Keys, all with the prefix `rs:`. Names that users and clients chose are percent-
     run:USER/ID:log      a stream: frames; an entry has the id EPOCH-NUMBER, of the last frame in it
     run:USER/ID:meta     a hash: what every node may know of the run
     node:NODE:runs       a set: the open runs of a node
-    node:NODE:inbox      a stream: what the node is told
+    node:NODE:inbox      a stream: messages to the node
     alias:USER/ALIAS     the newest run with that alias
     count:USER           a hash: what the quotas count; without a user, of all together
     nodes                a sorted set: until when each node holds its lease, in microseconds

@@ -305,19 +305,18 @@ class Runs:
         """The newest run of that user with that alias, or None."""
         return self._aliases.get((user, alias))
 
-    def check_room(self) -> None:
-        """Raises `Answer`, 503: there are `max_runs` unfinished runs, or `drain` or `aclose` was called."""
-        self._check_room(is_closed=self.is_draining)
-
-    def _check_room(self, *, is_closed: bool) -> None:
+    def check_room(self, *, was_admitted: bool = False) -> None:
+        """Raises `Answer`, 503: there are `max_runs` unfinished runs, or `drain` or `aclose` was called. A request that
+        `was_admitted` before `drain` may still begin its run."""
+        is_closed = self.is_closed if was_admitted else self.is_draining
         self._forget_early(room_for=1)
         if is_closed or len(self._runs) >= self.limits.max_runs:
             why = "the relay is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
             raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
 
     def begin(self, run: Run, open_source: OpenSource) -> Run:
-        """Begin to generate, as `check_room` allows it; while `drain` waits, too, for a request that came before."""
-        self._check_room(is_closed=self.is_closed)
+        """Begin to generate, after `check_room`. Raises `Answer`, 503, as it does."""
+        self.check_room(was_admitted=True)
         self.notify(run.start)
         self._runs[run.start.user, run.id] = run
         if run.alias:

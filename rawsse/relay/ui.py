@@ -132,9 +132,9 @@ class UIDialect(Dialect):
             case "text":
                 return [{"type": "text-start", "id": id}, *self._delta(index, {**block, "type": "text_delta"})]
             case "thinking":
-                kinds = ("thinking_delta", "signature_delta") if block.get("signature") else ("thinking_delta",)
-                deltas = [chunk for kind in kinds for chunk in self._delta(index, {**block, "type": kind})]
-                return [{"type": "reasoning-start", "id": id}, *deltas]
+                kinds = ("thinking_delta", "signature_delta")
+                thinking, signature = (self._delta(index, {**block, "type": kind}) for kind in kinds)
+                return [{"type": "reasoning-start", "id": id}, *thinking, *signature]
             case "redacted_thinking":
                 metadata = {"anthropic": {"redactedData": block.get("data")}}
                 return [{"type": "reasoning-start", "id": id, "providerMetadata": metadata}]
@@ -165,8 +165,8 @@ class UIDialect(Dialect):
                 return [{"type": "text-delta", **part, "delta": text}]
             case "thinking_delta", "thinking" if thinking := _string(delta, "thinking"):
                 return [{"type": "reasoning-delta", **part, "delta": thinking}]
-            case "signature_delta", "thinking":
-                metadata = {"anthropic": {"signature": delta.get("signature")}}
+            case "signature_delta", "thinking" if signature := _string(delta, "signature"):
+                metadata = {"anthropic": {"signature": signature}}
                 return [{"type": "reasoning-delta", **part, "delta": "", "providerMetadata": metadata}]
             case "input_json_delta", _ if index in self._inputs and (fragment := _string(delta, "partial_json")):
                 self._inputs[index].append(fragment)

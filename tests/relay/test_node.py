@@ -683,3 +683,25 @@ def test_a_run_whose_client_cannot_come_back_is_kept_in_no_log() -> None:
             assert await b.node.open_runs(None) == {}
 
     run(story())
+
+
+def test_a_reader_that_joins_a_feed_whose_store_has_lost_frames_is_cut_at_once() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            _, api = await a.speaking()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await asyncio.sleep(0.1)
+            store: MemoryStore = a.gate._store  # type: ignore[assignment]
+            del store._logs["ada", "run-1"][-1]  # as a Redis that has crashed
+            api.send(text_delta(0, "lo"))
+            async with asyncio.timeout(LEASE + BLOCK):
+                await there.done()
+            async with asyncio.timeout(1):
+                await join(remote, 1).done()
+            again = await b.node.find("ada", "run-1")
+            assert again is not remote
+
+    run(story())
