@@ -311,7 +311,7 @@ class _Call(Exchange):
             await send_refusal(self, self._dialect, refused(failure_of(exc)))
 
     async def _route(self) -> None:
-        handlers = next(each for path, each in _ROUTES.items() if re.fullmatch(path, self.path, re.DOTALL))
+        handlers = next(each for pattern, each in _ROUTES.items() if pattern.fullmatch(self.path))
         if handlers is not _HEALTH:
             await self._check_sender(is_call=handlers is not _FILES and self.method != "OPTIONS")
         if self.method in handlers:
@@ -580,19 +580,19 @@ _HEALTH: _Handlers = {"GET": _Call._health, "HEAD": _Call._health}
 
 _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 
-_ROUTES: Mapping[str, _Handlers] = {
-    "|".join(map(re.escape, DIALECTS)): {"POST": _Call._chat},
-    "/v1/messages": {"POST": _Call._messages},
-    "/v1/messages/count_tokens": {"POST": _Call._count_tokens},
-    "/v1/models(/.*)?": {"GET": _Call._list_models},
-    "/runs": {"GET": _Call._read_runs, "DELETE": _Call._stop_runs},
-    "/runs/.*": {"GET": _Call._read_run, "DELETE": _Call._stop_run},
-    _CHAT_PATH.pattern: {"GET": _Call._resume_chat},
-    "/me": {"GET": _Call._me},
-    "/metrics": {"GET": _Call._metrics},
-    "/doctor": {"GET": _Call._doctor},
-    "/healthz|/readyz": _HEALTH,
-    ".*": _FILES,
+_ROUTES: Mapping[re.Pattern[str], _Handlers] = {
+    re.compile("|".join(map(re.escape, DIALECTS))): {"POST": _Call._chat},
+    re.compile("/v1/messages"): {"POST": _Call._messages},
+    re.compile("/v1/messages/count_tokens"): {"POST": _Call._count_tokens},
+    re.compile("/v1/models(/.*)?", re.DOTALL): {"GET": _Call._list_models},
+    re.compile("/runs"): {"GET": _Call._read_runs, "DELETE": _Call._stop_runs},
+    re.compile("/runs/.*", re.DOTALL): {"GET": _Call._read_run, "DELETE": _Call._stop_run},
+    _CHAT_PATH: {"GET": _Call._resume_chat},
+    re.compile("/me"): {"GET": _Call._me},
+    re.compile("/metrics"): {"GET": _Call._metrics},
+    re.compile("/doctor"): {"GET": _Call._doctor},
+    re.compile("/healthz|/readyz"): _HEALTH,
+    re.compile(".*", re.DOTALL): _FILES,
 }
 """Paths, and the handlers of each by method. The first match is used; all other paths are files of the page."""
 

@@ -172,7 +172,7 @@ class Node(Home):
         acquired = await self._acquire(run.stored, self.quotas.terms(user))
         if acquired.known is not None:
             return checked(await self.find(*run.stored.key), run.fingerprint), {}
-        fields = self.quotas.told(user, acquired, is_messages=not run.is_resumable, is_run=True)
+        fields = self.quotas.accept(user, acquired, is_messages=not run.is_resumable, is_run=True)
         try:
             self.runs.begin(run, open_source)
         except BaseException:
@@ -196,7 +196,7 @@ class Node(Home):
     async def admit(self, user: User | None) -> dict[str, str]:
         """See `Home.admit`."""
         acquired = await self._ask(self._store.admit, self.quotas.terms(user))
-        return self.quotas.told(user, acquired, is_messages=True, is_run=False)
+        return self.quotas.accept(user, acquired, is_messages=True, is_run=False)
 
     async def me(self, user: User | None) -> dict[str, Any]:
         """See `Home.me`."""

@@ -66,8 +66,10 @@ class UIDialect(Dialect):
 
     @classmethod
     def can_read(cls, body: Mapping[str, Any]) -> bool:
-        """See `Dialect.can_read`."""
-        return is_ui_request(body)
+        """Whether it is a request of `useChat`: its messages have parts, or it has a trigger."""
+        messages = body.get("messages")
+        first = messages[0] if isinstance(messages, list) and messages else body.get("message")
+        return "trigger" in body or (isinstance(first, dict) and "parts" in first)
 
     @classmethod
     def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
@@ -233,13 +235,6 @@ def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------
-
-
-def is_ui_request(body: Mapping[str, Any]) -> bool:
-    """Whether it is a request of `useChat`: its messages have parts, or it has a trigger."""
-    messages = body.get("messages")
-    first = messages[0] if isinstance(messages, list) and messages else body.get("message")
-    return "trigger" in body or (isinstance(first, dict) and "parts" in first)
 
 
 def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dict[str, Any]]:
