@@ -98,15 +98,10 @@ class Node(Home):
             raise unavailable("the relay is shutting down")
         if self._tasks:
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        await self._store.renew(self.id, self._store.lease_seconds)
+        await self._renew_lease()
         if not (self._tasks or self._is_closed):
-            self._lease_until = now + self._store.lease_seconds
-            work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
-            self._tasks.update(
-                loop.create_task(self._repeat(do), name=f"rawsse node: {name}") for name, do in work.items()
-            )
+            for work in (self._hold_lease, self._write, self._read, self._help):
+                self._spawn(self._repeat(work))
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
         """Repeat the work for ever, also if the store did not answer. A bug is logged, and the node goes on."""
@@ -245,19 +240,23 @@ class Node(Home):
         """No other node can have taken over the runs of this one."""
         return asyncio.get_running_loop().time() < self._lease_until
 
+    async def _renew_lease(self) -> None:
+        now = asyncio.get_running_loop().time()
+        is_held, self._dead = await self._store.renew(self.id, self._store.lease_seconds)
+        self._lease_until = now + self._store.lease_seconds if is_held else 0.0
+        self._complain(None)
+
     async def _hold_lease(self) -> None:
-        loop, seconds = asyncio.get_running_loop(), self._store.lease_seconds
-        now = loop.time()
+        """Renew the lease each third of it, or as soon as the store can be used."""
         try:
-            is_held, self._dead = await self._store.renew(self.id, seconds)
-            self._complain(None)
-            self._lease_until = now + seconds if is_held else 0.0
+            await self._renew_lease()
         except StoreUnavailableError as exc:
             self._complain(exc)
         if not self.has_lease:
             self._lapse()
         self._may_help.set()
-        await asyncio.sleep(max(0.0, now + seconds / 3 - loop.time()) if self.has_lease else RETRY_SECONDS)
+        due = self._lease_until - self._store.lease_seconds * 2 / 3
+        await asyncio.sleep(max(RETRY_SECONDS, due - asyncio.get_running_loop().time()))
 
     async def _help(self) -> None:
         """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
@@ -446,18 +445,13 @@ def unavailable(text: str) -> Answer:
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
     """The record of a run whose node died. Its model and tokens are those that the store has: a lower bound."""
-    try:
-        usage = json.loads(run.usage or "{}")
-    except ValueError:
-        usage = {}
+    usage: Any = None
+    with contextlib.suppress(ValueError):
+        usage = json.loads(run.usage)
+    usage = usage if isinstance(usage, dict) else {}
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
     more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
-    record = record_of(start_of(run), None, ending, failure, **more)
-    usage = usage if isinstance(usage, dict) else {}
-    model = usage.get("model")
-    changes: dict[str, Any] = {
-        **token_counts(usage)[0],
-        "exact": False,
-        "model": model if isinstance(model, str) else run.model,
-    }
-    return replace(record, **changes, error=NODE_LOST if ending is not None else None)
+    changes: dict[str, Any] = {**token_counts(usage)[0], "exact": False, "error": NODE_LOST if ending else None}
+    if isinstance(usage.get("model"), str):
+        changes["model"] = usage["model"]
+    return replace(record_of(start_of(run), None, ending, failure, **more), **changes)
