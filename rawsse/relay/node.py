@@ -327,10 +327,11 @@ class Node(Home):
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
         """See `Home.find`."""
-        run = self.runs.get(user, id)
-        kept = range(run.first - 1, run.last + 1) if run is not None and run.is_resumable else ()  # a lost one is not
-        if run is not None and all((run.number_of(each) or 0) in kept for each in seen or ("0",)):
-            return run
+        run = await super().find(user, id)
+        if run is not None:
+            places = [run.number_of(each) or 0 for each in seen] or [0]
+            if run.keeps(min(places)) and max(places) <= run.last:
+                return run
         # Another node owns the run. Or this one does, but the client has seen a frame elsewhere that this one does not yet know
         # to be written, or needs frames that only the store still has.
         return await self._open(await self._ask(self._store.find, user, id))

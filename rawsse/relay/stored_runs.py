@@ -72,8 +72,7 @@ class OwnedRun(Run):
             self._next_bytes += sum(map(len, frames))
             if self._next_bytes > MAX_UNWRITTEN_BYTES and self._source is not None:
                 self._source.pause()
-            if not self._sent:
-                self._node.write_soon(self)
+            self._node.write_soon(self)
 
     def _begin_readers(self, now: float) -> None:
         if self.is_finished or not (self._sent or self._next):  # else their first frame is about to come
@@ -86,8 +85,7 @@ class OwnedRun(Run):
             self.runs.ended(self, None)
             return
         self._next += frames
-        if not self._sent:
-            self._node.write_soon(self)
+        self._node.write_soon(self)
 
     def _abandon(self, seconds: float) -> None:
         self._node.abandon(self, seconds)

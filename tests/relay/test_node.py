@@ -705,3 +705,20 @@ def test_a_reader_that_joins_a_feed_whose_store_has_lost_frames_is_cut_at_once()
             assert again is not remote
 
     run(story())
+
+
+def test_a_write_that_the_store_did_not_get_is_repeated_with_all_that_it_had() -> None:
+    async def story() -> None:
+        async with cluster(1) as (a,):
+            _, api = await a.speaking()
+            a.gate.is_down = True
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await asyncio.sleep(0.2)
+            a.gate.is_down = False
+            await asyncio.sleep(0.2)
+            stored = await a.gate._store.find("ada", "run-1")
+            assert stored is not None
+            assert f'"model": "{ANSWERED}"' in stored.usage
+            assert len(await a.gate._store.entries(stored)) == 2
+
+    run(story())
