@@ -50,7 +50,6 @@ from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
-from rawsse.relay.home import Home, checked
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.node import Node
@@ -58,7 +57,7 @@ from rawsse.relay.page import Page
 from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Home, Run, RunLimits, Runs, checked
 from rawsse.relay.store import Store
 from rawsse.relay.ui import DIALECTS, UIDialect
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, changed_request, choose, identify, models_of

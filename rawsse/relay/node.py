@@ -28,10 +28,9 @@ from rawsse.errors import Ending
 from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
-from rawsse.relay.home import STOPPED, Home, checked, id_of
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart, log, record_of
-from rawsse.relay.runs import OpenSource, Runs, unread
+from rawsse.relay.runs import STOPPED, Home, OpenSource, Runs, checked, id_of, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User

@@ -10,9 +10,9 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.home import STOPPED
 from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS
 from rawsse.relay.record import LEASE_LOST
+from rawsse.relay.runs import STOPPED
 from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 from rawsse.relay.stored_runs import RemoteRun
 
