@@ -391,8 +391,8 @@ class Runs:
 
 
 class Home:
-    """Where a relay begins and finds its runs: the runs and quotas of this process, where nothing waits for anything. `Node` has
-    the same functions for several relays that share a store."""
+    """Where a relay begins and finds its runs: the runs and quotas of this process, where nothing waits for anything. `Node`
+    has the same functions for several relays that share a store."""
 
     def __init__(self, runs: Runs, quotas: Quotas) -> None:
         self.runs = runs
