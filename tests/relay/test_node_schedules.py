@@ -65,7 +65,7 @@ class Reading:
             if outlet._is_stalled:
                 await asyncio.sleep(self._world.chance.uniform(0, 2))
                 outlet.go_on()
-            while not outlet._is_over:
+            while not (outlet.is_ended or outlet._is_gone):
                 await outlet.read()
             self._take(outlet.body)
 
@@ -122,7 +122,7 @@ class World:
             self.hosts.remove(host)
             self.killed.append(host)
             for outlet in self.outlets[host]:
-                if not outlet._is_over:
+                if not (outlet.is_ended or outlet._is_gone):
                     outlet.leave()
             await host.kill()
         elif what == "sleep":
