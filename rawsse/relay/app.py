@@ -500,9 +500,8 @@ class _Call(Exchange):
 
     async def _list_runs(self) -> None:
         now, runs = self._relay._clock(), await self._relay.home.open_runs(self._asked_user())
-        await self.send_json(
-            [{**asdict(run), "seconds": now - run.time, "readers": readers} for run, readers in runs.items()]
-        )
+        told = [{**asdict(run), "seconds": now - run.time, "readers": readers} for run, readers in runs.items()]
+        await self.send_json(told)
 
     async def _stop_runs(self) -> None:
         """Those that are named, or all."""
