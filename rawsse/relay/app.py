@@ -226,7 +226,7 @@ class Relay(Observer):
     async def drain(self) -> None:
         """Begin no more runs, and wait until those that have begun have ended: for `shutdown_seconds` at most, or until
         `aclose` is called. Call it while clients can still connect, and then `aclose`."""
-        await self.home.drain(self._shutdown_seconds)
+        await self._runs.drain(self._shutdown_seconds)
 
     async def aclose(self) -> None:
         """End every run with a last frame that reports the shutdown, and wait until all have ended."""

@@ -405,10 +405,6 @@ class Home:
         """A run can begin."""
         return not self.runs.is_draining
 
-    async def drain(self, seconds: float) -> None:
-        """Begin no more runs, and wait until those that have begun have ended: for `seconds` at most, or until `aclose`."""
-        await self.runs.drain(seconds)
-
     async def aclose(self, failure: Failure) -> None:
         """End every run with this in its last frame, and wait until all have ended."""
         await self.runs.aclose(failure)
