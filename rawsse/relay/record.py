@@ -20,7 +20,8 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """Run ids that clients may choose: safe in header fields and paths, and long enough to be hard to guess."""
 
 LEASE_LOST = "lease_lost"
-"""The `error` of a run that its node has lost, and whose end another node tells, too: the metrics count it there."""
+"""The `error` of a run that its node has lost, and whose end another node tells, too: the metrics count it there, and its
+log has it."""
 
 BYTES_PER_TOKEN = 4
 """How many bytes of content the quotas count as one token, where the API has not counted: about right for English text."""
@@ -130,6 +131,8 @@ class RunLog(Observer):
 
     def ended(self, record: RunRecord) -> None:
         """Log how the run ended."""
+        if record.error == LEASE_LOST:
+            return
         level = logging.INFO if record.ending in ("complete", "cancelled") else logging.WARNING
         user = f" of {one_line(record.user)}" if record.user else ""
         how = f"{record.ending}, {one_line(record.words)}, model {one_line(record.model)}"

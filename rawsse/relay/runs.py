@@ -315,7 +315,7 @@ class Runs:
         is_closed = self.is_closed if was_admitted else self.is_draining
         self._forget_early(room_for=1)
         if is_closed or len(self._runs) >= self.limits.max_runs:
-            why = "the relay is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
+            why = "the server is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
             raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
 
     def begin(self, run: Run, open_source: OpenSource) -> Run:

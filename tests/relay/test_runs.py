@@ -942,7 +942,7 @@ def test_nothing_begins_after_aclose() -> None:
     async def story() -> None:
         async with house() as home:
             await home.runs.aclose(STOPPED)
-            with pytest.raises(Answer, match=r"^the relay is shutting down$"):
+            with pytest.raises(Answer, match=r"^the server is shutting down$"):
                 home.begin()
 
     run(story())
@@ -955,7 +955,7 @@ def test_nothing_begins_while_the_last_ones_end() -> None:
             await home.call()
             closing = asyncio.ensure_future(home.runs.aclose(STOPPED))
             await ticks()
-            with pytest.raises(Answer, match=r"^the relay is shutting down$"):
+            with pytest.raises(Answer, match=r"^the server is shutting down$"):
                 home.begin()
             await closing
 
