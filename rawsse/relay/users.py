@@ -62,8 +62,8 @@ class UserLimits:
     `open_runs` is how many runs may be in progress. `tokens_per_day` counts all kinds of tokens when a run ends, for the UTC
     day on which it began; the output of a stopped or truncated answer is estimated, and the prompt of one that had not begun
     (`RunRecord.estimated_tokens`). Runs of a process that was killed (`kill -9`) do not count; with a store they count for what
-    it has. A request may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in
-    progress are stopped when the day's tokens are used up.
+    it has. A request may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the
+    day's tokens are used up.
     """
 
     requests_per_minute: int | None = None
@@ -78,10 +78,8 @@ class UserLimits:
             value = getattr(self, name)
             # 0 would be ambiguous: "none" or "no limit".
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_LIMIT):
-                words = (
-                    f"must be a whole number from 1 to {MAX_LIMIT}, or left out; to lock a user out, remove the user"
-                )
-                raise ConfigurationError(f"{name} {words}")
+                how = "; to lock a user out, remove the user" if value == 0 else ""
+                raise ConfigurationError(f"{name} must be a whole number from 1 to {MAX_LIMIT}, or left out{how}")
         models: object = self.models
         if models is not None:
             if not isinstance(models, tuple | list) or not models or not all(isinstance(m, str) and m for m in models):
