@@ -433,8 +433,8 @@ class _Call(Exchange):
         run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
         if run is None:
             is_operator = self._user is not None and self._user.is_operator
-            takes_user = is_operator and self.method == "DELETE" and user == self._user_id
-            hint = "; ?user=ID names another user's" if takes_user else ""
+            is_helped = is_operator and self.method == "DELETE" and user == self._user_id
+            hint = "; ?user=ID names another user's" if is_helped else ""
             raise Answer(404, "not_found_error", f"there is no such run; it may have been forgotten{hint}")
         return run
 

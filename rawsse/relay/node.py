@@ -154,7 +154,7 @@ class Node(Home):
             return await ask(*args, **named)
         except StoreUnavailableError as exc:
             self._complain(exc)
-            raise unavailable("the relay cannot reach its store") from exc
+            raise unavailable("the server cannot reach its store") from exc
 
     # Owning --------------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Node(Home):
         await self._ask(self._join)
         self.runs.check_room()  # nothing waits from here on until the run is among those that `drain` waits for
         if not self.has_lease:  # the store would refuse it
-            raise unavailable("the relay cannot reach its store")
+            raise unavailable("the server cannot reach its store")
         run = OwnedRun(asked, id_of(user), self)
         acquired = await self._acquire(run.stored, self.quotas.terms(user))
         if acquired.known is not None:

@@ -131,12 +131,11 @@ class RunLog(Observer):
 
     def ended(self, record: RunRecord) -> None:
         """Log how the run ended."""
-        if record.error == LEASE_LOST:
-            return
         level = logging.INFO if record.ending in ("complete", "cancelled") else logging.WARNING
         user = f" of {one_line(record.user)}" if record.user else ""
         how = f"{record.ending}, {one_line(record.words)}, model {one_line(record.model)}"
         tokens = f"{record.all_input_tokens} tokens in, {record.output_tokens} out"
         text = "run %s (%s)%s ended: %s, %s, %.1f s, request %s"
         values = (record.run, record.dialect, user, how, tokens, record.seconds, record.request_id)
-        log.log(level, text, *values, extra={"run": record})
+        if record.error != LEASE_LOST:
+            log.log(level, text, *values, extra={"run": record})

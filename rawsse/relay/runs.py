@@ -170,7 +170,7 @@ class Run(Feed):
         self._opening = None
         self.runs.tasks.discard(opening)
         if opening.cancelled():  # by `stop`, or by the end of the event loop
-            self.stop(Failure(200, "cancelled", "the relay was stopped"))
+            self.stop(Failure(200, "cancelled", "the server was stopped"))
 
     def stop(self, failure: Failure) -> None:
         """End the run now, with this in its last frame. A run that is over stays as it is."""

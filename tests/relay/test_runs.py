@@ -593,7 +593,7 @@ def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancel
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert data(await join(begun).done())[0] == '{"error":"the relay was stopped","type":"cancelled"}'
+            assert data(await join(begun).done())[0] == '{"error":"the server was stopped","type":"cancelled"}'
 
     run(story())
 
