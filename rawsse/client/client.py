@@ -59,7 +59,8 @@ class AsyncClient:
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
-    `trust_env=False` ignores these variables. `connect` replaces the network (in tests: `rawsse.replay.FakeNetwork`).
+    `trust_env=False` ignores these variables. `connect` replaces the network and the proxies of the environment (in tests:
+    `rawsse.replay.FakeNetwork`).
 
     `recorder` records the exchanges, or only the failed ones: see `rawsse.replay.Recorder`. Its files are complete when the
     client is closed.
@@ -118,7 +119,8 @@ class AsyncClient:
         )
         self._settings = _changed(settings, timeouts, timeout, max_retries, strict, retry_policy)
         proxy = _typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
-        self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
+        environ = os.environ if trust_env and connect is None else {}
+        self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(environ)
         limits = _typed("limits", limits, PoolLimits) or PoolLimits()
         limits.check()
         tls = TLSContext(ssl_context, trust_env=trust_env)
