@@ -88,9 +88,8 @@ class Proxy(NamedTuple):
                 return cls(Origin(scheme, host, port), fields, source)
         # The URL is not quoted: it may contain a password.
         url, match = Hidden(url), None
-        rule = "like http://host:port or http://user:password@host:port, with a port from 1 to 65535"
-        advice = "" if source == "proxy" else "; NO_PROXY or trust_env=False connects without it"
-        raise ConfigurationError(f"{source} must be {rule}; https:// can be used too, SOCKS cannot{advice}")
+        rule = "like http://host:port or http://user:password@host:port (port 1 to 65535); https:// works too, SOCKS does not"
+        raise ConfigurationError(f"{source} must be {rule}; NO_PROXY or trust_env=False ignores a variable")
 
     def asked(self, origin: Origin) -> str:
         """The beginning of a tunnel's error messages."""
