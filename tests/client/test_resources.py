@@ -167,9 +167,9 @@ def test_options_of_the_wrong_shape_are_refused_without_being_shown(use: Use, wi
         for wrong in ("x-api-key: sk-secret", ["sk-secret"], 5):
             with pytest.raises(ConfigurationError, match=f"^{name} must be a Mapping, not (str|list|int)$"):
                 run(use(client_of(wire), **{name: wrong}))
-    for wrong in ("a-beta", 5, {"a": "b"}):
+    for betas in ("a-beta", 5, {"a": "b"}):
         with pytest.raises(ConfigurationError, match=r"^betas must be a list, not "):
-            run(use(client_of(wire), betas=wrong))
+            run(use(client_of(wire), betas=betas))
 
 
 # --- Messages ------------------------------------------------------------------------------------------------------

@@ -319,10 +319,10 @@ def test_a_recording_that_was_cut_or_not_played_comes_again() -> None:
 
 @pytest.mark.parametrize("url", ["socks5://127.0.0.1:9", "http://user:password@127.0.0.1:9"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_network_ignores_the_proxies_of_the_environment(
+def test_a_network_ignores_the_proxies_and_certificates_of_the_environment(
     url: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.setenv(name, url)
     with Client(api_key="any", base_url=f"{scheme}://api.example", connect=(network := FakeNetwork(PLAIN))) as client:
         client.messages.create(**ASK)

@@ -89,7 +89,7 @@ class Proxy(NamedTuple):
         # The URL is not quoted: it may contain a password.
         url, match = Hidden(url), None
         rule = "like http://host:port or http://user:password@host:port (port 1 to 65535); https:// works too, SOCKS does not"
-        raise ConfigurationError(f"{source} must be {rule}; NO_PROXY or trust_env=False ignores a variable")
+        raise ConfigurationError(f"{source} must be {rule}; NO_PROXY or trust_env=False go without one")
 
     def asked(self, origin: Origin) -> str:
         """The beginning of a tunnel's error messages."""
