@@ -42,7 +42,7 @@ def test_json_is_noted_and_breaks_no_rule(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["text/html", "application/jsonl", ""])
 def test_other_types_are_read_as_a_stream(kind: str) -> None:
-    assert "error stream-end: the stream ends before message_start, before message_stop" in found(said(b"", kind=kind))
+    assert "error stream-end: the stream ends before message_start: message_stop is missing" in found(said(b"", kind=kind))
 
 
 def test_a_caller_that_asked_for_a_stream_and_got_json_is_told() -> None:
