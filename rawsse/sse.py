@@ -96,32 +96,23 @@ class Decoder:
         completed before. The decoder cannot be used after that.
         """
         start = self._frame_start
-        is_like_a_frame = start and chunk.startswith(start) and chunk.endswith(b"\n\n") and 0x0D not in chunk
-        if is_like_a_frame and self.is_between_events and len(chunk) <= self._max_event_bytes:
+        if not start or 0x0D in chunk or len(chunk) > self._max_event_bytes:
+            return self._feed(chunk)
+        if self.is_between_events and chunk.startswith(start) and chunk.endswith(b"\n\n"):
             data = chunk[len(start) : -2]
             if 0x0A not in data:
                 return [_new_tuple(Event, (self._known_event or "message", data.decode("utf-8", "replace"), self._id))]
-        events = self._feed(chunk)
-        is_pending = self._skippable or self._line or self._data or self._event or self._id != self.last_event_id
-        self.is_between_events = not is_pending
-        return events
+        # In a smaller chunk the search for frames costs more than it saves.
+        return self._read_frames(chunk) if len(chunk) > 16 * len(start) else self._feed(chunk)
 
     def _feed(self, chunk: bytes) -> list[Event]:
+        """`feed`, the plain way."""
         if self._skippable:
             chunk = self._skip(chunk)
         if 0x0D in chunk:
             self._skippable = b"\n" if chunk[-1] == 0x0D else b""
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         is_near_limit = len(self._line) + len(chunk) > self._room
-        start = self._frame_start
-        if start and not is_near_limit and len(chunk) > 16 * len(start):
-            # The fast path, see `_read_frames`. In a smaller chunk the search costs more than it saves.
-            first, _, others = chunk.partition(b"\n\n" + start)
-            frames, _, last = others.rpartition(b"\n\n")
-            if frames:
-                events = self._read_frames(b"".join((self._line, first, b"\n")).split(b"\n"), frames)
-                *lines, self._line[:] = last.split(b"\n")
-                return events + self._read(lines)
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._line:
@@ -129,7 +120,10 @@ class Decoder:
             self._line.clear()
         if rest:
             self._line += rest
-        return self._read_near_limit(lines) if is_near_limit else self._read(lines)
+        events = self._read_near_limit(lines) if is_near_limit else self._read(lines)
+        is_pending = self._skippable or self._line or self._data or self._event or self._id != self.last_event_id
+        self.is_between_events = not is_pending
+        return events
 
     def close(self) -> bytes:
         """End the stream; return the bytes of the unfinished event, or `b""` if the stream ended between events.
@@ -196,17 +190,21 @@ class Decoder:
                     self._process_rare(field, value, line)
         return events
 
-    def _read_frames(self, lines: list[bytes], frames: bytes) -> list[Event]:
-        """Return the events of these lines, of which the last is blank, and of the frames after them. The fast path.
+    def _read_frames(self, chunk: bytes) -> list[Event]:
+        """Return the events of a chunk that may have many frames. The fast path.
 
         A frame is the known `event` line, one `data` line and a blank line; the Messages API sends little else. When
         nothing is pending, a frame makes one event and does not change the state, so its lines need not be read one by
-        one. `frames` comes without the start of the first frame and without the line ends of the last, so that splitting
-        it leaves the data. A piece that contains a line feed is not a single frame: its lines are read.
+        one: splitting the text between the start of the second frame and the end of the last one leaves the data. A piece
+        that contains a line feed is not a single frame: its lines are read.
         """
         known = self._known_line, self._known_event, self._frame_start
         start, event = self._frame_start, self._known_event or "message"
-        events = self._read(lines)
+        first, _, others = chunk.partition(b"\n\n" + start)
+        frames, _, last = others.rpartition(b"\n\n")
+        if not frames:
+            return self._feed(chunk)
+        events = self._feed(first + b"\n\n")
         for data in frames.split(b"\n\n" + start):
             if 0x0A in data:
                 events += self._read((start + data + b"\n").split(b"\n"))
@@ -214,7 +212,7 @@ class Decoder:
                 events.append(_new_tuple(Event, (event, data.decode("utf-8", "replace"), self._id)))
         # Lines between the frames may have set another type. The next chunk is more likely to continue with this one.
         self._known_line, self._known_event, self._frame_start = known
-        return events
+        return events + self._feed(last)
 
     def _process_rare(self, field: bytes, value: bytes, line: bytes) -> None:
         # "Field names must be compared literally, with no case folding performed." The name of a comment is empty.

@@ -139,11 +139,11 @@ def test_a_delta_costs_the_block_no_more_time_after_many_that_were_looked_at(wri
         text = write(size + DELTAS)
         for at in range(0, size, FEW):
             block.grow(text[at : at + FEW])
-            block.best_input()
+            block.settle()
         before = time.process_time()
         for char in text[size : size + DELTAS]:
             block.grow(char)
-            block.best_input()
+            block.settle()
         return time.process_time() - before
 
     assert fastest(lambda: seconds(32 * KB)) < 2 * fastest(lambda: seconds(KB))

@@ -77,15 +77,11 @@ class Answer(Exchange):
         """The next event, applied. None: more bytes are needed, or, if `is_over`, there is no other."""
         pending = self._pending
         try:
-            while True:
-                if self._held and self.is_committed:
-                    event = self._held.pop(0)
-                elif not pending or self.is_over:
-                    break
-                elif (read := read_event(pending.pop())) is None:
+            while (held := self.is_committed and self._held) or (pending and not self.is_over):
+                event = held.pop(0) if held else read_event(pending.pop())
+                if event is None:  # the end mark `[DONE]`
                     continue
-                else:
-                    event = read
+                self._note(event)
                 if self.is_committed or type(event) is Ping:
                     self._apply(event)
                     return event
@@ -97,14 +93,13 @@ class Answer(Exchange):
         return None
 
     def fail(self, error: APIError) -> None:
-        """No attempt follows: complete `error` for the caller, with the message so far."""
-        if self.error is not error:  # raised between two attempts: the stream was closed, or has no time left
-            self.error = error
-            self._describe(error)
-        self.is_over = True
-        error.ending = ending = self.ending()
-        error.phase, error.partial = ending.phase, self.builder.message
-        error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
+        """No attempt follows: complete `error` for the caller, with the message so far. Only the first failure counts."""
+        if self.error is None or self.error is error or self.error.ending is None:
+            super().fail(error)
+        if self.error is error:
+            error.ending = ending = self.ending()
+            error.phase, error.partial = ending.phase, self.builder.message
+            error.safe_to_retry = error.safe_to_retry and not self.builder.has_content
 
     def ending(self) -> Ending:
         """How the answer ended, if no attempt follows."""
@@ -126,7 +121,6 @@ class Answer(Exchange):
     # Events --------------------------------------------------------------------------------------------------------
 
     def _hold(self, event: StreamEvent) -> None:
-        self._note(event)
         if isinstance(event, ErrorEvent):
             raise self._error_in(event)
         self._held.append(event)
@@ -134,7 +128,6 @@ class Answer(Exchange):
 
     def _apply(self, event: StreamEvent) -> None:
         builder, timing = self.builder, self.timing
-        self._note(event)
         builder.apply(event)
         if type(event) is ContentBlockDelta and timing.first_content is not None:
             return  # nearly all events
@@ -162,9 +155,8 @@ class Answer(Exchange):
             self._waited_for_content = 0.0
 
     def _error_in(self, event: ErrorEvent) -> APIError:
-        if (data := self._secrets.removed(event.sse.data)) != event.sse.data:
-            event = cast(ErrorEvent, read_event(event.sse._replace(data=data)))
-        self.builder.error = event
+        clean = event.sse._replace(data=self._secrets.removed(event.sse.data))
+        self.builder.error = event = cast(ErrorEvent, read_event(clean))
         return stream_error(event.raw, self.response.headers if self.response else {})
 
     # The body ------------------------------------------------------------------------------------------------------

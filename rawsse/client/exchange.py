@@ -204,6 +204,7 @@ class Exchange:
         self.is_committed = not holds
         """No other attempt follows, or one could not repeat the events that the caller has."""
         self._watch: ExchangeObserver | None = None
+        self._unsent = b""  # the request
         self._is_sent = False  # the whole request
         self._is_refusal = False  # the response is not what was requested: its body says why
         self._cause: APIError | None = None  # the error that ended the body; None: it is whole
@@ -245,9 +246,11 @@ class Exchange:
     # Called by the driver ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """The attempt begins."""
+        """The attempt begins. Raises `HTTPUsageError` for a request that HTTP does not allow."""
+        request = self.settings.request
+        self._unsent = self.http.send_request(request.method, request.target, request.headers, request.body)
         if self.settings.observer is not None:
-            self._watch = self.settings.observer.begin(self.settings.request, self.timing.clock)
+            self._watch = self.settings.observer.begin(request, self.timing.clock)
 
     def connected(self, now: float, *, is_reused: bool) -> None:
         """A connection is available. `is_reused`: it has carried another exchange."""
@@ -255,10 +258,9 @@ class Exchange:
         self.timing.is_reused = is_reused
 
     def send(self) -> list[bytes]:
-        """The request, in pieces of at most `WRITE_BYTES`. Raises `HTTPUsageError` for a request that HTTP does not allow."""
-        request = self.settings.request
-        wire = self.http.send_request(request.method, request.target, request.headers, request.body)
+        """The request, in pieces of at most `WRITE_BYTES`."""
         self.phase = "send"
+        wire, self._unsent = self._unsent, b""
         return [wire[at : at + WRITE_BYTES] for at in range(0, len(wire), WRITE_BYTES)]
 
     def sent(self, now: float, *, is_whole: bool = True) -> None:
@@ -338,6 +340,13 @@ class Exchange:
         """The body has ended, or the caller needs no more of it; or `cause` ended the exchange."""
         self._stop(cause)
 
+    def fail(self, error: APIError) -> None:
+        """No attempt follows: the caller gets `error`, unless the exchange is complete."""
+        self._stop(error)
+        if self.error is not None and self.error is not error:  # the failure of an attempt, and then of the call
+            self.error = error
+            self._describe(error)
+
     # For subclasses ------------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
@@ -403,9 +412,8 @@ class Exchange:
         self.timing.ended = self.timing.elapsed()
         if error is not None and error is not cause and self._has_version_twice:
             error.message += " (base_url ends in /v1: leave that out, every path of the API begins with it)"
-        for each in (cause, error):
-            if each is not None:
-                self._describe(each)
+        for each in filter(None, {cause, error}):
+            self._describe(each)
         if self._watch is not None:  # it has seen the status already, but not an error in the body of a 200
             is_in_body = isinstance(error, HTTPProtocolError | EventDataError) or getattr(error, "in_stream", False)
             self._watch.end(cause or (error if is_in_body else None))

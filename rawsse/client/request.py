@@ -133,16 +133,13 @@ class Secrets:
         return "".join([*map(self._without_beginning, pieces), last])
 
     def _without_beginning(self, text: str) -> str:
-        """`text` without a partial secret at its end."""
+        """`text` without a partial secret at its end, which is shorter than those that `removed` finds."""
         plain = _Plain(text)
-        found = [
-            (size, mark)
-            for form, mark in self._marks
-            for size in range(MIN_CUT_CHARS, min(len(form), len(plain.text)) + 1)
-            if plain.text.endswith(form[:size])
-        ]
-        size, mark = max(found, default=(0, ""))
-        return text[: plain.below(len(plain.text) - size)] + mark
+        for size in range(MIN_BEGINNING_CHARS - 1, MIN_CUT_CHARS - 1, -1):
+            for form, mark in self._marks:
+                if plain.text.endswith(beginning := form[:size]):
+                    return text[: plain.below(len(plain.text) - len(beginning))] + mark
+        return text
 
 
 class _Plain:
@@ -179,10 +176,8 @@ class _Plain:
 def _char(found: re.Match[str]) -> str:
     """The character of an escape; empty for a line end, and for backslashes that escape an escape."""
     code, sign, hexadecimal, decimal, name = found.groups()
-    if code or hexadecimal:
-        return chr(int(code or hexadecimal, 16))
-    if decimal:
-        return chr(int(decimal))
+    if number := code or hexadecimal or decimal:
+        return chr(int(number, 10 if decimal else 16))
     if name is None:
         return "" if sign in ("n", "r") else sign or ""
     from html import unescape  # loads 2,000 names, which few texts need

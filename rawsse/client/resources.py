@@ -272,10 +272,6 @@ class RawResponse(CallInfo, Generic[T]):
     async def __aexit__(self, *exc: object) -> None:
         self._close()
 
-    def _close(self) -> None:
-        if isinstance(self.parsed, EventStream):
-            self.parsed._close()
-
     def __repr__(self) -> str:
         return f"<RawResponse {self.status_code}, request {self.request_id}>"
 

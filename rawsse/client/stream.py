@@ -21,6 +21,7 @@ A stream reads from a `Call`, which drives an exchange over the network and awai
     await call.more()                 # read once for `call.exchange`
     await call.open(error)            # the exchange failed: make the next attempt, or raise `error`
     call.release()                    # the exchange is over: keep or drop its connection
+    call.fail(error)                  # no attempt follows: complete `error` for the caller
     call.close()                      # at any time, from any task; from any thread if the network allows it
 
 One kind of failure is retried without being counted: a reused connection that was dead before the first response byte.
@@ -32,15 +33,14 @@ import logging
 import math
 import threading
 import warnings
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import CallSettings, Exchange, Timing
-from rawsse.client.network.link import Aborted, Expired, Link, Signal
+from rawsse.client.network.link import Aborted, Expired, Link
 from rawsse.client.network.pool import Lease, Pool
 from rawsse.client.output import Outputs
 from rawsse.client.retry import RateLimits, decide
@@ -71,17 +71,11 @@ class Call(Generic[E_co]):
         self._pool: Pool | None = None
         self._lease: Lease | None = None
         self._link: Link | None = None
-        self._signal: Signal | None = None  # wakes the wait for the next attempt
+        self._abort: Callable[[], object] = int  # ends the current wait, and drops the connection
         self._thread: int | None = None  # the thread that drives the exchange now
         self._waits = False  # that thread waits for the network
         self._may_have_cost = False  # an earlier attempt
         self._renew()
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether this thread may end the exchange: no other thread drives it. A signal handler may end it while its thread
-        waits."""
-        return self._thread is None or (self._waits and self._thread == threading.get_ident())
 
     @property
     def cost_nothing(self) -> bool:
@@ -109,8 +103,16 @@ class Call(Generic[E_co]):
         try:
             if error is not None:
                 await self._await_next(error)
-            while (error := await self._attempt()) is not None:
-                await self._await_next(error)
+            fresh = False
+            while (error := await self._attempt(fresh=fresh)) is not None:
+                # Perhaps only that connection had died while it was idle: this retry is not counted.
+                fresh = self.exchange.failed_before_response and not self.is_closed
+                if not fresh:
+                    await self._await_next(error)
+                    continue
+                logger.info("an idle connection turned out to be dead; the request is sent once more on a new one")
+                self.release()
+                self._renew()
             self.response = self.exchange.response
             if self.exchange.is_over:
                 self.release()
@@ -135,17 +137,21 @@ class Call(Generic[E_co]):
             lease.give_back(self.exchange.http if self.exchange.is_reusable else None)
 
     def close(self) -> None:
-        """End the call, drop its connection, and wake the task or thread that is waiting for it.
-
-        If another thread drives the exchange, that thread ends it when it wakes.
-        """
+        """End the call, unless it is complete: drop its connection, and wake the task or thread that is waiting for it."""
         self.is_closed = True
-        if (signal := self._signal) is not None:
-            signal.set()
-        if (lease := self._lease) is not None:
-            lease.drop()
-        if self.is_mine:
-            self.exchange.cancel()
+        self._abort()
+        # If another thread drives the exchange, that thread ends it when it wakes. A signal handler may do so in a wait.
+        if self._thread is None or (self._waits and self._thread == threading.get_ident()):
+            when = "before its end" if self.exchange.error is None else "while it waited for its next attempt"
+            self.fail(StreamCancelledError(f"the stream was closed {when}"))
+
+    def fail(self, error: APIError) -> APIError:
+        """No attempt follows. Returns the error for the caller: `error`, or that with which the call had failed before."""
+        self.exchange.fail(error)
+        self.release()
+        error = self.exchange.error or error
+        error.retries_taken = self.retries_taken
+        return error
 
     def end(self) -> None:
         """`close`, from any thread and any event loop."""
@@ -155,16 +161,6 @@ class Call(Generic[E_co]):
             self._pool.network.post(self.close)
 
     # One attempt ---------------------------------------------------------------------------------------------------
-
-    async def _attempt(self) -> APIError | None:
-        """Make one attempt. Returns its error if it failed before the exchange was open."""
-        await self._try()
-        if self.exchange.failed_before_response and not self.is_closed:
-            logger.info("an idle connection turned out to be dead; the request is sent once more on a new one")
-            self.release()
-            self._renew()
-            await self._try(fresh=True)
-        return None if self.exchange.is_open else self.exchange.error
 
     async def _await_next(self, error: APIError) -> None:
         """Wait as long as the policy says, and prepare the next attempt. Raises `error` if the policy allows none."""
@@ -187,8 +183,9 @@ class Call(Generic[E_co]):
             error.args = (error.message,)
             raise error from error.__cause__
         logger.info("%s; request %s", decision.reason, error.request_id)
-        self._signal = self._get_pool().network.signal()
-        await self._wait(self._signal.wait, self.timing.clock() + delay)
+        signal = self._get_pool().network.signal()
+        self._abort = signal.set
+        await self._wait(signal.wait, self.timing.clock() + delay)
         if self.is_closed:
             closed = StreamCancelledError("the stream was closed while it waited for its next attempt")
             closed.retries_taken = self.retries_taken
@@ -202,11 +199,12 @@ class Call(Generic[E_co]):
         has_retries = self.retries_taken < self.settings.policy.max_retries
         self.exchange = self._kind(self.settings, self.timing, holds=has_retries)
 
-    async def _try(self, *, fresh: bool = False) -> None:
+    async def _attempt(self, *, fresh: bool) -> APIError | None:
+        """Make one attempt, with `fresh` on a new connection. Returns its error if it failed before the exchange was open."""
         exchange = self.exchange
         if self.is_closed:
             exchange.cancel()
-            return
+            return exchange.error
         pool = self._get_pool()
         if self._pool is None:
             self.timing.clock, self.timing.started = pool.network.now, pool.network.now()
@@ -214,30 +212,26 @@ class Call(Generic[E_co]):
         now = self.timing.clock
         exchange.begin()
         self._lease = lease = pool.acquire(self.settings.route, fresh=fresh)
+        self._abort = lease.drop
         exchange.is_queued = not lease.is_granted
         if exchange.is_queued and not await self._wait(lease.granted.wait):
-            return
+            return exchange.error
         exchange.is_queued = False
-        self._link = await self._wait(lease.connect)
-        if self._link is None:
-            return
+        self._link = link = await self._wait(lease.connect)
+        if link is None:
+            return exchange.error
         exchange.connected(now(), is_reused=lease.is_reused)
-        try:
-            pieces = exchange.send()
-        except BaseException:  # an invalid request
-            self.close()
-            exchange.cancel()
-            raise
-        is_whole = await self._send(self._link, pieces)
+        is_whole = await self._send(link, exchange.send())
         exchange.sent(now(), is_whole=is_whole)
         while not exchange.is_open and not exchange.is_over:
             await self.more()
+        return None if exchange.is_open else exchange.error
 
     async def _send(self, link: Link, pieces: list[bytes]) -> bool:
         """Write the request. False if the peer stopped reading it: it may have answered early, with a 413 for example."""
         exchange = self.exchange
-        for number, piece in enumerate(pieces, 1):
-            early = await self._wait(partial(_write, link, piece, is_last=number == len(pieces)))
+        for piece in pieces:
+            early = await self._wait(partial(_write, link, piece, is_last=piece is pieces[-1]))
             if early is None:
                 return False  # the connection may be lost: the next read reports why
             if early:
@@ -246,21 +240,22 @@ class Call(Generic[E_co]):
                 return False
         return True
 
-    async def _wait(self, wait: Callable[[float], Coroutine[Any, Any, T]], at: float | None = None) -> T | None:
+    async def _wait(self, wait: Callable[[float], Coroutine[Any, Any, T]], until: float | None = None) -> T | None:
         """The result of `wait(deadline)`; None if the wait ended the exchange. By default the exchange sets the deadline."""
         exchange, now = self.exchange, self.timing.clock
-        deadline, clock = exchange.deadline(now())
+        deadline, clock = exchange.deadline(now()) if until is None else (until, None)
         result: T | None = None
         self._waits = True
         try:
-            if at is None and deadline <= now():  # a link that always has bytes to read ignores it
+            if deadline <= now():  # a link that always has bytes to read ignores it
                 raise Expired
             if not self.is_closed:  # checked last: another thread may close the call at any moment
-                result = await wait(deadline if at is None else at)
-                if result is False and at is None:  # a signal was not set in time
+                result = await wait(deadline)
+                if result is False:  # a signal was not set in time
                     raise Expired
         except Expired:
-            exchange.expire(clock, now())
+            if clock is not None:
+                exchange.expire(clock, now())
         except Aborted:
             exchange.cancel()
         except OSError as exc:
@@ -348,7 +343,7 @@ class CallInfo:
 
     def _close(self) -> None:
         """Drop what has not been read."""
-        raise NotImplementedError
+        self._call.close()
 
 
 class BaseStream(CallInfo):
@@ -359,10 +354,14 @@ class BaseStream(CallInfo):
     def __init__(self, call: Call[Answer]) -> None:
         self._call = call
         self._is_unseen = False  # no event reaches the caller, so any failure may be retried
-        self.ending: Ending | None = None
+
+    @property
+    def ending(self) -> Ending | None:
         """How the stream ended; None while it is open."""
-        # Not always the error of the exchange: a signal handler may close the stream just as the exchange completes.
-        self._error: APIError | None = None
+        answer = self._call.exchange
+        if answer.error is not None:
+            return answer.error.ending
+        return answer.ending() if answer.is_over else None
 
     @property
     def error_event(self) -> ErrorEvent | None:
@@ -399,17 +398,12 @@ class BaseStream(CallInfo):
 
     aclose = close  # for `contextlib.aclosing`
 
-    def _close(self) -> None:
-        if self.ending is not None:
-            return
-        self._call.close()
-        if self._call.is_mine:  # otherwise the reading thread ends the stream when it wakes
-            self._failed(StreamCancelledError("the stream was closed before its end"))
-
     def __del__(self) -> None:
-        if getattr(self, "ending", self) is None and self._call.response is not None and not self._call.is_closed:
-            self._call.end()  # first: where warnings are errors, the next line raises
-            warnings.warn(f"{self!r} was dropped, neither read to its end nor closed", ResourceWarning, stacklevel=1)
+        call = getattr(self, "_call", None)  # None if `__init__` failed
+        if call is not None and call.response is not None and not call.is_closed and self.ending is None:
+            text = f"{self!r} was dropped, neither read to its end nor closed"
+            call.end()  # first: where warnings are errors, the next line raises
+            warnings.warn(text, ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
         state = self.ending.kind if self.ending else "open" if self._call.response else "not open"
@@ -422,21 +416,17 @@ class BaseStream(CallInfo):
 
         Raises `StopAsyncIteration` after a complete answer, and `APIError` for every other ending.
         """
-        call = self._call
-        if self.ending is None and call.response is not None:
-            answer = call.exchange
-            event = answer.next_event()
-            if answer.is_over and answer.error is None:
-                call.release()
-                ending = answer.ending()
-                self.ending = self.ending or ending
-            if event is not None or self.ending is None:
-                return event
-        # Checked last: another thread or a signal handler may close the stream at any moment.
-        if self._error is not None:
-            raise self._error  # again at every later read, so that a cut answer never looks complete
-        _ = self.response  # raises if the stream is not open
-        raise StopAsyncIteration
+        call, answer = self._call, self._call.exchange
+        if answer.error is not None and answer.error.ending is not None:
+            raise answer.error  # at every read, so that a cut answer never looks complete
+        if call.response is None:
+            _ = self.response  # raises: the stream is not open
+        event = answer.next_event()
+        if answer.is_over and answer.error is None:
+            call.release()
+            if event is None:
+                raise StopAsyncIteration
+        return event
 
     async def _more(self) -> None:
         """Wait for the response, for more bytes, or for another attempt. Raises `APIError` if the stream has failed."""
@@ -453,22 +443,11 @@ class BaseStream(CallInfo):
                 await call.open(error)
         except APIError as exc:
             if exc is not error or answer.is_committed:
-                raise self._failed(exc) from exc.__cause__
+                raise call.fail(exc) from exc.__cause__
             answer.is_committed = True  # the events that were held back come first, then the error
         except BaseException:  # cancelled, or Ctrl-C
             self._close()
             raise
-
-    def _failed(self, error: APIError) -> APIError:
-        """End the stream with this error, unless it has failed before. Returns the error that readers get."""
-        call, answer = self._call, self._call.exchange
-        if self._error is not None:
-            return self._error
-        answer.fail(error)
-        call.release()
-        error.retries_taken = call.retries_taken
-        self._error, self.ending = error, error.ending
-        return error
 
 
 class EventStream(BaseStream):
@@ -500,7 +479,7 @@ class MessageStream(BaseStream):
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None:
         super().__init__(call)
         self._outputs: Outputs[Any] = outputs or Outputs()
-        self._expanded: deque[MessageStreamEvent] = deque()
+        self._expanded: Iterator[MessageStreamEvent] = iter(())
 
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
@@ -519,24 +498,21 @@ class MessageStream(BaseStream):
         return event
 
     def _take(self) -> MessageStreamEvent | None:
-        while not self._expanded:
-            if (event := self._take_event()) is None:
+        while (event := next(self._expanded, None)) is None:
+            if (sent := self._take_event()) is None:
                 return None
-            if type(event) is not Ping:
-                self._expanded.extend(self._expand(event))
-        return self._expanded.popleft()
+            if type(sent) is not Ping:
+                self._expanded = iter(self._expand(sent))
+        return event
 
     def _take_text(self) -> str | None:
-        while True:
-            if self._expanded:  # the caller has read an event, but not the one derived from it
-                derived = self._expanded.popleft()
-                text = derived.text if isinstance(derived, TextEvent) else None
-            elif self._take_event() is None:
-                return None
-            else:
-                text = self._call.exchange.builder.added_text
-            if text is not None:
+        for derived in self._expanded:  # the caller has read an event, but not the one derived from it
+            if isinstance(derived, TextEvent):
+                return derived.text
+        while self._take_event() is not None:
+            if (text := self._call.exchange.builder.added_text) is not None:
                 return text
+        return None
 
     def _expand(self, event: StreamEvent) -> list[MessageStreamEvent]:
         """The event for the caller, and the one derived from it, if any."""
@@ -548,7 +524,7 @@ class MessageStream(BaseStream):
 
     async def until_done(self) -> None:
         """Read the stream to its end. Raises `APIError` if it does not complete."""
-        self._expanded.clear()
+        self._expanded = iter(())
         with suppress(StopAsyncIteration):
             while True:
                 if self._take_event() is None:

@@ -9,13 +9,13 @@ blocks, citations, usage and the message, which `replayable` turns into history.
 A block of an unknown type is an `UnknownBlock`: `block.type` and every field can be read, and nothing is lost.
 Type checkers narrow on `block.type == "text"` as they do on `case TextBlock()`.
 
-A block under construction joins its fragments into its JSON:
+A block under construction is its own JSON, and joins its fragments into it:
 
     block = BlockBuilder({"type": "tool_use", "id": …, "name": …, "input": {}})
     block.grow('{"city": "Os')
-    block.best_input()                       # {}: a string is included once it is complete
+    block.settle()["input"]                  # {}: a string is included once it is complete
     block.grow('lo"}')
-    block.close()                            # block.raw["input"] == {"city": "Oslo"}, block.complete is True
+    block.close()                            # block["input"] == {"city": "Oslo"}, block.complete is True
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ NOTHING: Mapping[str, int] = {"input_tokens": 0, "output_tokens": 0}
 
 MAX_TOKENS_COUNTED = 2**53 - 1
 """The largest count that is accepted: every JSON reader and every database can hold it."""
+
+_OUTSIDE = ("compaction", "advisor_message")
+"""Iterations that the counts of the message leave out."""
 
 _Cut: TypeAlias = Literal["max_tokens", "model_context_window_exceeded", "refusal"]
 StopReason: TypeAlias = Literal["end_turn", "stop_sequence", "tool_use", "pause_turn", "compaction"] | _Cut
@@ -112,7 +115,7 @@ def billed(usage: dict[str, Any]) -> dict[str, Any] | None:
         return usage
     if not isinstance(iterations, list) or not all(_is_iteration(each) for each in iterations):
         return None
-    if all(each["type"] in ("compaction", "advisor_message") for each in iterations):
+    if all(each["type"] in _OUTSIDE for each in iterations):
         iterations = [usage, *iterations]
     total: dict[str, Any] = {}
     for each in iterations:
@@ -141,11 +144,8 @@ def add_counts(counts: Mapping[str, Any], total: dict[str, Any]) -> None:
 
 
 def _is_iteration(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("type") in ("message", "compaction", "advisor_message", "fallback_message")
-        and all(type(value.get(name)) is int for name in NOTHING)
-    )
+    is_known = isinstance(value, dict) and value.get("type") in ("message", "fallback_message", *_OUTSIDE)
+    return is_known and all(type(value.get(name)) is int for name in NOTHING)
 
 
 # --- Content blocks --------------------------------------------------------------------------------------------------
@@ -159,22 +159,19 @@ class BaseBlock(Lens):
     `input_text`: the tool input's JSON text as received; empty for other blocks and for messages that were not streamed.
     """
 
-    __slots__ = ("_built", "complete")
     type: str
-    complete: bool
 
     OPAQUE: ClassVar[frozenset[str]] = frozenset({"input"})
 
-    def __init__(self, raw: dict[str, Any], built: BlockBuilder | None = None) -> None:
-        super().__init__(raw)
-        self.complete = built is None or built.complete
-        self._built = built
+    def __init__(self, raw: dict[str, Any]) -> None:
+        super().__init__(raw.settle() if isinstance(raw, BlockBuilder) else raw)
+        self.complete: bool = getattr(raw, "complete", True)
 
     @property
     def input_text(self) -> str:
         """The tool input's JSON text as received."""
         # Joined only on access: a caller that reads the block after each delta of 64 kB would copy 2 GB.
-        return "" if self._built is None else self._built.input_text
+        return self.raw.input_text if isinstance(self.raw, BlockBuilder) else ""
 
     def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
         yield from super().__rich_repr__()
@@ -193,10 +190,8 @@ class TextBlock(BaseBlock):
 class ParsedTextBlock(TextBlock, Generic[T], plain=TextBlock):
     """A text block of a `MessageStream` or of `messages.parse`. Equal to the plain text block with the same JSON."""
 
-    __slots__ = ("_parsed",)
-
     def __init__(self, block: TextBlock, parsed: T | OutputFormatError | None = None) -> None:
-        super().__init__(block.raw, block._built)
+        super().__init__(block.raw)
         self._parsed = parsed
 
     @property
@@ -332,9 +327,9 @@ _BLOCKS: Mapping[str, type[Block]] = by_type(Block)
 KNOWN_BLOCK_TYPES = frozenset(_BLOCKS)
 
 
-def look_at_block(raw: dict[str, Any], built: BlockBuilder | None = None) -> Block:
-    """An instance of the class for `raw["type"]`. `built` is the block under construction, if it was streamed."""
-    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw, built)
+def look_at_block(raw: dict[str, Any]) -> Block:
+    """An instance of the class for `raw["type"]`. For a block that was streamed, `raw` is its `BlockBuilder`."""
+    return _BLOCKS.get(str(raw.get("type")), UnknownBlock)(raw)
 
 
 # --- A block under construction ----------------------------------------------------------------------------------------
@@ -348,28 +343,31 @@ _FRAGMENTS: Mapping[str | None, tuple[str, str]] = {
 }
 
 
-class BlockBuilder:
-    """A content block under construction. `raw` is its JSON; the field that grows (text, thinking, a tool's input) is in
-    `fragments`, joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when its
-    block ends, and before that only if it is read.
+class BlockBuilder(dict[str, Any]):
+    """The JSON of a content block under construction. Additions to the field that grows (text, thinking, a tool's input) are in
+    `fragments`, and joined when it is read, so that n deltas take linear time. A tool's input is parsed once, strictly, when
+    its block ends, and before that only if it is read.
 
-    `field` is the field of `raw` that grows: "text", "thinking" or "input", or None. `index` is the block's index in the
+    `field` is the field that grows: "text", "thinking" or "input", or None. `index` is the block's index in the
     stream. Raises `EventDataError` if the growing field has a value of the wrong type.
     """
 
+    # Each delta reads these: without slots it takes a third longer.
+    __slots__ = ("__dict__", "complete", "delta_field", "delta_type", "field", "fragments", "half", "index", "length")
+
     def __init__(self, raw: dict[str, Any], index: int = 0, *, complete: bool = False) -> None:
-        self.raw = raw = dict(raw)  # a copy of everything that changes: the event stays as received
-        if isinstance(raw.get("citations"), list):
-            raw["citations"] = [*raw["citations"]]
+        super().__init__(raw)  # a copy of everything that changes: the event stays as received
+        if isinstance(self.get("citations"), list):
+            self["citations"] = [*self["citations"]]
         self.index = index
         self.complete = complete
-        self.field = _growing_field(raw)
+        self.field = _growing_field(self)
         self.delta_type, self.delta_field = _FRAGMENTS.get(self.field, ("", ""))
         self.fragments: list[str] = []
         self.half = ""  # half a surrogate pair, until the next fragment brings the other half
-        start = raw[self.field] if self.field else None
+        start = self[self.field] if self.field else None
         if isinstance(start, str) and not complete:
-            start = raw[self.field or ""] = self._without_half(start)
+            start = self[self.field or ""] = self._without_half(start)
         self.length = len(start) if isinstance(start, str) else 0
         self._reader: PartialJSON | None = None
         self._unread = 0  # index of the first fragment of input that the reader has not seen
@@ -393,17 +391,16 @@ class BlockBuilder:
 
     def change(self, delta: dict[str, Any]) -> bool:
         """Apply a delta that has a whole value; False if it does not fit the block. Raises `EventDataError`."""
-        raw = self.raw
-        match delta.get("type"), raw.get("type"):
+        match delta.get("type"), self.get("type"):
             case "citations_delta", "text":
                 citation = required(delta, "citation", dict, "an object")
-                if raw.get("citations") is None:
-                    raw["citations"] = []
-                required(raw, "citations", list, "a list").append(citation)
+                if self.get("citations") is None:
+                    self["citations"] = []
+                required(self, "citations", list, "a list").append(citation)
             case "signature_delta", "thinking":
-                raw["signature"] = required(delta, "signature", str, "a string")
+                self["signature"] = required(delta, "signature", str, "a string")
             case "compaction_delta", "compaction":
-                raw.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
+                self.update({name: delta[name] for name in ("content", "encrypted_content") if name in delta})
             case _:
                 return False
         return True
@@ -413,25 +410,20 @@ class BlockBuilder:
         """The JSON text of the tool's input as received; joined on access."""
         return "".join(self.fragments) if self.field == "input" else ""
 
-    def text_up_to(self, length: int) -> str:
-        """The first `length` characters of the text or thinking."""
-        self.settle()
-        grown: str = self.raw[self.field or "text"]
-        return grown[:length]
-
-    def best_input(self) -> Any:
-        """The input of a finished call; a best-effort parse of an unfinished one."""
-        if not self.complete and any(self.fragments):
-            self._read_ahead()
-        return self.raw["input"]
-
-    def settle(self) -> None:
-        """Bring `raw` up to date."""
-        if self.field == "input":
-            self.best_input()
-        elif self.fragments and self.field:
-            self.raw[self.field] += "".join(self.fragments)
+    def settle(self) -> dict[str, Any]:
+        """Bring the JSON up to date, and return it. Text is joined; an unfinished input is parsed as far as it has arrived."""
+        if self.field == "input" and not self.complete:
+            # The parser is created when an unfinished input is first read; it then parses each fragment once.
+            self._reader = self._reader or PartialJSON()
+            unread, self._unread = self.fragments[self._unread :], len(self.fragments)
+            with suppress(PartialJSONError):  # invalid JSON leaves the input as it was
+                self._reader.feed("".join(unread))
+            if self._reader.value is not None:
+                self["input"] = self._reader.value
+        elif self.field in ("text", "thinking") and self.fragments:
+            self[self.field] += "".join(self.fragments)
             self.fragments.clear()
+        return self
 
     def close(self, *, is_stopped: bool = True) -> str | None:
         """End the block. A tool's input is parsed, strictly and once; it is complete if it is a JSON object.
@@ -439,29 +431,19 @@ class BlockBuilder:
         Without a `content_block_stop` (`is_stopped`) nothing else is complete: part of an object never parses. A pending half
         of a surrogate pair becomes U+FFFD, which is added and returned; otherwise returns None.
         """
-        left = "\ufffd" if self.half else None
+        left, self.half = well_formed(self.half), ""
         if left:
-            self.half = ""
             self.fragments.append(left)
             self.length += 1
-        if self.field == "input" and any(self.fragments):  # a call without arguments may have none, or only empty ones
-            try:
-                self.raw["input"] = parse_json(self.input_text)
-                self.complete = isinstance(self.raw["input"], dict)
-            except (ValueError, RecursionError):
-                self._read_ahead()
-        elif is_stopped:
-            self.complete = self.field != "input" or isinstance(self.raw["input"], dict)
-        return left
-
-    def _read_ahead(self) -> None:
-        # The parser is created when an unfinished input is first read; it then parses each fragment once.
-        self._reader = self._reader or PartialJSON()
-        unread, self._unread = self.fragments[self._unread :], len(self.fragments)
-        with suppress(PartialJSONError):  # invalid JSON leaves the input as it was
-            self._reader.feed("".join(unread))
-        if self._reader.value is not None:
-            self.raw["input"] = self._reader.value
+        if self.field != "input":
+            self.complete = is_stopped
+        elif not any(self.fragments):  # a call without arguments may have none, or only empty ones
+            self.complete = is_stopped and isinstance(self["input"], dict)
+        else:
+            with suppress(ValueError, RecursionError):  # an invalid input stays incomplete
+                self["input"] = parse_json(self.input_text)
+                self.complete = isinstance(self["input"], dict)
+        return left or None
 
 
 def required(raw: dict[str, Any], name: str, kind: type[T], words: str) -> T:
@@ -496,7 +478,6 @@ def _growing_field(raw: dict[str, Any]) -> str | None:
 class Message(Lens):
     """An answer, as the API returns it without `stream` or as folded from its events. A lens over that JSON."""
 
-    __slots__ = ("_facts", "request_id")
     id: str
     container: Any | None
     content: list[Block]
@@ -510,28 +491,12 @@ class Message(Lens):
     usage: Usage
     context_management: Any
     input_transformations: Any
-    request_id: str | None
 
     FIELDS: ClassVar[Mapping[str, Any]] = {"content": look_at_block}
 
-    def __init__(
-        self, raw: dict[str, Any], *, facts: Sequence[BlockBuilder] = (), request_id: str | None = None
-    ) -> None:
+    def __init__(self, raw: dict[str, Any], *, request_id: str | None = None) -> None:
         super().__init__(raw)
-        # The builder's own list, not a copy: the message reflects its current state.
-        self._facts = facts
         self.request_id = request_id
-
-    def _look(self, name: str, value: Any) -> Any:
-        if name != "content" or not isinstance(value, list):
-            return super()._look(name, value)
-        return [self._look_at_block(index, block) for index, block in enumerate(value)]
-
-    def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        built = self._facts[index] if index < len(self._facts) else None
-        if built is not None:
-            built.settle()
-        return look_at_block(raw, built)
 
     @property
     def _request_id(self) -> str | None:
@@ -560,17 +525,20 @@ class ParsedMessage(Message, Generic[T], plain=Message):
     `parsed` maps the index of a text block to its parsed value, or to the error.
     """
 
-    __slots__ = ("_parsed",)
     if TYPE_CHECKING:
         content: list[ParsedContentBlock[T]]  # type: ignore[assignment]
 
     def __init__(self, message: Message, parsed: Mapping[int, T | OutputFormatError]) -> None:
-        super().__init__(message.raw, facts=message._facts, request_id=message.request_id)
+        super().__init__(message.raw, request_id=message.request_id)
         self._parsed = parsed
 
-    def _look_at_block(self, index: int, raw: dict[str, Any]) -> Block:
-        block = super()._look_at_block(index, raw)
-        return ParsedTextBlock(block, self._parsed.get(index)) if isinstance(block, TextBlock) else block
+    def _look(self, name: str, value: Any) -> Any:
+        looked = super()._look(name, value)
+        if name == "content" and isinstance(looked, list):
+            for index, block in enumerate(looked):
+                if isinstance(block, TextBlock):
+                    looked[index] = ParsedTextBlock(block, self._parsed.get(index))
+        return looked
 
     @property
     def parsed_output(self) -> T | None:

@@ -102,7 +102,6 @@ class BaseEvent(Lens):
     """The base of events on the wire. `sse` is the server-sent event that contained it."""
 
     __slots__ = ("sse",)
-    sse: Event
 
     def __init__(self, raw: dict[str, Any], sse: Event = _NO_EVENT) -> None:
         self.raw = raw
@@ -123,7 +122,6 @@ class MessageStart(BaseEvent):
 class ContentBlockStart(BaseEvent):
     """A block begins. The results of tools arrive complete in this event and get no deltas."""
 
-    __slots__ = ("content_block",)
     content_block: Block
     index: int
     type: Literal["content_block_start"]
@@ -133,7 +131,7 @@ class ContentBlockStart(BaseEvent):
 class ContentBlockDelta(BaseEvent):
     """A change to an open block."""
 
-    __slots__ = ("delta",)
+    __slots__ = ("delta",)  # the most frequent object: without a `__dict__`
     delta: Delta
     index: int
     type: Literal["content_block_delta"]
@@ -295,7 +293,6 @@ def whole_events(message: dict[str, Any]) -> list[Event]:
 # --- Derived events ------------------------------------------------------------------------------------------------
 
 
-Added = TypeVar("Added")
 Snapshot = TypeVar("Snapshot")
 
 
@@ -303,7 +300,7 @@ def _read_only(slot: str, doc: str) -> Any:
     return property(attrgetter(slot), doc=doc)
 
 
-class _Derived(Generic[Added, Snapshot]):
+class _Derived(Generic[Snapshot]):
     """An addition to a block: an immutable value, compared and hashed by its fields.
 
     The snapshot is not one of them.
@@ -315,7 +312,7 @@ class _Derived(Generic[Added, Snapshot]):
     index: int = _read_only("_index", "The index of the content block.")
 
     def __init__(
-        self, index: int, added: Added, _snapshot: Callable[[], Snapshot], _parsed: Callable[[], Any] | None = None
+        self, index: int, added: Any, _snapshot: Callable[[], Snapshot], _parsed: Callable[[], Any] | None = None
     ) -> None:
         self._index = index
         self._added = added
@@ -331,7 +328,7 @@ class _Derived(Generic[Added, Snapshot]):
         return tuple(getattr(self, name) for name in self.__match_args__)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and isinstance(other, _Derived) and self._fields() == other._fields()
+        return isinstance(other, _Derived) and self._fields() == other._fields()  # the type is one of them
 
     def __hash__(self) -> int:
         return hash(self._fields())
@@ -341,7 +338,7 @@ class _Derived(Generic[Added, Snapshot]):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
-class TextEvent(_Derived[str, str]):
+class TextEvent(_Derived[str]):
     """More text. `snapshot` is the block's text so far."""
 
     __slots__ = ()
@@ -358,7 +355,7 @@ class TextEvent(_Derived[str, str]):
         return self._parsed() if self._parsed else read_partial(self.snapshot, keep_strings=True)
 
 
-class ThinkingEvent(_Derived[str, str]):
+class ThinkingEvent(_Derived[str]):
     """More thinking. `snapshot` is the block's thinking so far."""
 
     __slots__ = ()
@@ -367,7 +364,7 @@ class ThinkingEvent(_Derived[str, str]):
     thinking: str = _read_only("_added", "The thinking that this event adds.")
 
 
-class InputJSONEvent(_Derived[str, Any]):
+class InputJSONEvent(_Derived[Any]):
     """More of a tool's input. `snapshot` is the input so far, parsed as incomplete JSON at the time of access. It must not be
     changed, and the tool must not be run with it."""
 
@@ -377,7 +374,7 @@ class InputJSONEvent(_Derived[str, Any]):
     partial_json: str = _read_only("_added", "The JSON text that this event adds: a fragment.")
 
 
-class CitationEvent(_Derived[Citation, list[Citation]]):
+class CitationEvent(_Derived[list[Citation]]):
     """One more citation. `snapshot` has the block's citations so far."""
 
     __slots__ = ()
@@ -386,7 +383,7 @@ class CitationEvent(_Derived[Citation, list[Citation]]):
     citation: Citation = _read_only("_added", "The citation that this event adds.")
 
 
-class SignatureEvent(_Derived[str, str]):
+class SignatureEvent(_Derived[str]):
     """The signature of the thinking block."""
 
     __slots__ = ()
@@ -395,7 +392,7 @@ class SignatureEvent(_Derived[str, str]):
     signature: str = _read_only("_added", "The whole signature.")
 
 
-class CompactionEvent(_Derived[CompactionDelta, CompactionDelta]):
+class CompactionEvent(_Derived[CompactionDelta]):
     """The content of the compaction block."""
 
     __slots__ = ()
@@ -413,20 +410,20 @@ MessageStreamEvent: TypeAlias = StreamEvent | DerivedEvent
 
 def derive(block: BlockBuilder, delta: dict[str, Any], added: str | None) -> DerivedEvent | None:
     """The derived event for an addition to the block (`added`), or for another delta that was applied to it."""
-    index, length, kind = block.index, block.length, block.raw.get("type")
+    index, length, kind = block.index, block.length, block.get("type")
     if added is not None:
         if kind == "text":
-            return TextEvent(index, added, lambda: block.text_up_to(length))
+            return TextEvent(index, added, lambda: block.settle()["text"][:length])
         if kind == "thinking":
-            return ThinkingEvent(index, added, lambda: block.text_up_to(length))
-        return InputJSONEvent(index, added, block.best_input) if block.field == "input" else None
-    match delta.get("type"), kind:
-        case "citations_delta", "text":
-            citations: list[dict[str, Any]] = block.raw["citations"]
+            return ThinkingEvent(index, added, lambda: block.settle()["thinking"][:length])
+        return InputJSONEvent(index, added, lambda: block.settle()["input"]) if block.field == "input" else None
+    match delta.get("type"):
+        case "citations_delta":
+            citations: list[dict[str, Any]] = block["citations"]
             count = len(citations)
             return CitationEvent(index, Citation(delta["citation"]), lambda: [Citation(c) for c in citations[:count]])
-        case "signature_delta", "thinking":
+        case "signature_delta":
             return SignatureEvent(index, delta["signature"], lambda: delta["signature"])
-        case "compaction_delta", "compaction":
+        case "compaction_delta":
             return CompactionEvent(index, CompactionDelta(delta), lambda: CompactionDelta(delta))
     return None

@@ -28,7 +28,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 
 from rawsse.errors import ConfigurationError, quote
 
@@ -56,20 +56,16 @@ def parse_json(text: str | bytes) -> Any:
     RFC 8259, 6: "Numeric values that cannot be represented in the grammar below (such as Infinity and NaN) are not
     permitted." Python's parser accepts them; the API would reject them in a request.
     """
-    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     return as_sent(value) if isinstance(text, str) and re.search(_HALF, text) else value
 
 
 _HALF = r"\\u[dD][89a-fA-F]|[\ud800-\udfff]"  # or a whole pair
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a JSON value")
-
-
 def _finite(text: str) -> float:
-    if math.isinf(number := float(text)):
-        raise ValueError("a number is larger than any that a JSON text of ours could hold")
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{quote(text)} is not a JSON value: numbers are finite")
     return number
 
 
@@ -91,8 +87,7 @@ def is_json_object(value: object) -> bool:
 def copied(raw: dict[str, Any]) -> dict[str, Any]:
     """A deep copy of a JSON object, made by serializing and parsing it: `copy.deepcopy` fails at 300 levels. It is a few
     times slower, which does not matter where it is used."""
-    copy: dict[str, Any] = json.loads(json.dumps(raw))
-    return copy
+    return cast(dict[str, Any], json.loads(json.dumps(raw)))
 
 
 def well_formed(text: str) -> str:
@@ -135,19 +130,16 @@ class Lens:
     """Fields whose objects are the caller's own JSON (a tool's input): they are returned unchanged."""
 
     _declared: ClassVar[Mapping[str, str]] = {}  # the fields in their order, with their annotations
-    _plain: ClassVar[type[Lens] | None] = None  # the class to compare as, if it is another
+    _kind: ClassVar[type[Lens]]  # the class to compare as
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
 
     def __init_subclass__(cls, *, plain: type[Lens] | None = None) -> None:
         super().__init_subclass__()
-        cls._plain = plain
-        hints = {name: str(hint) for name, hint in inspect.get_annotations(cls).items()}
-        slots = {name for base in cls.__mro__ for name in vars(base).get("__slots__", ())}
-        fields = hints.keys() - slots | cls.FIELDS.keys()
-        own = {name: hint for name, hint in hints.items() if name in fields and "ClassVar" not in hint}
-        named = getattr(sys.modules.get(cls.__module__), "__dict__", {})
+        cls._kind = plain or cls
+        own = {name: hint for name, hint in inspect.get_annotations(cls).items() if "ClassVar" not in hint}
+        named = vars(sys.modules[cls.__module__])
         kinds = {name: named.get(hint.removeprefix("list[").split(" ")[0].rstrip("]")) for name, hint in own.items()}
         lenses = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Lens)}
         cls.FIELDS = {**lenses, **cls.FIELDS}
@@ -159,18 +151,16 @@ class Lens:
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__") or name == "raw":  # `raw` is missing while `copy` or `pickle` build the object
                 raise AttributeError(name)
-            try:
-                value = self.raw[name]
-            except KeyError:
-                hint = self._declared.get(name, "")
-                if "None" in hint or hint == "Any":  # `Any`: a field of a beta, which a dump does not add
-                    return None
-                has = ", ".join(self.raw)
-                raise AttributeError(f"{type(self).__name__} has no field {name!r}; the JSON has: {has}") from None
-            return self._look(name, value)
+            if name in self.raw:
+                return self._look(name, self.raw[name])
+            hint = self._declared.get(name, "")
+            if "None" in hint or hint == "Any":  # `Any`: a field of a beta, which a dump does not add
+                return None
+            has = ", ".join(self.raw)
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}; the JSON has: {has}")
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._names(is_full=True)]
+        return [*super().__dir__(), *(name for name, _ in self._fields())]
 
     def _look(self, name: str, value: Any) -> Any:
         if isinstance(value, dict) and name not in self.OPAQUE:
@@ -233,26 +223,25 @@ class Lens:
         dumped = as_sent(self.model_dump(**options))
         return json.dumps(dumped, ensure_ascii=False, indent=indent, separators=separators)
 
-    def _names(self, *, is_full: bool) -> Iterator[str]:
-        """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None."""
-        yield from (name for name, hint in self._declared.items() if name in self.raw or (is_full and "None" in hint))
-        yield from (name for name in self.raw if name not in self._declared)
+    def _fields(self, *, is_full: bool = True, has_none: bool = True) -> Iterator[tuple[str, Any]]:
+        """The fields in the order of the class, unknown fields last. `is_full` adds the missing fields that allow None.
 
-    def _known(self, name: str) -> Any:
-        """The value of a field: lenses where the class names one, the JSON itself elsewhere."""
-        return getattr(self, name) if name in self.FIELDS and name in self.raw else self.raw.get(name)
+        Values are lenses where the class names one, the JSON itself elsewhere.
+        """
+        known = [name for name, hint in self._declared.items() if name in self.raw or (is_full and "None" in hint)]
+        for name in [*known, *(name for name in self.raw if name not in self._declared)]:
+            value = getattr(self, name) if name in self.FIELDS else self.raw.get(name)
+            if has_none or value is not None:
+                yield name, value
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Lens) or (self._plain or type(self)) is not (other._plain or type(other)):
-            return False
-        return self.raw == other.raw
+        return isinstance(other, Lens) and self._kind is other._kind and self.raw == other.raw
 
     __hash__ = None  # type: ignore[assignment]  # mutable, like a dict: it may change while the stream runs
 
     def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
         """The fields that `repr` shows: the protocol of the package `rich`."""
-        for name in self._names(is_full=True):
-            yield name, self._known(name)
+        return self._fields()
 
     def __repr__(self) -> str:
         try:
@@ -260,6 +249,9 @@ class Lens:
         except RecursionError:
             shown = "…"
         return f"{type(self).__name__}({shown})"
+
+
+Lens._kind = Lens
 
 
 class OpenLens(Lens):
@@ -286,16 +278,13 @@ def _names_in(given: Iterable[str]) -> Collection[str]:
     return names
 
 
-def _arranged(value: Any, *, is_full: bool, has_none: bool) -> Any:
+def _arranged(value: Any, **which: bool) -> Any:
+    """The value with its lenses as dicts; `which` are the options of `Lens._fields`."""
     if isinstance(value, list):
-        return [_arranged(item, is_full=is_full, has_none=has_none) for item in value]
+        return [_arranged(item, **which) for item in value]
     if not isinstance(value, Lens):
         return value
     try:
-        return {
-            name: _arranged(value._known(name), is_full=is_full, has_none=has_none)
-            for name in value._names(is_full=is_full)
-            if has_none or value.raw.get(name) is not None
-        }
+        return {name: _arranged(item, **which) for name, item in value._fields(**which)}
     except RecursionError:  # nested deeper than any real answer: as received
         return value.raw

@@ -136,7 +136,7 @@ class MessageBuilder:
             return None
         for block in self._blocks:
             block.settle()
-        return Message(self._raw, facts=self._blocks, request_id=self.request_id)
+        return Message(self._raw, request_id=self.request_id)
 
     @property
     def stop_reason(self) -> str | None:
@@ -216,8 +216,7 @@ class MessageBuilder:
         if is_delta:
             return [event] if derived is None else [event, derived]
         if isinstance(event, ContentBlockStop) and block is not None:
-            block.settle()
-            event.content_block = look_at_block(block.raw, block)
+            event.content_block = look_at_block(block)
         elif isinstance(event, MessageStop) and self.message is not None:
             event.message = self.message
         # An event that ends a block may add to it: U+FFFD for an unpaired surrogate.
@@ -247,13 +246,9 @@ class MessageBuilder:
         self._blocks += [BlockBuilder(block, index, complete=True) for index, block in enumerate(content)]
         self._named = dict(enumerate(self._blocks))
         self.model = given.get("model")
-        self._raw = {
-            **given,
-            "content": [block.raw for block in self._blocks],
-            "usage": {**object_at(given, "usage")},
-            "stop_reason": given.get("stop_reason"),
-            "stop_sequence": given.get("stop_sequence"),
-        }
+        self._raw = {**given, "content": self._blocks, "usage": {**object_at(given, "usage")}}
+        self._raw.setdefault("stop_reason", None)
+        self._raw.setdefault("stop_sequence", None)
 
     def _on_content_block_start(self, event: ContentBlockStart) -> None:
         index: int = event.raw["index"]
@@ -262,13 +257,12 @@ class MessageBuilder:
             self._deviate(rule, "the block was put last")
         block = BlockBuilder(event.raw["content_block"], index)
         if block.half:
-            event.content_block = look_at_block({**block.raw})
+            event.content_block = look_at_block({**block})
         self._end_block(self._open)
         self._open = self._named[index] = block
         self._blocks.append(block)
-        self._raw["content"].append(block.raw)
         self.has_content = True
-        if block.raw.get("type") == "fallback" and (model := object_at(block.raw, "to").get("model")):
+        if block.get("type") == "fallback" and (model := object_at(block, "to").get("model")):
             self._raw["model"] = model
 
     def _on_content_block_delta(self, event: ContentBlockDelta) -> None:
@@ -289,8 +283,8 @@ class MessageBuilder:
         else:
             self._count(event.sse.data)
             if not block.change(delta) and str(delta.get("type")) in KNOWN_DELTA_TYPES:
-                if str(block.raw.get("type")) in KNOWN_BLOCK_TYPES:  # an unknown type may accept any delta
-                    rule = f"{delta.get('type')} does not fit a block of type {block.raw.get('type')}"
+                if str(block.get("type")) in KNOWN_BLOCK_TYPES:  # an unknown type may accept any delta
+                    rule = f"{delta.get('type')} does not fit a block of type {block.get('type')}"
                     self._deviate(rule, "the delta was ignored")
                 return
         self._changed = block
@@ -348,9 +342,6 @@ class EventWatcher(MessageBuilder):
         for name in ("text", "thinking", "partial_json", "content"):  # the last is that of a compaction
             if isinstance(content := part.get(name), str):
                 self.content_bytes += len(content.encode("utf-8", "surrogatepass"))
-
-    def _on_content_block_stop(self, event: ContentBlockStop) -> None:
-        """Nothing is kept."""
 
 
 _FOLDED = ("type", "content", "usage")

@@ -43,9 +43,11 @@ _COMMA: Final = "a comma or the end of the array or object"
 _END: Final = "nothing after the value"
 
 _BLANKS: Final = " \t\n\r"  # RFC 8259, 2; no others
-_SCALAR = re.compile(r"[-+.0-9A-Za-z]*")
+_TOKEN = re.compile(r"[-+.0-9A-Za-z]*")
 # The last three are not JSON, but Python writes and reads them, and jiter reads them.
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"  # RFC 8259, 6
+_SCALAR = re.compile("|".join((_NUMBER, *_LITERALS)))
 # RFC 8259, 7: "To escape an extended character that is not in the Basic Multilingual Plane, the character is represented as a
 # 12-character sequence, encoding the UTF-16 surrogate pair." An unpaired surrogate is not a character: UTF-8 cannot encode
 # it, and jiter also rejects it.
@@ -75,11 +77,9 @@ class PartialJSON:
         self._cut = ""  # a number, literal or escape at the end, which the next fragment may continue
         self._string: list[str] | None = None  # the pieces of the string that is being read
         self._wanted = _VALUE
-        self._root: list[Any] = []  # the value, once it has begun
-        self._open: list[list[Any] | dict[str, Any]] = [self._root]  # the containers around the next character
+        self._open: list[Any] = [{}]  # the containers around the next character; the first has the value, named ""
         self._key = ""  # of the next value, if it is in an object
-        self._is_lent = False  # `value` has put an incomplete value into its container
-        self._hidden: dict[str, Any] = {}  # the member of the same name that it replaces there
+        self._hidden: dict[str, Any] | None = None  # see `value`
         self._error: PartialJSONError | None = None
 
     @property
@@ -88,12 +88,12 @@ class PartialJSON:
 
         Reading it costs only the incomplete string or number at the end, if any.
         """
-        if not self._is_lent and (cut := self._cut_value()):
+        if self._hidden is None and (cut := self._cut_value()):
+            # It is in its container until the next characters come. It may hide a member of the same name.
             top = self._open[-1]
             self._hidden = {self._key: top[self._key]} if isinstance(top, dict) and self._key in top else {}
             self._place(cut[0])
-            self._is_lent = True
-        return self._root[0] if self._root else None
+        return self._open[0].get("")
 
     def feed(self, fragment: str) -> None:
         """Parse the next characters, which may be split anywhere.
@@ -103,8 +103,8 @@ class PartialJSON:
         """
         if self._error is not None:
             raise self._error
-        if self._is_lent:
-            self._take_back()
+        if self._hidden is not None:
+            self._take_back(self._hidden)
         text, at = self._cut + fragment, 0
         self._cut = ""
         self._fed += len(fragment)
@@ -128,7 +128,7 @@ class PartialJSON:
         elif char in "[{" and wanted is _VALUE:
             if len(self._open) > self._max_depth:
                 self._fail(text, at, f"no more than max_depth ({self._max_depth}) levels")
-            container: list[Any] | dict[str, Any] = [] if char == "[" else {}
+            container: Any = [] if char == "[" else {}
             self._place(container)
             self._open.append(container)
             self._wanted = _VALUE if char == "[" else _KEY
@@ -144,12 +144,12 @@ class PartialJSON:
 
     def _read_scalar(self, text: str, at: int) -> int:
         """Read a number or a literal."""
-        token = _SCALAR.match(text, at)[0]  # type: ignore[index]  # it matches everywhere
+        token = _TOKEN.match(text, at)[0]  # type: ignore[index]  # it matches everywhere
         if len(token) > MAX_NUMBER_CHARS:
             self._fail(text, at, f"no number longer than {MAX_NUMBER_CHARS} characters")
         if at + len(token) == len(text) and _may_go_on(token):
             self._cut = token
-        elif _is_scalar(token):
+        elif _SCALAR.fullmatch(token):
             self._place(json.loads(token))
         else:
             self._fail(text, at, _VALUE)
@@ -178,8 +178,7 @@ class PartialJSON:
         """Whether the character ends the innermost container: after a member, or if it is empty."""
         top = self._open[-1]
         end, first = ("]", _VALUE) if isinstance(top, list) else ("}", _KEY)
-        is_before_first = self._wanted is first and not top and len(self._open) > 1
-        return char == end and (self._wanted is _COMMA or is_before_first)
+        return char == end and (self._wanted is _COMMA or (self._wanted is first and not top))
 
     def _place(self, value: Any) -> None:
         top = self._open[-1]
@@ -192,22 +191,19 @@ class PartialJSON:
     def _cut_value(self) -> list[Any]:
         """The incomplete value at the end, if it is included."""
         if self._string is None:
-            return [json.loads(self._cut)] if self._cut and _is_scalar(self._cut) else []
+            return [json.loads(self._cut)] if _SCALAR.fullmatch(self._cut) else []
         if not self._keep_strings or self._wanted is _KEY:
             return []
         self._string = ["".join(self._string)]  # joined once, however often it is read
         return self._string
 
-    def _take_back(self) -> None:
+    def _take_back(self, hidden: dict[str, Any]) -> None:
         top = self._open[-1]
-        if isinstance(top, list):
-            top.pop()
-        elif self._hidden:
-            top.update(self._hidden)
+        if hidden:
+            top.update(hidden)
         else:
-            del top[self._key]
-        self._wanted = _VALUE
-        self._is_lent = False
+            top.pop(-1 if isinstance(top, list) else self._key)
+        self._wanted, self._hidden = _VALUE, None
 
     def _fail(self, text: str, at: int, expected: str) -> NoReturn:
         self._string, self._cut = None, ""
@@ -217,17 +213,10 @@ class PartialJSON:
         raise self._error
 
 
-def _is_scalar(token: str) -> bool:
-    try:
-        json.loads(token)
-    except ValueError:
-        return False
-    return True
-
-
 def _may_go_on(token: str) -> bool:
     """Whether it is a number or a literal, or a prefix of one."""
-    return _is_scalar(token) or _is_scalar(token + "0") or any(literal.startswith(token) for literal in _LITERALS)
+    is_number = _SCALAR.fullmatch(token) or _SCALAR.fullmatch(token + "0")
+    return is_number is not None or any(literal.startswith(token) for literal in _LITERALS)
 
 
 def _is_cut_escape(text: str) -> bool:

@@ -146,7 +146,7 @@ class EventPush:
         self._cancel_timer()
         error = self._answer.error
         if error is not None:
-            self.stream._failed(error)
+            self.stream._call.fail(error)
         else:
             with contextlib.suppress(StopAsyncIteration):  # the stream records here that it is complete
                 self.stream._take_event()

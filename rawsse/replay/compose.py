@@ -159,9 +159,8 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
     given = [_block(part) for part in parts]
     model = fields.pop("model", MODEL)
     identity = to_json([model, given])
-    blocks = [_built(block) for block in _with_ids(given, identity)]
-    content = [block.raw for block in blocks]
-    made = Message({"content": content}, facts=blocks)
+    content = [_built(block) for block in _with_ids(given, identity)]
+    made = Message({"content": content})
     tokens = sum(tokens_of(delta) for block in made.content for delta in _streamed(block, "whole", 0)[1])
     calls = any(block.get("type") == "tool_use" for block in content)
     counts = {
@@ -182,7 +181,7 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
         **fields,
         "usage": {**counts, **(usage or {})},
     }
-    return Message(raw, facts=blocks)
+    return Message(raw)
 
 
 def _made_id(prefix: str, identity: str) -> str:

@@ -223,12 +223,11 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
     assert [bytes(stream.written).count(b"POST") for stream in setting.peers.streams] == [1]
 
 
-def test_a_request_that_http_does_not_allow_is_refused_and_nothing_is_written() -> None:
+def test_a_request_that_http_does_not_allow_is_refused_before_it_is_connected() -> None:
     setting = Setting(Peer(end=None), request=RequestData("POST", "/", "h", (("bad name", "secret"),)))
     with pytest.raises(HTTPUsageError, match="bad name"):
         setting.open()
-    assert [bytes(stream.written) for stream in setting.peers.streams] == [b""]
-    assert (setting.pool.open_connections, setting.call.exchange.is_over) == (0, True)
+    assert (setting.peers.attempts, setting.pool.open_connections, len(setting.pool.queue)) == (0, 0, 0)
 
 
 def test_a_failure_that_is_no_api_error_passes_and_drops_the_connection() -> None:
@@ -721,6 +720,22 @@ def test_a_call_that_was_closed_first_is_not_begun() -> None:
     with pytest.raises(OverloadedError):
         drive(setting.call.open(OverloadedError("No.", status_code=529)))
     assert (setting.peers.attempts, setting.call.timing.ended) == (0, 0)
+
+
+def test_closing_a_call_that_is_complete_changes_nothing() -> None:
+    setting = Setting(Peer(OBJECT, end=None))
+    assert setting.open() == {"a": 1}
+    setting.call.close()
+    assert (setting.call.exchange.error, setting.call.exchange.value) == (None, {"a": 1})
+    assert (len(setting.pool.idle), setting.peers.streams[0].is_aborted) == (1, False)
+
+
+def test_the_first_failure_of_a_stream_is_the_one_that_its_readers_get() -> None:
+    call = Setting(Peer(LATER)).new_call(Answer)
+    first, second = StreamCancelledError("first"), StreamCancelledError("second")
+    assert call.fail(first) is first
+    assert call.fail(second) is first
+    assert (first.ending, second.ending) == (call.exchange.ending(), None)
 
 
 def test_a_call_that_was_closed_is_not_read_on() -> None:

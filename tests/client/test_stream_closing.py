@@ -108,7 +108,7 @@ def test_closing_after_the_end_changes_nothing() -> None:
             await asyncio.sleep(5)
             await stream.close()
             await stream.aclose()
-            assert (stream.ending is before, stream.timing.ended) == (True, ended)
+            assert (stream.ending, stream.timing.ended) == (before, ended)
             assert (await stream.get_final_message()).text == "Hello ☺"
 
     run(story())

@@ -205,8 +205,8 @@ def test_the_fields_of_a_tool_call_stand_in_the_order_of_the_sdk() -> None:
 
 
 def test_a_dump_of_a_streamed_message_has_its_blocks_brought_up_to_date() -> None:
-    facts = Facts()
-    Message({"content": [{"type": "text", "text": ""}]}, facts=[facts]).model_dump()
+    facts = Facts({"type": "text", "text": ""})
+    Message({"content": [facts]}).model_dump()
     assert facts.settled == 1
 
 
@@ -245,28 +245,35 @@ def test_optional_fields_of_a_message_are_none_where_they_are_absent() -> None:
 
 
 class Facts(BlockBuilder):
-    """A tool call that is not complete; counts how often it is brought up to date."""
+    """A block that is not complete, as a rule a tool call; counts how often it is brought up to date."""
 
-    def __init__(self) -> None:
-        super().__init__({"type": "tool_use", "input": {}})
+    def __init__(self, raw: Raw | None = None) -> None:
+        super().__init__(raw or {"type": "tool_use", "input": {}})
         self.grow('{"a')
         self.settled = 0
 
-    def settle(self) -> None:
+    def settle(self) -> Raw:
         self.settled += 1
+        return self
 
 
 def test_blocks_of_a_streamed_message_have_the_facts_of_the_fold() -> None:
     facts = Facts()
-    answer = Message({"content": [{"type": "tool_use", "input": {}}, {"type": "text", "text": ""}]}, facts=[facts])
+    answer = Message({"content": [facts, {"type": "text", "text": ""}]})
     tool, text = answer.content
     assert (tool.complete, tool.input_text) == (False, '{"a')
     assert (text.complete, text.input_text) == (True, "")
     assert facts.settled == 1
 
 
+def test_json_that_is_read_again_still_knows_which_call_is_not_complete() -> None:
+    answer = Message({"content": [Facts(CALL)]})
+    assert [Message(answer.raw).content[0].complete, look_at_block(answer.content[0].raw).complete] == [False, False]
+    assert Message(answer.to_dict()).content[0].complete
+
+
 def test_a_message_can_be_copied_with_its_facts() -> None:
-    answer = Message({"content": [{"type": "tool_use", "input": {}}]}, facts=[Facts()], request_id="req_1")
+    answer = Message({"content": [Facts()]}, request_id="req_1")
     again = copy.deepcopy(answer)
     assert (again, again.request_id, again.content[0].complete) == (answer, "req_1", False)
 
@@ -282,7 +289,7 @@ SAID, MORE, THOUGHT = (
 
 
 def test_a_parsed_block_is_the_block_and_its_value() -> None:
-    block = ParsedTextBlock(TextBlock(SAID, BlockBuilder(SAID)), 5)
+    block = ParsedTextBlock(TextBlock(BlockBuilder(SAID)), 5)
     assert (block.text, block.complete, block.input_text, block.parsed_output) == ("1", False, "", 5)
     assert repr(block) == "ParsedTextBlock(citations=None, text='1', type='text', complete=False, parsed_output=5)"
 
@@ -318,6 +325,11 @@ def test_the_text_blocks_of_a_parsed_message_are_parsed_ones() -> None:
 )
 def test_the_parsed_output_of_a_message_is_the_first_that_fits(parsed: Any, value: Any) -> None:
     assert ParsedMessage(message(SAID, MORE), parsed).parsed_output == value
+
+
+@pytest.mark.parametrize("content", ["all at once", None])
+def test_content_of_a_parsed_message_that_is_no_list_reads_as_it_is(content: Any) -> None:
+    assert ParsedMessage(Message({"content": content}), {}).content == content
 
 
 def test_a_message_of_which_no_text_fits_says_so_when_it_is_asked() -> None:
@@ -382,14 +394,14 @@ def test_a_paused_turn_keeps_the_call_that_the_api_goes_on_with() -> None:
 
 @pytest.mark.parametrize("raw", [CALL, SEARCH, REDACTED, NEW])
 def test_a_block_that_is_not_complete_is_left_out(raw: Raw) -> None:
-    answer = Message({"content": [raw], "stop_reason": "pause_turn"}, facts=[Facts()])
+    answer = Message({"content": [Facts(raw)], "stop_reason": "pause_turn"})
     assert answer.replayable() is None
 
 
 def test_a_result_that_is_not_complete_takes_its_call_with_it() -> None:
-    whole = Facts()
+    whole = Facts(SEARCH)
     whole.complete = True
-    assert Message({"content": [SEARCH, FOUND]}, facts=[whole, Facts()]).replayable() is None
+    assert Message({"content": [whole, Facts(FOUND)]}).replayable() is None
 
 
 def test_what_is_sent_back_is_a_copy() -> None:

@@ -58,7 +58,7 @@ def test_a_text_that_is_left_out_is_empty(raw: Raw) -> None:
     builder = BlockBuilder(raw)
     builder.grow("hi")
     builder.settle()
-    assert builder.raw == {"type": "text", "text": "hi"}
+    assert builder == {"type": "text", "text": "hi"}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_text_that_is_left_out_is_empty(raw: Raw) -> None:
 def test_an_input_that_is_left_out_is_empty(raw: Raw) -> None:
     builder = BlockBuilder(raw)
     builder.close()
-    assert (builder.raw["input"], builder.complete) == ({}, True)
+    assert (builder["input"], builder.complete) == ({}, True)
 
 
 @pytest.mark.parametrize("kind", ["text", "thinking"])
@@ -82,7 +82,7 @@ def test_fragments_are_put_behind_the_text_that_was_there(kind: str) -> None:
     for fragment in ("upon", "", " a time"):
         builder.grow(fragment)
     builder.settle()
-    assert builder.raw[kind] == "Once upon a time"
+    assert builder[kind] == "Once upon a time"
     assert builder.length == len("Once upon a time")
 
 
@@ -93,7 +93,7 @@ def test_settling_twice_adds_nothing() -> None:
     builder.settle()
     builder.grow("b")
     builder.settle()
-    assert builder.raw["text"] == "ab"
+    assert builder["text"] == "ab"
 
 
 def test_a_text_can_be_seen_as_it_was() -> None:
@@ -101,7 +101,7 @@ def test_a_text_can_be_seen_as_it_was() -> None:
     builder.grow("b")
     length = builder.length
     builder.grow("c")
-    assert (builder.text_up_to(length), builder.text_up_to(builder.length)) == ("ab", "abc")
+    assert (builder.settle()["text"][:length], builder.settle()["text"][: builder.length]) == ("ab", "abc")
 
 
 def test_a_block_that_does_not_grow_is_complete_when_it_is_closed() -> None:
@@ -137,7 +137,7 @@ def test_a_text_has_no_input_text() -> None:
 )
 def test_a_whole_object_is_complete(fragments: list[str], value: Raw) -> None:
     builder = closed(*fragments)
-    assert (builder.raw["input"], builder.complete) == (value, True)
+    assert (builder["input"], builder.complete) == (value, True)
 
 
 @pytest.mark.parametrize(
@@ -158,27 +158,27 @@ def test_unfinished_json_is_never_complete_and_is_read_as_far_as_possible(text: 
     builder = closed(text)
     assert not builder.complete
     assert builder.input_text == text
-    assert best is None or builder.raw["input"] == best
+    assert best is None or builder.settle()["input"] == best
 
 
 @pytest.mark.parametrize("text", ["[1]", '"Oslo"', "12", "null"])
 def test_json_that_is_not_an_object_is_shown_but_never_complete(text: str) -> None:
     builder = closed(text)
     assert not builder.complete
-    assert builder.raw["input"] in ([1], "Oslo", 12, None)
+    assert builder["input"] in ([1], "Oslo", 12, None)
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_have_are_shown_but_never_complete(constant: str) -> None:
     builder = closed('{"a": 1, "b": ' + constant + "}")
     assert not builder.complete
-    assert builder.raw["input"]["a"] == 1
-    assert not math.isfinite(builder.raw["input"]["b"])
+    assert builder.settle()["input"]["a"] == 1
+    assert not math.isfinite(builder["input"]["b"])
 
 
 def test_an_input_that_came_whole_with_the_start_is_complete() -> None:
     builder = closed(input={"city": "Oslo"})
-    assert (builder.raw["input"], builder.complete, builder.input_text) == ({"city": "Oslo"}, True, "")
+    assert (builder["input"], builder.complete, builder.input_text) == ({"city": "Oslo"}, True, "")
 
 
 def test_an_input_that_came_as_text_with_the_start_is_not() -> None:
@@ -187,33 +187,33 @@ def test_an_input_that_came_as_text_with_the_start_is_not() -> None:
 
 def test_the_best_reading_grows_with_the_fragments() -> None:
     builder = tool('{"city": "Os')
-    assert builder.best_input() == {}
+    assert builder.settle()["input"] == {}
     builder.grow('lo", "days": 1')
-    assert builder.best_input() == {"city": "Oslo", "days": 1}
+    assert builder.settle()["input"] == {"city": "Oslo", "days": 1}
     builder.grow("4}")
-    assert builder.best_input() == {"city": "Oslo", "days": 14}
+    assert builder.settle()["input"] == {"city": "Oslo", "days": 14}
 
 
 def test_before_any_character_the_best_reading_is_what_the_start_said() -> None:
-    assert tool("", input={"a": 1}).best_input() == {"a": 1}
+    assert tool("", input={"a": 1}).settle()["input"] == {"a": 1}
 
 
 def test_after_an_invalid_character_the_best_reading_stays() -> None:
     builder = tool('{"a": 1, "b": x')
-    assert builder.best_input() == {"a": 1}
+    assert builder.settle()["input"] == {"a": 1}
     builder.grow(', "c": 2}')
-    assert builder.best_input() == {"a": 1}
+    assert builder.settle()["input"] == {"a": 1}
 
 
 def test_the_best_reading_of_a_complete_input_is_the_input() -> None:
     builder = closed('{"a": 1}')
-    assert builder.best_input() is builder.raw["input"]
+    assert builder.settle()["input"] is builder["input"]
 
 
 def test_settling_an_open_tool_call_reads_ahead() -> None:
     builder = tool('{"a": 1,')
     builder.settle()
-    assert builder.raw["input"] == {"a": 1}
+    assert builder["input"] == {"a": 1}
 
 
 def test_more_input_after_the_end_undoes_it() -> None:
@@ -266,7 +266,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
 def test_nothing_is_read_ahead_unless_it_is_wanted(counted: type[Counted]) -> None:
     builder = closed(*'{"city": "Oslo"}')
     builder.settle()
-    assert builder.best_input() == {"city": "Oslo"}
+    assert builder.settle()["input"] == {"city": "Oslo"}
     assert counted.made == 0
 
 
@@ -274,8 +274,8 @@ def test_every_character_is_read_ahead_once_however_often_it_is_wanted(counted: 
     builder = tool()
     for _ in range(500):
         builder.grow("ab")
-        builder.best_input()
-        builder.best_input()
+        builder.settle()["input"]
+        builder.settle()["input"]
     assert (counted.made, counted.characters) == (1, 1000)
 
 
@@ -290,7 +290,7 @@ def test_a_finished_input_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(json, "loads", counting)
     builder = closed(*'{"city": "Oslo"}')
     builder.settle()
-    builder.best_input()
+    builder.settle()["input"]
     assert parsed == ['{"city": "Oslo"}']
 
 
@@ -298,4 +298,4 @@ def test_a_megabyte_in_one_byte_fragments_is_put_together_and_parsed_at_once() -
     text = '{"text": "' + "x" * 1_000_000 + '"}'
     builder = closed(*text)
     assert builder.complete
-    assert builder.raw["input"]["text"] == "x" * 1_000_000
+    assert builder["input"]["text"] == "x" * 1_000_000

@@ -172,6 +172,7 @@ def unfolded() -> UnfoldedAnswer:
     """An answer whose request is sent."""
     route = Route(Origin("http", "x", 80))
     answer = UnfoldedAnswer(CallSettings(RequestData("POST", "/v1/messages", "x", ()), route), Timing())
+    answer.begin()
     answer.send()
     answer.sent(0.0)
     return answer

@@ -60,9 +60,12 @@ class BlockingEventStream:
     @property
     def retries_taken(self) -> int:
         """How often the request was retried."""
-    ending: Ending | None
 
     def __init__(self, call: Call[Answer]) -> None: ...
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ended; None while it is open."""
+
     @property
     def error_event(self) -> ErrorEvent | None:
         """The `error` event that ended the stream, as received."""
@@ -108,9 +111,12 @@ class BlockingMessageStream:
     @property
     def retries_taken(self) -> int:
         """How often the request was retried."""
-    ending: Ending | None
 
     def __init__(self, call: Call[Answer], outputs: Outputs[Any] | None = None) -> None: ...
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ended; None while it is open."""
+
     @property
     def error_event(self) -> ErrorEvent | None:
         """The `error` event that ended the stream, as received."""

@@ -41,7 +41,7 @@ FACADES = [made for made in Facade._blocking.values() if made.__module__ == "raw
 
 SPECIAL = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
 
-HIDDEN = {"aclose", "call", "run"}
+HIDDEN = {"aclose", "call"}
 
 
 def client_of(*streams: FakeStream | bytes, **options: Any) -> Client:
