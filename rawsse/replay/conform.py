@@ -531,17 +531,18 @@ async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> 
     call = client.call("POST", "/v1/messages", kind=RawAnswer, body=body, headers=headers, max_retries=0)
     now = asyncio.get_running_loop().time
     reads, started = list[Read](), now()
-    with contextlib.suppress(APIError, TimeoutError), contextlib.closing(call):
-        async with asyncio.timeout(limit) as timeout:
-            answer = await call.open()
-            decoder = ContentDecoder(answer.response.headers.get("content-encoding", ""))
-            while True:
-                reads += [Read(now() - started, decoder.decode(piece)) for piece in answer.take()]
-                if answer.is_over or answer.bytes_received > MAX_ANSWER_BYTES:
-                    break
-                await call.more()
-    head, error = call.response, call.exchange.error
+    with contextlib.closing(call):
+        with contextlib.suppress(APIError, TimeoutError):
+            async with asyncio.timeout(limit) as timeout:
+                answer = await call.open()
+                decoder = ContentDecoder(answer.response.headers.get("content-encoding", ""))
+                while True:
+                    reads += [Read(now() - started, decoder.decode(piece)) for piece in answer.take()]
+                    if answer.is_over or answer.bytes_received > MAX_ANSWER_BYTES:
+                        break
+                    await call.more()
+        head, error = call.response, call.exchange.error  # before `close`, which fails the call if it is not complete
+        end: End = "clean" if call.exchange.is_over and error is None else "cut"
     fields = {name.lower(): value for name, value in head.headers.items()} if head else {}
-    end: End = "clean" if call.exchange.is_over and error is None else "cut"
     why = f"nothing came within {limit:g} s" if timeout.expired() else str(error)
     return Recording(None, head.status if head else 0, fields, tuple(reads), end, now() - started, why)
