@@ -7,10 +7,10 @@ A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one l
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
-`t` is in seconds since the request was sent. `data` is a read as text; `b64` is one that is not valid UTF-8, as a read may end
-inside a character. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client disconnected, and the rest is
-unknown). `request` may be null. A changed answer shows as a changed line in a diff, and no byte, boundary or time is lost:
-`Recording.loads(recording.dump()) == recording`.
+`t` is in seconds since the request was sent. `data` is a read as text, without the framing of HTTP chunks; `b64` is one that is
+not valid UTF-8, as a read may end inside a character. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the
+client disconnected, and the rest is unknown). `request` may be null. A changed answer shows as a changed line in a diff, and no
+byte, boundary or time is lost: `Recording.loads(recording.dump()) == recording`.
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
