@@ -245,15 +245,14 @@ class _Play(Player):
         return ", ".join(recording.name for recording in self.api.recordings)
 
     def problems(self, *, is_over: bool) -> list[str]:
-        """Requests that no recording answered, faults that no answer had, and recordings not played once."""
+        """Requests that no recording answered, faults that no client met, and recordings not played once."""
         found = list(dict.fromkeys(self.misplaced))  # no test expects such an answer
         if self.is_lenient:
             return found
         found += [miss.message for miss in self.misses]
         if is_over and not found:  # else they may be a consequence
-            found += [
-                f"the fault {fault} never happened: the test sent too few requests" for fault in self.unused_faults
-            ]
+            hidden, few = self._schedule.hidden, "the test sent too few requests"
+            found += [f"the fault {fault} never happened: {hidden.get(fault, few)}" for fault in self.unused_faults]
         if is_over and self._is_strict:
             count, left = len(self.api.recordings), [recording.name for recording in self.unplayed]
             again = ", ".join(dict.fromkeys(recording.name for recording in self.repeats))

@@ -14,7 +14,8 @@ ends with a cut connection. `…/count_tokens` and `…/v1/models` are answered,
 `faults` make answers fail (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They count the requests to
 `…/v1/messages`, and each of `requests` lists its faults. If a fault cuts an answer short and the identical request is
 repeated, it gets the same recording. A fault that fits no recording is rejected at once; if it does not fit the answer
-to a request, that is an HTTP 500 with the reason.
+to a request, that is an HTTP 500 with the reason. One that another fault keeps from the client, as after a `close`, stays in
+`unused_faults`, and the log says why.
 
 An answer can be split in two ways. `split` splits the body: each piece is one HTTP chunk. `segments` splits the bytes on the
 wire, including the head and the chunk framing: each piece is one TCP write. A client in the same event loop reads each piece
@@ -111,8 +112,9 @@ class Player:
     (`variants.py`). `sleep` replaces `asyncio.sleep`.
 
     `misses` are the last requests that no recording answered; `unplayed` the recordings that have not been played yet, and
-    `repeats` those that have been played more often than they were given; `unused_faults` the faults that have not been applied
-    yet, and `misplaced` the last errors of faults that did not fit an answer. Raises `ConfigurationError` and `RecordingError`.
+    `repeats` those that have been played more often than they were given; `unused_faults` the faults that have not changed an
+    answer yet, and `misplaced` the last errors of faults that did not fit an answer. Raises `ConfigurationError` and
+    `RecordingError`.
     """
 
     _default_speed = 1.0
@@ -194,13 +196,14 @@ class Player:
             raise ConfigurationError(f"{wanting[0]} rawsse.server: other ASGI servers do not let an app write to TCP")
         self._count += 1
         headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
+        given = answer = replace(answer, headers=headers)
         try:
-            answer = edited(replace(answer, headers=headers), faults, self._split)
+            answer = edited(given, faults, self._split)
             steps: Script | None = None
             if wanting or (answer.end != "clean" and connection is not None):
                 request = {"method": scope["method"], "http_version": scope.get("http_version", "1.1")}
                 steps = script(answer, faults, **request, segments=self._segments, speed=self._speed)
-            self._schedule.applied(faults)
+            self._schedule.applied(faults, given)
         except ConfigurationError as exc:  # a fault without a place
             self._schedule.failed(exc)
             answer, steps = error_answer(500, "api_error", str(exc)), None

@@ -28,10 +28,10 @@ QUESTION: dict[str, Any] = {
 }
 
 
-def ask(replay: Replay, *, path: str = "/v1/messages", key: str = "any") -> str:
+def ask(replay: Replay, *, path: str = "/v1/messages", key: str = "any", **fields: Any) -> str:
     """The text of the answer, or the message of the error."""
     headers = {"content-type": "application/json", "x-api-key": key}
-    request = urllib.request.Request(replay.base_url + path, json.dumps(QUESTION).encode(), headers)
+    request = urllib.request.Request(replay.base_url + path, json.dumps({**QUESTION, **fields}).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as response:
             return str(json.load(response)["content"][0]["text"])
@@ -148,6 +148,16 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
     with Replay() as replay:
         replay.play(answer("one"), faults=["status=529 x1 after=2"], strict=False)
         assert (ask(replay), replay.problems()) == ("one", [])
+
+
+@pytest.mark.parametrize("fault", ["stall@event=6", "garble@event=9"])
+def test_a_fault_behind_the_end_that_another_makes_is_a_problem(fault: str) -> None:
+    with Replay() as replay:
+        replay.play("plain", faults=["close@event=5", fault])
+        with pytest.raises(http.client.IncompleteRead):
+            ask(replay, stream=True)
+        why = "it lies behind close@event=5, which ends the answer"
+        assert replay.problems() == [f"the fault {fault} never happened: {why}"]
 
 
 def test_a_fault_without_a_place_is_a_problem_also_of_a_lenient_test() -> None:
