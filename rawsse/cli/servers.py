@@ -110,11 +110,8 @@ def add_replay(commands: Any) -> None:
     option("--split", metavar="HOW", help="HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
     option("--segments", metavar="HOW", help="TCP writes, like --split")
     option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between segments (5 is enough)")
-    option(
-        "--pace",
-        metavar="HOW",
-        help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS (a second; of 4 bytes each)",
-    )
+    paces = "none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS (a second, as the answer's usage counts them)"
+    option("--pace", metavar="HOW", help=paces)
     rewrites = (
         "crlf, cr, blank-lines, bom, comments, comments-inside, ids, retry, done, no-event-lines, no-spaces, padding"
     )

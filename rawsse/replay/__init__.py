@@ -40,6 +40,7 @@ from rawsse.replay.recording import (
     RecordedRequest,
     Recording,
     find_recordings,
+    load_recordings,
     shipped_fixtures,
 )
 from rawsse.replay.scrub import *
@@ -47,7 +48,7 @@ from rawsse.replay.variants import *
 from rawsse.replay.virtual_clock import VirtualClock
 
 __all__ = ["FORMAT_VERSION", "MAX_FILE_BYTES", "Read", "RecordedRequest", "Recording"]
-__all__ += ["find_recordings", "shipped_fixtures"]
+__all__ += ["find_recordings", "load_recordings", "shipped_fixtures"]
 __all__ += ["AS_UNCUT", "Chunks", "FailingCut", "Split", "assert_every_split", "smallest_failing_cut", "split_by"]
 __all__ += ["as_recorded", "by_event", "byte_by_byte", "fixed", "random_chunks", "sized", "whole"]
 __all__ += ["every_pair_split", "every_split", "random_splits"]

@@ -36,7 +36,7 @@ from rawsse.replay.faults import Faults
 from rawsse.replay.player import LocalServer, PlayedRequest, Player, send_answer
 from rawsse.replay.proxy import RawAnswer, RecordingProxy
 from rawsse.replay.recorder import Recorder
-from rawsse.replay.recording import Recording, find_recordings, is_messages, shipped_fixtures
+from rawsse.replay.recording import Recording, is_messages, load_recordings, shipped_fixtures
 from rawsse.replay.scrub import ALLOWED_REQUEST_HEADERS, ScrubPolicy
 from rawsse.replay.variants import Pace, Rewrite, Split
 from rawsse.server import Receive, Scope, Send
@@ -326,7 +326,7 @@ def find(source: Source, folder: Path) -> list[Recording]:
     if isinstance(source, Message | Mapping):
         return [recording_of(source)]
     if (path := own_path(source, folder)) is not None:
-        return [Recording.load(file) for file in find_recordings(path)]
+        return load_recordings(path)
     shipped = shipped_fixtures()
     if str(source) in shipped:
         return [shipped[str(source)]]

@@ -41,8 +41,8 @@ from rawsse.replay.recording import (
     Read,
     RecordedRequest,
     Recording,
-    find_recordings,
     is_messages,
+    load_recordings,
     parse_body,
     shipped_fixtures,
 )
@@ -385,7 +385,7 @@ def _loaded(sources: Sources) -> list[Recording]:
     given = [sources] if isinstance(sources, Recording | str | Path) else sources
     recordings: list[Recording] = []
     for source in given:
-        recordings += [source] if isinstance(source, Recording) else map(Recording.load, find_recordings(source))
+        recordings += [source] if isinstance(source, Recording) else load_recordings(source)
     if not recordings:
         raise ConfigurationError("there is no recording to play")
     return recordings

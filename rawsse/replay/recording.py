@@ -197,10 +197,18 @@ def find_recordings(path: str | Path) -> list[Path]:
     return found
 
 
+def load_recordings(path: str | Path) -> list[Recording]:
+    """The recordings in the files of `find_recordings`. One that was found by its name is called by that name.
+
+    Raises `RecordingError`, and `OSError` if a file cannot be read.
+    """
+    recordings = map(Recording.load, find_recordings(path))
+    return list(recordings) if Path(path).is_dir() else [replace(each, name=str(path)) for each in recordings]
+
+
 def shipped_fixtures() -> dict[str, Recording]:
     """The recordings shipped with rawsse, by name (`plain`, `tools`, `cut` …; see `fixtures/README.md`)."""
-    files = _shipped_files()
-    return {name: Recording.loads(file.read_bytes(), name=file.name) for name, file in files.items()}
+    return {name: Recording.loads(file.read_bytes(), name=name) for name, file in _shipped_files().items()}
 
 
 def _shipped_files() -> dict[str, Path]:

@@ -24,10 +24,12 @@ answer that is not an event stream, are left unchanged. Three rewrites deliberat
 `event:` lines (`no-event-lines`) every event is named `message`, and only the type in the data tells them apart; `ids` adds
 ids; `done` adds an event with the data `[DONE]`.
 
-Paces. A pace changes only `t` and `duration`. A profile estimates tokens: `BYTES_PER_TOKEN` bytes of text, thinking or tool
-input are one, however deltas cut them. A delta arrives with its last token, and the first one at `ttft`. Anything before the
-first delta (and an answer without deltas) arrives with it, and every other event with the delta before it; a read, with its
-last event. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
+Paces. A pace changes only `t` and `duration`. A profile counts tokens as the recording's usage does: at `tps=30`, an answer of
+139 `output_tokens` takes 139/30 s from its first delta to its last, as `rawsse explain` measures. They are spread over the
+bytes of text, thinking and tool inputs, however deltas cut them. Without a final count (the recording was cut), each
+`BYTES_PER_TOKEN` bytes are one. The first delta arrives at `ttft`, any other with its last byte. Anything before the first
+delta (and an answer without deltas) arrives with it, and every other event with the delta before it; a read, with its last
+event. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ TOKENS_PER_SECOND = 50.0
 """The default: roughly that of a medium-sized model."""
 
 BYTES_PER_TOKEN = 4
-"""A rule of thumb for English text and JSON in UTF-8. Only the API knows the count."""
+"""A rule of thumb for English text and JSON in UTF-8, where the API's count is missing."""
 
 Change: TypeAlias = Callable[[Recording], Recording]
 
@@ -457,8 +459,8 @@ def slower(factor: float) -> Change:
 def profile(
     *, time_to_first_token: float = TIME_TO_FIRST_TOKEN, tokens_per_second: float = TOKENS_PER_SECOND
 ) -> Change:
-    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`: of text, thinking and
-    tool input, with 4 bytes a token (`BYTES_PER_TOKEN`). Raises `ConfigurationError`."""
+    """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`: as many as the
+    recording's usage counts, or 4 bytes each (`BYTES_PER_TOKEN`) if it has no final count. Raises `ConfigurationError`."""
     if not 0 <= time_to_first_token < math.inf:
         raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
     if not 0 < tokens_per_second < math.inf:
@@ -468,9 +470,10 @@ def profile(
         decoder = Decoder(max_event_bytes=len(recording.body) + 1)  # every recording can be paced
         deltas = [[_tokens(event.data) for event in decoder.feed(read.data)] for read in recording.reads]
         first = next(filter(None, chain(*deltas)), 0)
-        times = [
-            time_to_first_token + max(0, tokens - first) / tokens_per_second for tokens in accumulate(map(sum, deltas))
-        ]
+        estimated = sum(chain(*deltas)) - first
+        counted = _counted(recording)
+        speed = tokens_per_second * (estimated / counted if estimated and counted else 1)
+        times = [time_to_first_token + max(0, tokens - first) / speed for tokens in accumulate(map(sum, deltas))]
         return _retimed(recording, times, time_to_first_token)
 
     return pace
@@ -479,6 +482,14 @@ def profile(
 def _retimed(recording: Recording, times: Iterable[float], duration: float) -> Recording:
     reads = tuple(Read(round(t, _DIGITS), read.data) for t, read in zip(times, recording.reads, strict=True))
     return replace(recording, reads=reads, duration=round(duration, _DIGITS))
+
+
+def _counted(recording: Recording) -> int:
+    """The answer's `output_tokens`; 0 if their final count, which comes with the stop reason, is missing."""
+    message = recording.fold()[0].message
+    raw = message.raw if message is not None else {}
+    count = object_at(raw, "usage").get("output_tokens")
+    return max(0, count) if type(count) is int and raw.get("stop_reason") is not None else 0
 
 
 def _tokens(data: str) -> float:

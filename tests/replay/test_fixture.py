@@ -100,7 +100,7 @@ def test_what_is_played_again_is_a_problem_of_a_strict_test_only() -> None:
         replay.play("plain", "unicode", strict=True)
         for _ in range(3):
             ask(replay)
-        assert replay.problems() == ["played more than once: plain.sse.jsonl"]
+        assert replay.problems() == ["played more than once: plain"]
         assert replay.problems(is_over=False) == []
 
 
@@ -133,9 +133,9 @@ def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_le
         replay.play("plain", "tools", match="sequence")
         assert replay.problems(is_over=False) == []
         [problem] = replay.problems()
-        assert problem.startswith("no request came for plain.sse.jsonl, tools.sse.jsonl. Was the client made before")
+        assert problem.startswith("no request came for plain, tools. Was the client made before")
         urllib.request.urlopen(replay.base_url + "/v1/models", timeout=10).close()
-        assert replay.problems() == ["not played, 2 of 2 recordings: plain.sse.jsonl, tools.sse.jsonl"]
+        assert replay.problems() == ["not played, 2 of 2 recordings: plain, tools"]
 
 
 def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None:
