@@ -402,9 +402,7 @@ _ROWS = (
         cuts=True,
     ),
     Kind("end@PLACE", "the answer ends there, with complete framing", edit=_end, cuts=True),
-    Kind(
-        "bad-chunk-size[=TEXT][@PLACE]", "the next chunk's size is TEXT (default: zz)", _ASCII, "zz", _BODY, cuts=True
-    ),
+    Kind("bad-chunk-size[=TEXT][@PLACE]", "the next chunk's size is TEXT, or zz", _ASCII, "zz", _BODY, cuts=True),
     Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", cuts=True),
     Kind("wrong-content-length=N", "Content-Length is N more (+N) or less (-N) than the body", _NOT_0, cuts=True),
     Kind("gzip", "the body is compressed, even if the client did not ask for it"),
@@ -415,9 +413,7 @@ _ROWS = (
         answer=_status,
     ),
     Kind("html[=CODE]", "a proxy's error page instead (default: 502)", _whole(200, 599), 502, answer=_html),
-    Kind(
-        "redirect[=CODE][,location=URL]", "a redirect instead (default: 307)", _whole(300, 399), 307, answer=_redirect
-    ),
+    Kind("redirect[=CODE][,location=URL]", "a redirect (default: 307)", _whole(300, 399), 307, answer=_redirect),
 )
 
 FAULTS: Mapping[str, Kind] = {re.split(r"[@=\[]", kind.form)[0]: kind for kind in _ROWS}

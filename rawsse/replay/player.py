@@ -196,19 +196,18 @@ class Player:
             raise ConfigurationError(f"{wanting[0]} rawsse.server: other ASGI servers do not let an app write to TCP")
         self._count += 1
         headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
-        given = answer = replace(answer, headers=headers)
+        answer, steps = replace(answer, headers=headers), None
         try:
-            answer = edited(given, faults, self._split)
-            steps: Script | None = None
-            if wanting or (answer.end != "clean" and connection is not None):
+            played = edited(answer, faults, self._split)
+            if wanting or (played.end != "clean" and connection is not None):
                 request = {"method": scope["method"], "http_version": scope.get("http_version", "1.1")}
-                steps = script(answer, faults, **request, segments=self._segments, speed=self._speed)
-            self._schedule.applied(faults, given)
+                steps = script(played, faults, **request, segments=self._segments, speed=self._speed)
+            self._schedule.applied(faults, answer)
         except ConfigurationError as exc:  # a fault without a place
             self._schedule.failed(exc)
-            answer, steps = error_answer(500, "api_error", str(exc)), None
+            played, steps = error_answer(500, "api_error", str(exc)), None
         if steps is None:
-            await self._play_chunks(answer, send)
+            await self._play_chunks(played, send)
         else:
             await self._perform(steps, Wire(connection))
 
@@ -286,9 +285,8 @@ class LocalServer:
     def base_url(self) -> str:
         """`http://HOST:PORT`, for the client under test. Raises `ConfigurationError` while nothing is served."""
         if self._server is None:
-            raise ConfigurationError(
-                "the API is not served: use it within `with`, `async with`, or what virtual_clock runs"
-            )
+            how = "use it within `with`, `async with`, or what virtual_clock runs"
+            raise ConfigurationError(f"the API is not served: {how}")
         return self._server.base_url
 
     async def __aenter__(self) -> Self:

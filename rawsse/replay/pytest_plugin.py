@@ -115,13 +115,12 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     own = {name: os.environ[name] for name in _KEYS if name in os.environ}
     if record is not None and not any(own.values()):
         _fail("recording needs a key for the real API: set ANTHROPIC_API_KEY")
-    real_url = {"record_url": os.environ["ANTHROPIC_BASE_URL"]} if os.environ.get("ANTHROPIC_BASE_URL") else {}
     replay = Replay(
         node.path.parent,
         record=record,
+        record_url=os.environ.get("ANTHROPIC_BASE_URL"),
         policy=None if record is None else request.getfixturevalue("rawsse_scrub_policy"),
         on_start=partial(_lead_here, monkeypatch, own) if env is not False else lambda _: None,
-        **real_url,
     )
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))

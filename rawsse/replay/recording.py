@@ -309,9 +309,8 @@ def _head(line: dict[str, Any]) -> Recording:
     request = None
     if line.get("request") is not None:
         asked = _of(line, "request", dict)
-        request = RecordedRequest(
-            _of(asked, "method", str), _of(asked, "path", str), _headers(asked), asked.get("body")
-        )
+        method, path = _of(asked, "method", str), _of(asked, "path", str)
+        request = RecordedRequest(method, path, _headers(asked), asked.get("body"))
     return Recording(request, _of(line, "status", int), _headers(line))
 
 

@@ -26,8 +26,8 @@ ids; `done` adds an event with the data `[DONE]`.
 
 Paces. A pace changes only `t` and `duration`. A profile counts tokens as the recording's usage does: at `tps=30`, an answer of
 139 `output_tokens` takes 139/30 s from its first delta to its last, as `rawsse explain` measures. They are spread over the
-bytes of text, thinking and tool inputs, however deltas cut them. Without a final count (the recording was cut), each
-`BYTES_PER_TOKEN` bytes are one. The first delta arrives at `ttft`, any other with its last byte. Anything before the first
+bytes of text, thinking and tool inputs, however deltas cut them. If the recording was cut, before the final count,
+`BYTES_PER_TOKEN` bytes are a token. The first delta arrives at `ttft`, any other with its last byte. Anything before the first
 delta (and an answer without deltas) arrives with it, and every other event with the delta before it; a read, with its last
 event. The player's `speed` divides these times: `slower=2` and `speed=0.5` take equally long.
 """
@@ -460,7 +460,7 @@ def profile(
     *, time_to_first_token: float = TIME_TO_FIRST_TOKEN, tokens_per_second: float = TOKENS_PER_SECOND
 ) -> Change:
     """The times of a model that takes `time_to_first_token` seconds, and then writes `tokens_per_second`: as many as the
-    recording's usage counts, or 4 bytes each (`BYTES_PER_TOKEN`) if it has no final count. Raises `ConfigurationError`."""
+    recording's usage counts, or 4 bytes each (`BYTES_PER_TOKEN`) if it was cut. Raises `ConfigurationError`."""
     if not 0 <= time_to_first_token < math.inf:
         raise ConfigurationError(f"time_to_first_token must be a number from 0 on, not {time_to_first_token}")
     if not 0 < tokens_per_second < math.inf:
@@ -471,9 +471,10 @@ def profile(
         deltas = [[_tokens(event.data) for event in decoder.feed(read.data)] for read in recording.reads]
         first = next(filter(None, chain(*deltas)), 0)
         estimated = sum(chain(*deltas)) - first
-        counted = _counted(recording)
-        speed = tokens_per_second * (estimated / counted if estimated and counted else 1)
-        times = [time_to_first_token + max(0, tokens - first) / speed for tokens in accumulate(map(sum, deltas))]
+        counted = object_at(recording.message() or {}, "usage").get("output_tokens")
+        count = counted if type(counted) is int and counted > 0 else estimated
+        seconds = count / tokens_per_second / (estimated or 1)  # of an estimated token
+        times = [time_to_first_token + max(0, tokens - first) * seconds for tokens in accumulate(map(sum, deltas))]
         return _retimed(recording, times, time_to_first_token)
 
     return pace
@@ -482,14 +483,6 @@ def profile(
 def _retimed(recording: Recording, times: Iterable[float], duration: float) -> Recording:
     reads = tuple(Read(round(t, _DIGITS), read.data) for t, read in zip(times, recording.reads, strict=True))
     return replace(recording, reads=reads, duration=round(duration, _DIGITS))
-
-
-def _counted(recording: Recording) -> int:
-    """The answer's `output_tokens`; 0 if their final count, which comes with the stop reason, is missing."""
-    message = recording.fold()[0].message
-    raw = message.raw if message is not None else {}
-    count = object_at(raw, "usage").get("output_tokens")
-    return max(0, count) if type(count) is int and raw.get("stop_reason") is not None else 0
 
 
 def _tokens(data: str) -> float:
