@@ -1,11 +1,11 @@
 """The same stream, delivered differently: split into other chunks, with other bytes, and at other times.
 
+    assert_every_split(body, my_parse)               # for a test; my_parse may be async, or a generator
+    cut = smallest_failing_cut(body, my_parse)       # the same as a value; None: no cut breaks it
+    print(cut)                                       # the place, the bytes around it, and the difference
+
     for chunks in every_split(body):                 # (body[:1], body[1:]) … (body[:-1], body[-1:])
         assert my_parse(chunks) == expected
-
-    cut = smallest_failing_cut(body, my_parse)       # None: no cut breaks it; my_parse may be async, or a generator
-    print(cut)                                       # the place, the bytes around it, and the difference
-    assert_every_split(body, my_parse)               # the same as an AssertionError
 
     my_parse(split_by("random:7")(body))             # one chunking, by name
     my_parse(as_recorded(recording))                 # as the network cut it
@@ -275,8 +275,9 @@ def smallest_failing_cut(
     waits for a last line end (`rest = lines.pop()`) loses the end of data without one, cut or not.
 
     It tries the uncut data first (to find results that do not equal themselves), then each single cut from the left, then all
-    cuts at once, which it reduces to a minimal failing set. `empty` also cuts at both ends. Raises `ConfigurationError` if
-    `parse` fails on the uncut data and there is no `expected`, or if it is async and an event loop is running.
+    cuts at once, which it reduces to a minimal failing set. `parse` is called about once per byte, with all the data: n bytes
+    take n² time. `empty` also cuts at both ends. Raises `ConfigurationError` if `parse` fails on the uncut data and there is
+    no `expected`, or if it is async and an event loop is running.
     """
     with closing(asyncio.Runner()) as runner:  # it costs nothing before it runs something
 
@@ -338,7 +339,8 @@ def assert_every_split(
 ) -> None:
     """Fail if some cutting of `data` changes the result of `parse`; the message shows the smallest one that does.
 
-    The arguments are those of `smallest_failing_cut`; `name` names the stream in the message.
+    The arguments are those of `smallest_failing_cut`; `name` names the stream in the message. `parse` is called about once
+    per byte: 11,000 times for the recording `plain`. Quick ones are `cut` (1,300 bytes) and `tools-answer` (1,500).
     """
     __tracebackhide__ = True  # pytest shows the line that called this one
     if (failing := smallest_failing_cut(data, parse, expected)) is not None:

@@ -70,8 +70,12 @@ def test_a_request_before_anything_is_played_is_a_mistake() -> None:
     with Replay() as replay:
         message = "there was nothing to play for POST /v1/messages: name a recording with replay.play(NAME)"
         assert ask(replay).startswith(message)
-    with pytest.raises(AssertionError, match="there was nothing to play"):
-        replay.verify()
+        with pytest.raises(AssertionError, match="there was nothing to play"):
+            replay.verify()
+        assert "to play for POST /v1/messages (2 times): name a" in ask(replay)
+        assert "to play for POST /v1/messages (2 times), POST /claude/v1/messages: name a" in ask(
+            replay, path="/claude/v1/messages"
+        )
 
 
 @pytest.mark.parametrize(
@@ -123,6 +127,14 @@ def test_what_no_recording_answers_is_a_problem_unless_it_is_lenient() -> None:
         replay.play(answer("one"), match="sequence")
         assert [ask(replay), ask(replay)] == ["one", missed]
         assert replay.problems() == [missed]
+
+
+def test_a_request_that_no_recording_answers_is_one_problem_however_often_it_is_sent() -> None:
+    with Replay() as replay:
+        replay.play("plain", match="request")
+        missed = ask(replay)
+        assert missed.startswith("no recording matches this request. Nearest of 1: plain. It differs at")
+        assert (ask(replay), replay.problems()) == (missed, [missed])
 
 
 def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_lenient() -> None:
