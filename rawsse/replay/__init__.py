@@ -1,6 +1,6 @@
 """Record, play, cut and check streams of the Messages API, to test any streaming code.
 
-What there is, by task (with pytest: `pydoc rawsse.replay.pytest_plugin`):
+The names by task (with pytest: `pydoc rawsse.replay.pytest_plugin`):
 
     play recordings   ReplayServer (over HTTP), Player (in an ASGI server), FakeNetwork, stream_of (without a socket; FakeStream
                       and fake_links for connections of your own), Replay (the API of one test), VirtualClock (no waiting)
