@@ -213,16 +213,15 @@ def _write_page(out: Path, name: str, text: str, *, is_folder: bool) -> None:
 def _load_all(path: Path) -> Iterator[Recording | None]:
     """Every recording below `path`, or the one on standard input (`-`). An invalid file is None, with an error on standard
     error."""
-    from rawsse.replay import Recording, find_recordings
+    from rawsse.replay import Recording, find_recordings, load_recordings
     from rawsse.replay.recording import MAX_FILE_BYTES
 
     if str(path) == "-":
         yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
         return
-    files = _or_none(find_recordings, path)
-    for recording in [None] if files is None else (_or_none(Recording.load, file) for file in files):
-        # A shipped recording is found in the package: its name is the given one.
-        yield recording if recording is None or path.is_dir() else replace(recording, name=str(path))
+    files = _or_none(find_recordings, path) if path.is_dir() else [path]
+    for loaded in [None] if files is None else (_or_none(load_recordings, file) for file in files):
+        yield from loaded or (None,)
 
 
 def _or_none(work: Callable[[A], T], given: A) -> T | None:

@@ -66,7 +66,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """How much of an answer is read. A longer one counts as cut."""
 
 MAX_ROW_CHARS = 160
-PACE = "ttft=0.3,tps=110"
+PACE = "ttft=0.3,tps=115"
 """The duration of the answer that shows whether a gateway holds events back."""
 
 AT_ONCE_SECONDS = 0.02

@@ -280,7 +280,7 @@ def test_the_page_of_an_event_says_what_is_wrong_with_it_and_is_bounded() -> Non
 
 @pytest.mark.parametrize("number", [0, 80])
 def test_an_event_that_is_not_there_has_no_page(number: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"there is no event {number}: plain.sse.jsonl has 79"):
+    with pytest.raises(ConfigurationError, match=f"there is no event {number}: plain has 79"):
         explain_html(shipped_fixtures()["plain"], event=number)
 
 
