@@ -213,7 +213,8 @@ class FakeNetwork:
 
     Recordings take turns; one that a fault cut is played again on the next connection. `streams` are the connections,
     `unused_faults` the faults that have not changed an answer yet (the log says which others hide), `misplaced` the last
-    errors of faults that did not fit an answer. Routes and certificates are ignored. Raises `ConfigurationError`.
+    errors of faults that did not fit an answer. Routes, the proxies of the environment and certificates are ignored.
+    Raises `ConfigurationError`.
     """
 
     def __init__(self, *recordings: Recording, faults: Faults = (), **options: Unpack[StreamOptions]) -> None:

@@ -327,6 +327,18 @@ def test_a_recording_that_was_cut_or_not_played_comes_again() -> None:
     assert first != tools
 
 
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:9", "http://user:password@127.0.0.1:9"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_network_ignores_the_proxies_and_certificates_of_the_environment(
+    url: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, url)
+    with Client(api_key="any", base_url=f"{scheme}://api.example", connect=(network := FakeNetwork(PLAIN))) as client:
+        client.messages.create(**ASK)
+    assert bytes(network.streams[0].written).startswith(b"POST /v1/messages HTTP/1.1\r\n")
+
+
 def test_there_must_be_something_to_play() -> None:
     with pytest.raises(ConfigurationError, match="there is no recording to play"):
         FakeNetwork()
