@@ -58,9 +58,9 @@ NODE_LOST = "node_lost"
 _FILLER = ": lost\n\n"
 """In the place of a frame that the store has lost: a reader that has seen it must not miss the error after it."""
 
-_LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
+_LOST = Failure(502, "api_error", "the answer was cut: its server was lost")
 _SHUTDOWN = Failure(503, "shutdown", "the server is shutting down")
-_ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
+_ALONE = Failure(502, "api_error", "the answer was cut: its server cannot reach the others")
 
 
 class Node(Home):
