@@ -136,9 +136,7 @@ def _usage(arguments: argparse.Namespace) -> bool:
             row["cost"] = _cost(row, models)
             row["cost_exact"] = row["exact"] and row["cost"] is not None
         for model in sorted({row["model"] for row in rows if row["cost"] is None}):
-            say(
-                f"rawsse: a price is missing for tokens of the model that answered, {quote(model)}: their cost is left out"
-            )
+            say(f"rawsse: no price for tokens of the model that answered, {quote(model)}: their cost is left out")
     if arguments.json:
         show(json.dumps(add_up(rows, arguments.by), default=float))
     else:

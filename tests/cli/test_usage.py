@@ -267,7 +267,7 @@ def test_a_model_without_a_price_is_named_and_never_counts_as_nothing(path: Path
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user,model", "--prices", prices)
     assert code == 0
     assert err.splitlines()[0] == (
-        f"rawsse: a price is missing for tokens of the model that answered, '{HAIKU}': their cost is left out"
+        f"rawsse: no price for tokens of the model that answered, '{HAIKU}': their cost is left out"
     )
     costs = [line.split()[-1] for line in out.splitlines()[1:]]
     # 1500 * 3 + 300 * 15 + 30 * 3.75 + 4 * 0.3 = 9113.7, and 1 * (3 + 15 + 3.75 + 0.3) = 22.05, for a million
