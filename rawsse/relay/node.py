@@ -58,9 +58,9 @@ NODE_LOST = "node_lost"
 _FILLER = ": lost\n\n"
 """In the place of a frame that the store has lost: a reader that has seen it must not miss the error after it."""
 
-_LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
-_SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
-_ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
+_LOST = Failure(502, "api_error", "the answer was cut: its server was lost")
+_SHUTDOWN = Failure(503, "shutdown", "the server is shutting down")
+_ALONE = Failure(502, "api_error", "the answer was cut: its server cannot reach the others")
 
 
 class Node(Home):
@@ -94,7 +94,7 @@ class Node(Home):
     async def _join(self) -> None:
         """Take the lease, and begin to work; any number of times."""
         if self._is_closed:
-            raise unavailable("the relay is shutting down")
+            raise unavailable("the server is shutting down")
         if self._tasks:
             return
         await self._renew_lease()
@@ -154,7 +154,7 @@ class Node(Home):
             return await ask(*args, **named)
         except StoreUnavailableError as exc:
             self._complain(exc)
-            raise unavailable("the relay cannot reach its store") from exc
+            raise unavailable("the server cannot reach its store") from exc
 
     # Owning --------------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Node(Home):
         await self._ask(self._join)
         self.runs.check_room()  # nothing waits from here on until the run is among those that `drain` waits for
         if not self.has_lease:  # the store would refuse it
-            raise unavailable("the relay cannot reach its store")
+            raise unavailable("the server cannot reach its store")
         run = OwnedRun(asked, id_of(user), self)
         acquired = await self._acquire(run.stored, self.quotas.terms(user))
         if acquired.known is not None:
@@ -297,9 +297,8 @@ class Node(Home):
             if is_mine or now >= orphan.until:
                 del self._orphans[tag]
             if orphan.record is not None:  # it began here
-                words = f"{record.words} (another node has ended it, and counts it)"
                 is_counted = is_known and not is_mine
-                self.runs.notify(replace(record, error=LEASE_LOST, words=words) if is_counted else record)
+                self.runs.notify(replace(record, error=LEASE_LOST) if is_counted else record)
             elif is_mine:
                 self.runs.notify(start_of(orphan.run))
                 self.runs.notify(record)

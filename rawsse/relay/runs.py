@@ -170,7 +170,7 @@ class Run(Feed):
         self._opening = None
         self.runs.tasks.discard(opening)
         if opening.cancelled():  # by `stop`, or by the end of the event loop
-            self.stop(Failure(200, "cancelled", "the relay was stopped"))
+            self.stop(Failure(200, "cancelled", "the server was stopped"))
 
     def stop(self, failure: Failure) -> None:
         """End the run now, with this in its last frame. A run that is over stays as it is."""
@@ -315,7 +315,7 @@ class Runs:
         is_closed = self.is_closed if was_admitted else self.is_draining
         self._forget_early(room_for=1)
         if is_closed or len(self._runs) >= self.limits.max_runs:
-            why = "the relay is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
+            why = "the server is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
             raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
 
     def begin(self, run: Run, open_source: OpenSource) -> Run:

@@ -344,7 +344,7 @@ def test_a_node_whose_store_has_gone_is_not_ready_at_once_and_the_doctor_hears_w
             gate.is_down = True  # and its lease goes on
             assert (await a.ask("GET", "/readyz").done()).status == 503
             refused = await a.ask("GET", "/doctor").done()
-            assert (refused.status, refused.json["error"]["message"]) == (503, "the relay cannot reach its store")
+            assert (refused.status, refused.json["error"]["message"]) == (503, "the server cannot reach its store")
             gate.is_down = False
             assert (await a.ask("GET", "/readyz").done()).status == 200
 
