@@ -19,8 +19,9 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -51,6 +52,9 @@ GATHER_SECONDS = 0.00005
 """For each run that is read from the store, how long a read waits before the next one: each read names them all."""
 
 MAX_GATHER_SECONDS = 0.025
+
+ACCOUNTS_AT_ONCE = 64
+"""How many counts one call of the store reads: it does nothing else meanwhile."""
 
 NODE_LOST = "node_lost"
 """The `error` of a run whose node died."""
@@ -114,11 +118,16 @@ class Node(Home):
                     log.exception("a node of the relay failed at its work, and goes on")
                 await asyncio.sleep(RETRY_SECONDS)
 
+    @property
+    def seems_ready(self) -> bool:
+        """See `Home.seems_ready`. The store is not asked."""
+        return super().seems_ready and not self._is_cut_off
+
     async def is_ready(self) -> bool:
         """See `Home.is_ready`."""
         with contextlib.suppress(Answer):
             await self.me(None)  # asks the store: the lease outlives it
-            return await super().is_ready() and self.has_lease
+            return not self.runs.is_draining and self.has_lease
         return False
 
     async def aclose(self, failure: Failure) -> None:
@@ -260,10 +269,11 @@ class Node(Home):
         await asyncio.sleep(max(RETRY_SECONDS, due - asyncio.get_running_loop().time()))
 
     async def _help(self) -> None:
-        """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
+        """Do what other nodes have to do with, each time the lease was renewed. This may take longer than the lease."""
         await self._may_help.wait()
         self._may_help.clear()
         await self._touch([run for run in self._remote.values() if run.is_read])
+        await self._stop_used_up()
         for dead in self._dead:
             # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
             while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
@@ -272,6 +282,18 @@ class Node(Home):
                     self._orphans[run.tag] = _Orphan(run, max(last, known.last), record=known.record)
                 await self._end_orphans()
         await self._end_orphans()
+
+    def stop_used_up(self) -> None:
+        """See `Home.stop_used_up`. The store counts for all nodes, so it is asked first."""
+        self._may_help.set()
+
+    async def _stop_used_up(self) -> None:
+        terms = self.quotas.ending_terms({run.start.user for run in self.runs.open()})
+        for at in range(0, len(terms), ACCOUNTS_AT_ONCE):
+            some = terms[at : at + ACCOUNTS_AT_ONCE]
+            self.quotas.update(some, (await self._store.admit(some, counts=False)).counts)
+        if terms:
+            super().stop_used_up()
 
     def _lapse(self) -> None:
         """The lease has expired, and others may take over the runs of this node. End them here, and continue as a new node."""
@@ -353,9 +375,11 @@ class Node(Home):
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """See `Home.open_runs`. Those who read a run at another node are not counted."""
-        stored = await self._ask(self._store.open_runs, user)
-        readers = {tag: run.readers for tag, run in self._remote.items()}
-        return {start_of(run): readers.get(run.tag, 0) for run in stored} | await super().open_runs(user)
+        stored, readers = await self._ask(self._store.open_runs, user), self.readers
+        return {start_of(run): readers[run.tag] for run in stored} | await super().open_runs(user)
+
+    def _feeds(self) -> Iterable[Feed]:
+        return chain(super()._feeds(), self._remote.values())
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""

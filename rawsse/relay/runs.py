@@ -20,7 +20,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -84,6 +85,7 @@ class Source(Protocol):
 
 
 STOPPED = Failure(200, "cancelled", "stopped")
+_USED_UP = Failure(429, "rate_limit_error", "the tokens of the day are used up")
 
 OpenSource = Callable[[Receive, Ended], Source]
 """Makes a source of the functions that it calls: with the events of one moment, and at the end."""
@@ -292,10 +294,8 @@ class Runs:
         self.has_left = asyncio.Event()
         """A run has ended, or one that was about to begin has not: it is set for those who wait for the last one."""
 
-    @property
-    def readers(self) -> int:
-        """How many clients read a run."""
-        return sum(run.readers for run in self._runs.values())
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs.values())
 
     def open(self, user: str | None = None) -> list[Run]:
         """The runs of one user, or of all, that have not ended."""
@@ -401,9 +401,14 @@ class Home:
     async def start(self) -> None:
         """Be ready for requests."""
 
+    @property
+    def seems_ready(self) -> bool:
+        """A run could begin, by what is known here."""
+        return not self.runs.is_draining
+
     async def is_ready(self) -> bool:
         """A run can begin."""
-        return not self.runs.is_draining
+        return self.seems_ready
 
     async def aclose(self, failure: Failure) -> None:
         """End every run with this in its last frame, and wait until all have ended."""
@@ -431,7 +436,20 @@ class Home:
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """The runs of a user, or of all, that have not ended, each with the number of its readers here, at this node."""
-        return {run.start: run.readers for run in self.runs.open(user)}
+        readers = self.readers
+        return {run.start: readers[run.tag] for run in self.runs.open(user)}
+
+    @property
+    def readers(self) -> Counter[str]:
+        """How many clients read each run here, at this node, by the tags of the runs."""
+        counts: Counter[str] = Counter()
+        for feed in self._feeds():
+            counts[feed.tag] += feed.readers
+        return counts
+
+    def _feeds(self) -> Iterable[Feed]:
+        """All that clients can read here."""
+        return self.runs
 
     async def stop(self, run: Feed) -> None:
         """Stop a run, and return when its last frame is there."""
@@ -444,6 +462,13 @@ class Home:
         for run in runs:
             run.stop(STOPPED)
         return len(runs)
+
+    def stop_used_up(self) -> None:
+        """Stop the runs of users whose day's tokens are used up, if their limits say so."""
+        now = self.runs.clock()
+        for run in self.runs.open():
+            if self.quotas.must_end(run.start.user, now):
+                run.stop(_USED_UP)
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """Count a request without a run; header fields as those of `begin`. Raises `Answer`: 429."""
