@@ -30,10 +30,10 @@ from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart, log, record_of
+from rawsse.relay.record import BYTES_PER_TOKEN, LEASE_LOST, NODE_LOST, RunRecord, RunStart, log, record_of
 from rawsse.relay.runs import STOPPED, Home, OpenSource, Runs, checked, id_of, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
-from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
+from rawsse.relay.stored_runs import CONTENT_BYTES, RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
 
 T = TypeVar("T")
@@ -55,9 +55,6 @@ MAX_GATHER_SECONDS = 0.025
 
 ACCOUNTS_AT_ONCE = 64
 """How many counts one call of the store reads: it does nothing else meanwhile."""
-
-NODE_LOST = "node_lost"
-"""The `error` of a run whose node died."""
 
 _FILLER = ": lost\n\n"
 """In the place of a frame that the store has lost: a reader that has seen it must not miss the error after it."""
@@ -470,7 +467,7 @@ def unavailable(text: str) -> Answer:
 
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
-    """The record of a run whose node died. Its model and tokens are those that the store has: a lower bound."""
+    """The record of a run whose node died. Its model, tokens and bytes are those that the store has: a lower bound."""
     usage: Any = None
     with contextlib.suppress(ValueError):
         usage = json.loads(run.usage)
@@ -478,6 +475,7 @@ def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
     more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
     changes: dict[str, Any] = {**token_counts(usage)[0], "exact": False, "error": NODE_LOST if ending else None}
+    changes["estimated_tokens"] = -(-usage.get(CONTENT_BYTES, 0) // BYTES_PER_TOKEN)
     if isinstance(usage.get("model"), str):
         changes["model"] = usage["model"]
     return replace(record_of(start_of(run), None, ending, failure, **more), **changes)

@@ -10,8 +10,8 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS
-from rawsse.relay.record import LEASE_LOST
+from rawsse.relay.node import WRITE_PAUSE_SECONDS
+from rawsse.relay.record import LEASE_LOST, NODE_LOST
 from rawsse.relay.runs import STOPPED
 from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 from rawsse.relay.stored_runs import RemoteRun
@@ -559,7 +559,7 @@ def test_a_run_that_its_node_has_lost_is_counted_once(has_taken: bool) -> None:
             await asyncio.sleep(3 * LEASE)
             assert counted(a, b) == ["run-1"]
             (mine,) = a.kept.records  # it has the most of the tokens, so the ledger gets it, too
-            assert (mine.ending, mine.error) == ("truncated", LEASE_LOST if has_taken else "api_error")
+            assert (mine.ending, mine.error) == ("truncated", LEASE_LOST if has_taken else NODE_LOST)
             assert (mine.input_tokens, mine.model) == (10, ANSWERED)
             assert [(each.error, each.input_tokens, each.model) for each in b.kept.records] == [
                 (NODE_LOST, 10, ANSWERED)
