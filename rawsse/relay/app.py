@@ -186,8 +186,8 @@ class Relay(Observer):
         self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
         read: dict[str, Callable[[], float]] = {
-            "rawsse_readers": lambda: sum(self.home.readers.values()),
-            "rawsse_ready": lambda: int(self.home.seems_ready),
+            "rawsse_readers": lambda: sum(self.home.count_readers().values()),
+            "rawsse_ready": lambda: int(not (self._runs.is_draining or self.home.is_cut_off)),
         }
         if ledger is not None:
             now = clock()

@@ -63,9 +63,7 @@ FAMILIES: Mapping[str, Family] = {
     "rawsse_refused_requests_total": Family("counter", "Requests that were refused before a call of the API."),
     "rawsse_open_streams": Family("gauge", "Runs that have not ended."),
     "rawsse_readers": Family("gauge", "Clients that are reading a run, at this node."),
-    "rawsse_ready": Family(
-        "gauge", "1: new runs may begin. 0: a shutdown has begun, or the store could not be reached."
-    ),
+    "rawsse_ready": Family("gauge", "1: new runs may begin. 0: a shutdown has begun, or the store is lost."),
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
 

@@ -19,9 +19,9 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -31,7 +31,7 @@ from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import BYTES_PER_TOKEN, LEASE_LOST, NODE_LOST, RunRecord, RunStart, log, record_of
-from rawsse.relay.runs import STOPPED, Home, OpenSource, Runs, checked, id_of, unread
+from rawsse.relay.runs import STOPPED, USED_UP, Home, OpenSource, Runs, checked, id_of, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import CONTENT_BYTES, RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
@@ -53,9 +53,6 @@ GATHER_SECONDS = 0.00005
 
 MAX_GATHER_SECONDS = 0.025
 
-ACCOUNTS_AT_ONCE = 64
-"""How many counts one call of the store reads: it does nothing else meanwhile."""
-
 _FILLER = ": lost\n\n"
 """In the place of a frame that the store has lost: a reader that has seen it must not miss the error after it."""
 
@@ -76,7 +73,6 @@ class Node(Home):
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
         # Runs with frames to write, in their order, each with the write that the store has not confirmed.
@@ -115,16 +111,11 @@ class Node(Home):
                     log.exception("a node of the relay failed at its work, and goes on")
                 await asyncio.sleep(RETRY_SECONDS)
 
-    @property
-    def seems_ready(self) -> bool:
-        """See `Home.seems_ready`. The store is not asked."""
-        return super().seems_ready and not self._is_cut_off
-
     async def is_ready(self) -> bool:
         """See `Home.is_ready`."""
         with contextlib.suppress(Answer):
             await self.me(None)  # asks the store: the lease outlives it
-            return not self.runs.is_draining and self.has_lease
+            return await super().is_ready() and self.has_lease
         return False
 
     async def aclose(self, failure: Failure) -> None:
@@ -286,11 +277,11 @@ class Node(Home):
 
     async def _stop_used_up(self) -> None:
         terms = self.quotas.ending_terms({run.start.user for run in self.runs.open()})
-        for at in range(0, len(terms), ACCOUNTS_AT_ONCE):
-            some = terms[at : at + ACCOUNTS_AT_ONCE]
-            self.quotas.update(some, (await self._store.admit(some, counts=False)).counts)
-        if terms:
-            super().stop_used_up()
+        counts = (await self._store.admit(terms, counts=False)).counts if terms else ()
+        used_up = {each.user for each, count in zip(terms, counts, strict=True) if count.refuses(each, is_run=True)}
+        for run in self.runs.open():
+            if used_up & {run.start.user, ""}:
+                run.stop(USED_UP)
 
     def _lapse(self) -> None:
         """The lease has expired, and others may take over the runs of this node. End them here, and continue as a new node."""
@@ -302,8 +293,8 @@ class Node(Home):
 
     def _complain(self, exc: StoreUnavailableError | None) -> None:
         """Log once that the store cannot be used, and once that it is back."""
-        if (exc is None) == self._is_cut_off:
-            self._is_cut_off = exc is not None
+        if (exc is None) == self.is_cut_off:
+            self.is_cut_off = exc is not None
             log.warning("the store of the runs %s", "is back" if exc is None else f"cannot be used: {exc}")
 
     async def _end_orphans(self) -> None:
@@ -372,11 +363,12 @@ class Node(Home):
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """See `Home.open_runs`. Those who read a run at another node are not counted."""
-        stored, readers = await self._ask(self._store.open_runs, user), self.readers
+        stored, readers = await self._ask(self._store.open_runs, user), self.count_readers()
         return {start_of(run): readers[run.tag] for run in stored} | await super().open_runs(user)
 
-    def _feeds(self) -> Iterable[Feed]:
-        return chain(super()._feeds(), self._remote.values())
+    def count_readers(self) -> Counter[str]:
+        """See `Home.count_readers`. Some may read a run of this node from the store."""
+        return super().count_readers() + Counter({tag: run.readers for tag, run in self._remote.items()})
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
@@ -468,10 +460,7 @@ def unavailable(text: str) -> Answer:
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
     """The record of a run whose node died. Its model, tokens and bytes are those that the store has: a lower bound."""
-    usage: Any = None
-    with contextlib.suppress(ValueError):
-        usage = json.loads(run.usage)
-    usage = usage if isinstance(usage, dict) else {}
+    usage = json.loads(run.usage or "{}")
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
     more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
     changes: dict[str, Any] = {**token_counts(usage)[0], "exact": False, "error": NODE_LOST if ending else None}

@@ -90,21 +90,14 @@ class Quotas(Observer):
 
     def terms(self, user: User | None) -> list[Limits]:
         """The counted limits of the user and of all users."""
-        of_user = [_counted(user.id, self.limits_of(user))] if user is not None else []
-        return [*of_user, _counted("", self.everyone)]
+        of_user = [(user.id, self.limits_of(user))] if user is not None else []
+        named = [*of_user, ("", self.everyone)]
+        return [Limits(id, each.requests_per_minute, each.open_runs, each.tokens_per_day) for id, each in named]
 
     def ending_terms(self, users: Iterable[str]) -> list[Limits]:
-        """Of these users and of all, the counted limits that end open runs: see `must_end`."""
-        own = [(user, self._kept[user][0]) for user in users if user in self._kept]
-        return [_counted(id, each) for id, each in [*own, ("", self.everyone)] if each.ends_open_runs]
-
-    def update(self, terms: Sequence[Limits], counts: Sequence[Count]) -> None:
-        """Replace the counts of these accounts by those of a store."""
-        for (user, *_), count in zip(terms, counts, strict=True):
-            if not user:
-                self._all = count
-            elif user in self._kept:
-                self._kept[user] = (self._kept[user][0], count)
+        """The limits of tokens, of these users and of all together, that end open runs: see `must_end`."""
+        named = [*((user, self._kept[user][0]) for user in users if user in self._kept), ("", self.everyone)]
+        return [Limits(id, tokens_per_day=each.tokens_per_day) for id, each in named if each.ends_open_runs]
 
     def admit(self, user: User | None, now: float, *, is_messages: bool = False, is_run: bool = True) -> dict[str, str]:
         """Count one more run, and return the rate-limit header fields. Raises `Answer`: 429, with these and `retry-after`.
@@ -193,10 +186,6 @@ class Quotas(Observer):
                 del self._kept[user]
         if len(self._kept) >= self._max_users:
             raise Answer(429, "rate_limit_error", "too many users at once", headers={"retry-after": str(RETRY_SECONDS)})
-
-
-def _counted(user: str, limits: UserLimits) -> Limits:
-    return Limits(user, limits.requests_per_minute, limits.open_runs, limits.tokens_per_day)
 
 
 def _refusal(account: list[_Policy], others: list[list[_Policy]], *, is_messages: bool, is_run: bool) -> Answer:

@@ -21,7 +21,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -85,7 +85,7 @@ class Source(Protocol):
 
 
 STOPPED = Failure(200, "cancelled", "stopped")
-_USED_UP = Failure(429, "rate_limit_error", "the tokens of the day are used up")
+USED_UP = Failure(429, "rate_limit_error", "the tokens of the day are used up")
 
 OpenSource = Callable[[Receive, Ended], Source]
 """Makes a source of the functions that it calls: with the events of one moment, and at the end."""
@@ -294,9 +294,6 @@ class Runs:
         self.has_left = asyncio.Event()
         """A run has ended, or one that was about to begin has not: it is set for those who wait for the last one."""
 
-    def __iter__(self) -> Iterator[Run]:
-        return iter(self._runs.values())
-
     def open(self, user: str | None = None) -> list[Run]:
         """The runs of one user, or of all, that have not ended."""
         return [run for run in self._runs.values() if not run.is_finished and user in (None, run.start.user)]
@@ -355,11 +352,13 @@ class Runs:
         """Let no request begin a run any more, and wait until all runs have ended, those that are `beginning` included: for
         `seconds` at most, and until `aclose` is called."""
         self.is_draining = True
+        log.info("no more runs begin; those that are open have %g s to end: %d", seconds, len(self.open()))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (self.beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
                     self.has_left.clear()
                     await self.has_left.wait()
+        log.info("the wait for the open runs is over; those that have not ended: %d", len(self.open()))
 
     async def aclose(self, failure: Failure, flush: Callable[[], Awaitable[None]] | None = None) -> None:
         """End every run with this in its last frame, and wait until all are over. No run begins after it. `flush` waits until
@@ -394,6 +393,9 @@ class Home:
     """Where a relay begins and finds its runs: the runs and quotas of this process, where nothing waits for anything. `Node`
     has the same functions for several relays that share a store."""
 
+    is_cut_off = False
+    """The store cannot be used, as far as this is known."""
+
     def __init__(self, runs: Runs, quotas: Quotas) -> None:
         self.runs = runs
         self.quotas = quotas
@@ -401,14 +403,9 @@ class Home:
     async def start(self) -> None:
         """Be ready for requests."""
 
-    @property
-    def seems_ready(self) -> bool:
-        """A run could begin, by what is known here."""
-        return not self.runs.is_draining
-
     async def is_ready(self) -> bool:
         """A run can begin."""
-        return self.seems_ready
+        return not self.runs.is_draining
 
     async def aclose(self, failure: Failure) -> None:
         """End every run with this in its last frame, and wait until all have ended."""
@@ -436,20 +433,12 @@ class Home:
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """The runs of a user, or of all, that have not ended, each with the number of its readers here, at this node."""
-        readers = self.readers
+        readers = self.count_readers()
         return {run.start: readers[run.tag] for run in self.runs.open(user)}
 
-    @property
-    def readers(self) -> Counter[str]:
+    def count_readers(self) -> Counter[str]:
         """How many clients read each run here, at this node, by the tags of the runs."""
-        counts: Counter[str] = Counter()
-        for feed in self._feeds():
-            counts[feed.tag] += feed.readers
-        return counts
-
-    def _feeds(self) -> Iterable[Feed]:
-        """All that clients can read here."""
-        return self.runs
+        return Counter({run.tag: run.readers for run in self.runs._runs.values()})
 
     async def stop(self, run: Feed) -> None:
         """Stop a run, and return when its last frame is there."""
@@ -468,7 +457,7 @@ class Home:
         now = self.runs.clock()
         for run in self.runs.open():
             if self.quotas.must_end(run.start.user, now):
-                run.stop(_USED_UP)
+                run.stop(USED_UP)
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """Count a request without a run; header fields as those of `begin`. Raises `Answer`: 429."""

@@ -88,13 +88,12 @@ class OwnedRun(Run):
             super()._begin_readers(now)
 
     def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
-        # One that is cut because it is lost has no error of the API.
-        is_cut = self._is_lost and self.record is None
-        self.record = replace(record, error=NODE_LOST) if is_cut else record
-        if self._is_lost:  # how it ended is not known yet
+        if self._is_lost:  # how it ended is not known yet; it was not the API that cut it
+            self.record = self.record or replace(record, error=NODE_LOST)
             self._publish_last(frames)
             self.runs.ended(self, None)
             return
+        self.record = record
         self._next += frames
         self._node.write_soon(self)
 
@@ -120,10 +119,10 @@ class OwnedRun(Run):
 
     def _usage(self) -> dict[str, Any]:
         """What the store must know of the usage, if there is more than it knows."""
-        builder = self._stream._call.exchange.builder if self._stream is not None else None
-        if builder is None or not builder.usage or builder.content_bytes < self._due_bytes:
+        stream = self._stream
+        if stream is None or (builder := stream._call.exchange.builder).content_bytes < self._due_bytes:
             return {}
-        return {**builder.usage, "model": builder.model, CONTENT_BYTES: builder.content_bytes}
+        return {**builder.usage, "model": builder.model, CONTENT_BYTES: builder.content_bytes} if builder.usage else {}
 
     def next_write(self) -> Write:
         """The frames that wait. They are published when the store has them: see `written`."""
