@@ -118,7 +118,7 @@ class OwnedRun(Run):
         return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
 
     def _usage(self) -> dict[str, Any]:
-        """What the store must know of the usage, if there is more than it knows."""
+        """The usage, as it is to be written: empty if the store has nearly all of it."""
         stream = self._stream
         if stream is None or (builder := stream._call.exchange.builder).content_bytes < self._due_bytes:
             return {}
