@@ -190,7 +190,10 @@ class Relay(Observer):
         self._clock = clock
         self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
-        read: dict[str, Callable[[], float]] = {"rawsse_readers": lambda: self._runs.readers}
+        read: dict[str, Callable[[], float]] = {
+            "rawsse_readers": lambda: sum(self.home.count_readers().values()),
+            "rawsse_ready": lambda: int(not (self._runs.is_draining or self.home.is_cut_off)),
+        }
         if ledger is not None:
             now = clock()
             self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
@@ -223,10 +226,7 @@ class Relay(Observer):
 
     def _cut_all(self) -> None:
         self._is_cutting = False
-        now = self._clock()
-        for run in self._runs.open():
-            if self.quotas.must_end(run.start.user, now):
-                run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
+        self.home.stop_used_up()
 
     async def drain(self) -> None:
         """Begin no more runs, and wait until those that have begun have ended: for `shutdown_seconds` at most, or until

@@ -23,6 +23,9 @@ LEASE_LOST = "lease_lost"
 """The `error` of a run that its node has lost, and whose end another node tells, too: the metrics count it there, and its
 log has it."""
 
+NODE_LOST = "node_lost"
+"""The `error` of a run that was cut because its node died, or could not reach the store."""
+
 BYTES_PER_TOKEN = 4
 """How many bytes of content the quotas count as one token, where the API has not counted: about right for English text."""
 
