@@ -172,8 +172,8 @@ def _not_found(error: NotFoundError, asked: Asked) -> str:
 
 def _failure(error: APIError, asked: Asked, tried: str) -> str:
     words = f"{error.message}{tried}"
-    if isinstance(error, ProxyError):
-        return f"{words}; the environment names the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+    if isinstance(error, ProxyError):  # it names the variable
+        return words
     if isinstance(error, APIConnectionError) and error.phase == "connect" and not isinstance(error, CertificateError):
         if asked.base_url:
             return f"{words}; check that address (--base-url, ANTHROPIC_BASE_URL), and the network"

@@ -159,11 +159,9 @@ def test_an_address_that_somebody_gave_is_to_be_checked() -> None:
     )
 
 
-def test_a_proxy_is_told_with_the_variables_that_may_name_it() -> None:
-    error = at("connect", ProxyError("the proxy http://p:3128 answered 403", status_code=403))
-    assert advise(error) == (
-        "the proxy http://p:3128 answered 403; the environment names the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
-    )
+def test_an_error_of_a_proxy_names_its_variable_by_itself() -> None:
+    error = at("connect", ProxyError("the proxy http://p:3128 (from HTTPS_PROXY) answered 403", status_code=403))
+    assert advise(error) == "the proxy http://p:3128 (from HTTPS_PROXY) answered 403"
 
 
 def test_a_certificate_says_by_itself_what_to_do() -> None:
