@@ -221,7 +221,7 @@ def seconds_after_a_type_of(size: int) -> float:
     decoder = Decoder()
     decoder.feed(b"event: " + b"a" * size + b"\n\n")
     started = time.process_time()
-    for _ in range(20_000):
+    for _ in range(5_000):
         decoder.feed(b":\n")
     return time.process_time() - started
 
