@@ -29,7 +29,7 @@ from rawsse.replay import ReplayServer
 from .stack import recorded, text
 
 # Later Pythons warn of every fork in a process with threads.
-STRICT = ("-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning")
+STRICT = ("-X", "dev", "-X", "utf8", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning")
 
 SETUP = """
 import atexit, gc, os, signal, sys, threading
@@ -40,13 +40,8 @@ def say(*words): print(*words, flush=True)
 
 
 def python(script: str, base_url: str, *arguments: str, **options: Any) -> Command:
-    env = {
-        "ANTHROPIC_BASE_URL": base_url,
-        "ANTHROPIC_API_KEY": "sk-any",
-        "PYTHONIOENCODING": "utf-8",
-        "SSL_CERT_FILE": str(LOCALHOST),
-    }
-    return Command(*arguments, program=(*STRICT, "-c", SETUP + dedent(script)), env=env, **options)
+    env = {"ANTHROPIC_BASE_URL": base_url, "ANTHROPIC_API_KEY": "sk-any", "SSL_CERT_FILE": str(LOCALHOST)}
+    return Command(*arguments, program=("-c", SETUP + dedent(script)), flags=STRICT, env=env, **options)
 
 
 def output(command: Command) -> list[str]:
@@ -215,17 +210,8 @@ class Subject:
     def end(self) -> None:
         if (command := self._command) is not None:
             with command:
-                stdin, command._process.stdin = command._process.stdin, None
-                assert stdin is not None
-                stdin.close()
+                command.close_input()
                 assert (command.wait(), command.complaint()) == (0, "")
-
-
-def go(command: Command, way: str, base_url: str) -> None:
-    stdin = command._process.stdin
-    assert stdin is not None
-    stdin.write(f"{way} {base_url}\n".encode())
-    stdin.flush()
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +222,7 @@ def subject() -> Iterator[Subject]:
 
 
 def interrupt(command: Command) -> None:
-    os.kill(command._process.pid, signal.SIGINT)
+    command.send_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +250,7 @@ def test_ctrl_c_is_raised_at_once_the_connection_is_closed_and_the_client_is_goo
     subject: Subject, way: str, play: Play, tls: bool
 ) -> None:
     with Upstream(tls=tls) as upstream, subject.ready() as command:
-        with play(upstream, lambda: go(command, way, upstream.base_url)) as asks_again:
+        with play(upstream, lambda: command.write(f"{way} {upstream.base_url}\n")) as asks_again:
             while (line := command.line()) != "waiting\n":
                 assert line.startswith("open "), line
             before = time.monotonic()
@@ -464,9 +450,7 @@ def test_a_stream_that_is_dropped_half_read_closes_its_socket_and_warns(upstream
         peer.sendall(SSE_HEAD + piece(*HELLO))
         assert command.line() == "Hel\n"
         assert is_closed(peer)
-        stdin, command._process.stdin = command._process.stdin, None
-        assert stdin is not None
-        stdin.close()
+        command.close_input()
         assert "ResourceWarning: <MessageStream open, request req_1> was dropped" in command.complaint()
 
 
@@ -563,7 +547,7 @@ def test_a_signal_s_handler_may_close_the_stream_that_its_thread_reads(upstream:
         peer = upstream.accept()
         peer.sendall(SSE_HEAD + piece(*HELLO))
         assert [command.line(), command.line()] == ["Hel\n", "lo\n"]
-        os.kill(command._process.pid, signal.SIGTERM)
+        command.send_signal(signal.SIGTERM)
         assert is_closed(peer)
         assert output(command) == ["closed Hello cancelled"]
         assert (command.wait(), command.complaint()) == (0, "")
