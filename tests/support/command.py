@@ -24,7 +24,7 @@ from typing import Any, Self
 from .background import PATIENCE
 from .forked import Forked
 
-__all__ = ["ROOT", "WITHOUT_UVLOOP", "Command", "environment"]
+__all__ = ["MODULE", "ROOT", "STRICT", "WITHOUT_UVLOOP", "Command", "environment"]
 
 ROOT = Path(__file__).parents[2]
 """The checkout."""
@@ -32,6 +32,10 @@ ROOT = Path(__file__).parents[2]
 MODULE = ("-m", "rawsse")
 
 WITHOUT_UVLOOP = ("-c", "import sys; sys.modules['uvloop'] = None; from rawsse.cli import main; sys.exit(main())")
+
+STRICT = ("-X", "dev", "-X", "utf8", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning")
+"""Python's options for a program in which every warning is an error, but that of later Pythons of a fork in a process with
+threads: development mode."""
 
 
 class Command:
@@ -92,6 +96,11 @@ class Command:
         """As much of standard output as came, at least one byte; `count` bytes at most."""
         assert self._process.stdout is not None
         return str(os.read(self._process.stdout.fileno(), count), "utf-8")
+
+    def output(self) -> str:
+        """All of standard output that is still to come."""
+        assert self._process.stdout is not None
+        return str(self._process.stdout.read(), "utf-8")
 
     def log_line(self) -> str:
         """The next line of standard error."""

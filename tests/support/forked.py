@@ -193,7 +193,7 @@ def prepare(channel: int, streams: Sequence[int]) -> Mapping[str, Any]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     sys.stdin, sys.stdout, sys.stderr = (
         io.TextIOWrapper(
-            open(number, mode, closefd=False), encoding, errors, line_buffering=os.isatty(number) or number == 2
+            os.fdopen(number, mode, closefd=False), encoding, errors, line_buffering=os.isatty(number) or number == 2
         )
         for number, mode, (encoding, errors) in zip((0, 1, 2), ("rb", "wb", "wb"), encodings, strict=True)
     )

@@ -11,11 +11,16 @@ import pytest
 
 from .command import Command
 
+
 @pytest.mark.parametrize("is_forked", [True, False], ids=["forked", "started"])
 def test_it_has_its_folder_its_streams_and_its_environment(is_forked: bool, tmp_path: Path) -> None:
     (tmp_path / "é.sse").write_text("data: x\n\n")
     read_end, write_end = os.pipe()
-    options: dict[str, Any] = {"is_forked": is_forked, "cwd": tmp_path, "env": {"ANTHROPIC_BASE_URL": "ftp://example.org"}}
+    options: dict[str, Any] = {
+        "is_forked": is_forked,
+        "cwd": tmp_path,
+        "env": {"ANTHROPIC_BASE_URL": "ftp://example.org"},
+    }
     with os.fdopen(read_end) as stdin, Command("check", "-", "é.sse", stdin=stdin, **options) as command:
         os.close(write_end)
         assert command.wait() == 1
