@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.background import PATIENCE, Background
 from support.browser import chromium as chromium  # a fixture
-from support.command import ROOT, environment
+from support.command import ROOT, STRICT, Command, environment
 from support.redis_server import need_redis, redis_server
 from support.sampling import one_in
 from support.sockets import LOCALHOST, serving
@@ -43,13 +44,23 @@ def text_of(name: str) -> str:
     return "".join(block["text"] for block in message["content"] if block["type"] == "text")
 
 
-def run(example: str, *arguments: str, api: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    """What a program printed, and how it ended."""
+
+    stdout: str
+    stderr: str
+    returncode: int
+
+
+def run(example: str, *arguments: str, api: str, stdin: str = "", **env: str) -> Done:
     """Run an example as a program, in front of the API at this URL."""
-    variables = environment({"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "any", "PYTHONUTF8": "1", **env})
-    command = [sys.executable, "-W", "error", str(HERE / example), *arguments]
-    return subprocess.run(
-        command, input=stdin, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    variables = {"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "any", **env}
+    program = (str(HERE / example),)
+    with Command(*arguments, program=program, flags=STRICT, env=variables, stdin=subprocess.PIPE) as command:
+        command.write(stdin)
+        command.close_input()
+        return Done(command.output(), command.complaint(), command.wait())
 
 
 @pytest.fixture

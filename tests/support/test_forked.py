@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from .command import MODULE, Command
-
-STARTED = (*MODULE,)  # equal, and not the same: the command is started
+from .command import Command
 
 
-@pytest.mark.parametrize("program", [MODULE, STARTED], ids=["forked", "started"])
-def test_it_has_its_folder_its_streams_and_its_environment(program: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_forked", [True, False], ids=["forked", "started"])
+def test_it_has_its_folder_its_streams_and_its_environment(is_forked: bool, tmp_path: Path) -> None:
     (tmp_path / "é.sse").write_text("data: x\n\n")
     read_end, write_end = os.pipe()
-    options: dict[str, Any] = {"program": program, "cwd": tmp_path, "env": {"ANTHROPIC_BASE_URL": "ftp://example.org"}}
+    options: dict[str, Any] = {
+        "is_forked": is_forked,
+        "cwd": tmp_path,
+        "env": {"ANTHROPIC_BASE_URL": "ftp://example.org"},
+    }
     with os.fdopen(read_end) as stdin, Command("check", "-", "é.sse", stdin=stdin, **options) as command:
         os.close(write_end)
         assert command.wait() == 1
@@ -28,9 +30,9 @@ def test_it_has_its_folder_its_streams_and_its_environment(program: tuple[str, .
         assert (command.wait(), command.complaint()[:24]) == (2, "rawsse: the base URL mus")
 
 
-@pytest.mark.parametrize("program", [MODULE, STARTED], ids=["forked", "started"])
-def test_a_signal_ends_it(program: tuple[str, ...]) -> None:
-    with Command("demo", "--port", "0", program=program) as command:
+@pytest.mark.parametrize("is_forked", [True, False], ids=["forked", "started"])
+def test_a_signal_ends_it(is_forked: bool) -> None:
+    with Command("demo", "--port", "0", is_forked=is_forked) as command:
         assert command.base_url
         assert command.stop(signal.SIGKILL) == -signal.SIGKILL
         command.send_signal(signal.SIGTERM)  # of no process any more
