@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command import STRICT, Command
 
 import rawsse
 from rawsse.cli import _parser
@@ -42,12 +43,11 @@ def ask(question):
 
 @pytest.mark.parametrize(("code", "output"), BLOCKS, ids=[f"block{n}" for n in range(len(BLOCKS))])
 def test_a_code_block_runs_and_prints_what_the_readme_says(code: str, output: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stderr == ""
+    with Command(program=("-c", code), flags=STRICT) as command:
+        said = command.output()
+        assert command.complaint() == ""
     if output:
-        assert done.stdout == output
+        assert said == output
 
 
 @pytest.mark.real

@@ -235,7 +235,9 @@ async def stopped_after(count: int, folder: Path) -> None:
         await stream.close()
 
 
-@pytest.mark.parametrize("count", sorted({*range(1, len(SINGLE.reads), one_in(4)), len(SINGLE.reads) - 1, len(SINGLE.reads)}))
+@pytest.mark.parametrize(
+    "count", sorted({*range(1, len(SINGLE.reads), one_in(4)), len(SINGLE.reads) - 1, len(SINGLE.reads)})
+)
 def test_a_recording_is_written_at_whatever_event_the_client_leaves(count: int, tmp_path: Path) -> None:
     run(stopped_after(count, tmp_path))
     (found,) = recordings_in(tmp_path)

@@ -41,6 +41,7 @@ LOADED = (
     "rawsse.client.tools.conversation",
     "rawsse.client.tools.runner",
     "rawsse.relay.doctor",
+    "rawsse.relay.ledger",
     "rawsse.replay.explain",
     "rawsse.server",
     "uvloop",
