@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
 from support.source import PACKAGE, source_of
 
 import rawsse
@@ -140,18 +139,18 @@ def test_no_module_keeps_state() -> None:
             )
 
 
-@pytest.mark.parametrize(
-    ("statement", "rooms"),
-    [
-        ("import rawsse", set()),
-        ("import rawsse.sse", {"errors", "sse"}),
-        ("from rawsse import AsyncClient", {"client", "errors", "http1", "messages", "sse"}),
-    ],
-)
-def test_importing_rawsse_loads_what_is_used_and_no_server_and_no_certificates(statement: str, rooms: set[str]) -> None:
-    code = (
-        f"import sys; {statement}; print(*(m for m in sys.modules if m.startswith(('rawsse', 'certifi', 'argparse'))))"
-    )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name.split(".")[1] for name in loaded if "." in name} == rooms
-    assert {name for name in loaded if not name.startswith("rawsse")} == set()
+STATEMENTS = {
+    "import rawsse": set[str](),
+    "import rawsse.sse": {"errors", "sse"},
+    "from rawsse import AsyncClient": {"client", "errors", "http1", "messages", "sse"},
+}
+"""Each loads these rooms, and those that the ones before it have loaded."""
+
+
+def test_importing_rawsse_loads_what_is_used_and_no_server_and_no_certificates() -> None:
+    show = "print(*(m for m in sys.modules if m.startswith(('rawsse', 'certifi', 'argparse'))))"
+    code = "import sys\n" + "".join(f"{statement}; {show}\n" for statement in STATEMENTS)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for (statement, rooms), loaded in zip(STATEMENTS.items(), map(str.split, shown.splitlines()), strict=True):
+        assert {name.split(".")[1] for name in loaded if "." in name} == rooms, statement
+        assert {name for name in loaded if not name.startswith("rawsse")} == set(), statement
