@@ -16,13 +16,18 @@ from rawsse.replay.conform import OnRow, Row, client_cases
 from .conftest import Play
 
 READER = """
-import json, os, sys, urllib.request
-url, key = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", os.environ["ANTHROPIC_API_KEY"]
-body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-request = urllib.request.Request(url, json.dumps(body).encode(), {"x-api-key": key})
-for line in urllib.request.urlopen(request).read().decode().split("\\n"):
-    if line.startswith("data: ") and "text_delta" in line:
-        sys.stdout.write(json.loads(line[6:])["delta"]["text"])
+import json, os, socket, sys
+host, port = os.environ["ANTHROPIC_BASE_URL"].removeprefix("http://").split(":")
+body = '{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": true}'
+head = f"POST /v1/messages HTTP/1.0\\r\\nx-api-key: any\\r\\ncontent-length: {len(body)}\\r\\n\\r\\n"
+with socket.create_connection((host, int(port))) as server, server.makefile("rw", newline="\\n") as file:
+    file.write(head + body)
+    file.flush()
+    if " 200 " not in file.readline():
+        sys.exit("no answer")
+    for line in file:
+        if line.startswith("data: ") and "text_delta" in line:
+            sys.stdout.write(json.loads(line[6:])["delta"]["text"])
 """
 CLIENT = ["conform", "client", "--jobs", "1"]
 PROGRAM = ["--", sys.executable, "-S", "-c", READER]

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -258,6 +259,7 @@ def test_a_relay_that_is_killed_in_the_middle_of_its_work_loses_no_run_that_was_
                 ended, open_runs = written()
                 if (open_runs >= 20 and len(ended) >= 20) or time.monotonic() > deadline:
                     break
+                threading.Event().wait(0.02)  # a batch is written once a second
             for _ in range(10):  # of these the last batch may be lost
                 work(port)
             os.kill(command.pid, signal.SIGKILL)

@@ -307,7 +307,7 @@ open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
 print("begun", flush=True)
 time.sleep(60)
 """
-    got = asyncio.run(conform._run(command(code), "http://127.0.0.1:1", 3))
+    got = asyncio.run(conform._run(command(code), "http://127.0.0.1:1", 1))
     assert (got.code, got.text) == (None, "begun\n")
     assert has_ended(int((tmp_path / "pid").read_text()))
 
