@@ -227,5 +227,5 @@ def seconds_after_a_type_of(size: int) -> float:
 
 
 def test_a_long_type_does_not_make_the_chunks_after_it_slow() -> None:
-    short, long = (min(seconds_after_a_type_of(size) for _ in range(3)) for size in (10, 1_000_000))
-    assert long < 5 * short
+    short = min(seconds_after_a_type_of(10) for _ in range(3))
+    assert any(seconds_after_a_type_of(1_000_000) < 5 * short for _ in range(3))
