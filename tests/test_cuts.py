@@ -268,7 +268,8 @@ class Cutter:
 def test_a_connection_that_is_cut_is_told_with_what_came(is_reset: bool) -> None:
     async def story() -> None:
         async with serving(Cutter(is_reset=is_reset)) as origin:
-            for number, each in enumerate(REAL_SAMPLE):
+            # A reset needs real time.
+            for number, each in list(enumerate(REAL_SAMPLE))[:: one_in(3) if is_reset else 1]:
                 client = AsyncClient(api_key="x", base_url=f"{origin}/{number}", max_retries=0)
                 assert await outcome_of_stream(client) == expected(*each), each
 

@@ -205,7 +205,7 @@ ODD_FILES: dict[str, bytes] = {
     "utf-16.sse": START.encode("utf-16"),
     "utf-16.sse.jsonl": (HEAD + END).encode("utf-16"),
     "utf-32.sse": START.encode("utf-32"),
-    "long line.sse": b"x" * 300_000 + b"\ndata: x\n\n",
+    "long line.sse": b"x" * 100_000 + b"\ndata: x\n\n",
     "other.json": b'{"a": 1}',
     "list.json": b"[1]",
 }

@@ -141,7 +141,7 @@ def test_a_row_that_does_not_exist_is_told_with_those_that_do(
     assert shown == []
 
 
-@pytest.mark.usefixtures("shown")
+@pytest.mark.usefixtures("shown", "few")
 def test_a_reader_of_the_rows_may_go(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def broken(text: str) -> None:
         if "end@event=5" in text:
