@@ -52,10 +52,9 @@ def read_source(text: str) -> Source:
 def code_lines(text: str, nodes: list[ast.AST]) -> frozenset[int]:
     lines = enumerate((line.strip() for line in text.split("\n")), 1)
     code = {number for number, line in lines if line and not line.startswith("#")}
-    strings = [node for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr)]
-    for node in strings:
-        if node.end_lineno != node.lineno:  # a string of many lines may have blank ones, and some with a #
-            code |= lines_of(node)
+    for node in nodes:
+        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno != node.lineno:
+            code |= lines_of(node)  # a string of many lines may have blank ones, and some with a #
     for node in nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             code -= lines_of(node)  # a docstring; below a constant or an attribute, that one's
