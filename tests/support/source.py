@@ -4,10 +4,11 @@ collection of the tests that follow would go: a file is parsed once, and its tre
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import rawsse
 
@@ -34,29 +35,31 @@ class Source(NamedTuple):
 
 def read_source(text: str) -> Source:
     tree = ast.parse(text)
-    nodes = list(ast.walk(tree))
+    nodes: defaultdict[type[ast.AST], list[Any]] = defaultdict(list)
+    for node in ast.walk(tree):
+        nodes[type(node)].append(node)
     code = code_lines(text, nodes)
-    imports = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
-    imports |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    imports = {name.name for node in nodes[ast.Import] for name in node.names}
+    imports |= {node.module for node in nodes[ast.ImportFrom] if node.module is not None}
+    functions = nodes[ast.FunctionDef] + nodes[ast.AsyncFunctionDef]
     bodies = {f.lineno: len(code & {line for part in f.body for line in lines_of(part)}) for f in functions}
     mutable = tuple(
         [target.id for target in node.targets if isinstance(target, ast.Name)]
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set)
     )
-    has_global = any(isinstance(node, ast.Global) for node in nodes)
+    has_global = bool(nodes[ast.Global])
     return Source(ast.get_docstring(tree) or "", frozenset(imports), code, bodies, has_global, mutable)
 
 
-def code_lines(text: str, nodes: list[ast.AST]) -> frozenset[int]:
+def code_lines(text: str, nodes: Mapping[type[ast.AST], list[Any]]) -> frozenset[int]:
     lines = enumerate((line.strip() for line in text.split("\n")), 1)
     code = {number for number, line in lines if line and not line.startswith("#")}
-    for node in nodes:
-        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno != node.lineno:
-            code |= lines_of(node)  # a string of many lines may have blank ones, and some with a #
-    for node in nodes:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+    for node in [*nodes[ast.Constant], *nodes[ast.JoinedStr]]:
+        if node.end_lineno != node.lineno:  # a string of many lines may have blank ones, and some with a #
+            code |= lines_of(node)
+    for node in nodes[ast.Expr]:
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             code -= lines_of(node)  # a docstring; below a constant or an attribute, that one's
     return frozenset(code)
 
