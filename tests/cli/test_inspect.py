@@ -257,8 +257,8 @@ def test_standard_input_without_end_is_read_up_to_the_limit_of_an_event(
         readable = lambda _: True  # noqa: E731
 
     module = sys.modules[Checker.__module__]
-    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 1_000_000)
-    monkeypatch.setattr(module, "Decoder", partial(Decoder, max_event_bytes=1_000_000))
+    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 300_000)
+    monkeypatch.setattr(module, "Decoder", partial(Decoder, max_event_bytes=300_000))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
     assert main(["check", "-"]) == 1
     assert "limit: a server-sent event is larger than max_event_bytes" in capsys.readouterr().out

@@ -50,7 +50,7 @@ FIXTURES = shipped_fixtures()
 PLAIN = FIXTURES["plain"]
 FOLDER = Path(os.environ.get("RAWSSE_RECORDINGS") or Path(rawsse.__file__).parents[2] / "shared" / "recordings")
 REAL = sorted(FOLDER.glob("*.sse"), key=lambda path: path.stat().st_size)
-SOME = REAL[:: 6 * one_in(3)] + REAL[-3 :: one_in(3)]
+SOME = REAL[:: 6 * one_in(5)] + REAL[-3 :: one_in(3)]
 """Of every size. That none of the others holds a secret, or breaks the format, is tested without a client."""
 SINGLE = Recording(
     reads=tuple(Read(number / 10, event) for number, event in enumerate(by_event(FIXTURES["tools"].body)))
