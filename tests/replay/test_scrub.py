@@ -73,8 +73,7 @@ def scrubbed(recording: Recording, policy: ScrubPolicy | None = None) -> Recordi
     """The same without its secrets. What must be so for every recording is asserted here."""
     clean = scrub(recording, policy)
     assert scrub(clean, policy) == clean
-    assert find_secrets(clean, policy) == []
-    assert checked(clean, policy) is clean
+    assert checked(clean, policy) is clean  # nothing is found
     assert [len(read.data) for read in clean.reads] == [len(read.data) for read in recording.reads]
     assert [read.t for read in clean.reads] == [read.t for read in recording.reads]
     assert Recording.loads(clean.dump()) == clean
