@@ -160,7 +160,8 @@ def _client_of(url: str) -> AsyncClient:
 def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
     summary = "the anatomy of a recording: bytes, lines, events, message"
-    parser = add_command(commands, _explain, "explain", summary, "The path - is standard input.")
+    more = "The path - is standard input. Exit code 1 only if one cannot be shown: for broken rules, `rawsse check` has it."
+    parser = add_command(commands, _explain, "explain", summary, more)
     add_options(parser, "paths")
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
@@ -212,16 +213,15 @@ def _write_page(out: Path, name: str, text: str, *, is_folder: bool) -> None:
 def _load_all(path: Path) -> Iterator[Recording | None]:
     """Every recording below `path`, or the one on standard input (`-`). An invalid file is None, with an error on standard
     error."""
-    from rawsse.replay import Recording, find_recordings
+    from rawsse.replay import Recording, find_recordings, load_recordings
     from rawsse.replay.recording import MAX_FILE_BYTES
 
     if str(path) == "-":
         yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
         return
-    files = _or_none(find_recordings, path)
-    for recording in [None] if files is None else (_or_none(Recording.load, file) for file in files):
-        # A shipped recording is found in the package: its name is the given one.
-        yield recording if recording is None or path.is_dir() else replace(recording, name=str(path))
+    files = _or_none(find_recordings, path) if path.is_dir() else [path]
+    for loaded in [None] if files is None else (_or_none(load_recordings, file) for file in files):
+        yield from loaded or (None,)
 
 
 def _or_none(work: Callable[[A], T], given: A) -> T | None:
@@ -335,7 +335,8 @@ def add_conform(commands: Any) -> None:
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"
     server.add_argument("--upstream", type=at_least_one, metavar="PORT", help=port)
     add_options(server, "--model")
-    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY. It must print the text, or exit with a code other than 0."
+    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY. It must print only the text, or exit with a code other than 0. "
+    more += "Events, as of curl, need a filter: set -o pipefail; curl … | sed -n 's/^data: *//p' | jq -j '.delta.text // empty'"
     summary = "which cuts and faults a client takes for a complete answer"
     client = add_command(kinds, _try_client, "client", summary, more)
     client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")
@@ -343,9 +344,10 @@ def add_conform(commands: Any) -> None:
     client.add_argument("--only", **REPEATED, metavar="NAME", help=only)
     jobs = "how many to run at a time (default: %(default)s)"
     client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
+    lines = "print JSON: a line per row (`first`: an earlier, bad outcome; `sent`: what was played), and the counts"
     for each in (server, client):
         form = each.add_mutually_exclusive_group()
-        form.add_argument("--json", action="store_true", help="print a line of JSON per row, and one with the counts")
+        form.add_argument("--json", action="store_true", help=lines)
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         each.add_argument("--limit", **SECONDS, default=30.0, help="for one answer (default: %(default)g)")
 
@@ -366,9 +368,12 @@ def _try_client(arguments: argparse.Namespace) -> bool:
 
     async def run(on_row: OnRow) -> list[Row]:
         options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
-        rows = await try_client(arguments.line, on_row=on_row, **options)
-        if len(rows) == 1:
-            complain("the command fails even with a complete answer, so the other results would mean nothing")
+        try:
+            rows = await try_client(arguments.line, on_row=on_row, **options)
+        except ConfigurationError as exc:  # the names of all rows: too long for `complain`
+            arguments.parser.error(str(exc))
+        if rows[0].verdict != "right":
+            complain("no other row was tried: of a complete answer, the command must print the text, and exit with 0")
         return rows
 
     return _show_rows(run, arguments)

@@ -10,13 +10,12 @@ Read in this order:
     ledger.py    these rows in a SQLite file, and their sums
     push.py      the events of an answer, pushed to a function as they arrive
     feed.py      the log of a run's frames, and its readers
-    runs.py      one upstream generation each, with a feed
     store.py     shared storage of runs, so that each of several relays can read, resume and stop every run
     redis_store.py  the same in Redis
-    stored_runs.py  runs whose log is in a store: a node's own, and other nodes'
     quotas.py    how much each user may use
-    home.py      where a relay starts and finds its runs: in its process
-    node.py      the same for one of several relays that share a store
+    runs.py      one upstream generation each, with a feed; where a relay begins and finds them
+    stored_runs.py  runs whose log is in a store: a node's own, and other nodes'
+    node.py      one of several relays that share a store
     guard.py     which hosts and origins the relay answers
     exchange.py  one HTTP exchange over ASGI: bodies, errors, header fields, and the outlet for a stream
     follow.py    a run, or several, sent over one HTTP exchange

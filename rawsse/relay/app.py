@@ -50,7 +50,6 @@ from rawsse.relay.exchange import TEXT, THREAD_BYTES, WRITE_SECONDS, Exchange
 from rawsse.relay.feed import Feed, Gone
 from rawsse.relay.follow import SSE_HEADERS, follow, follow_all, refused, send_refusal
 from rawsse.relay.guard import Guard
-from rawsse.relay.home import Home, checked
 from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.node import Node
@@ -58,7 +57,7 @@ from rawsse.relay.page import Page
 from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
-from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, RunLimits, Runs
+from rawsse.relay.runs import HEARTBEAT_SECONDS, Home, Run, RunLimits, Runs, checked
 from rawsse.relay.store import Store
 from rawsse.relay.ui import DIALECTS, UIDialect
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, changed_request, choose, identify, models_of
@@ -227,7 +226,7 @@ class Relay(Observer):
     async def drain(self) -> None:
         """Begin no more runs, and wait until those that have begun have ended: for `shutdown_seconds` at most, or until
         `aclose` is called. Call it while clients can still connect, and then `aclose`."""
-        await self.home.drain(self._shutdown_seconds)
+        await self._runs.drain(self._shutdown_seconds)
 
     async def aclose(self) -> None:
         """End every run with a last frame that reports the shutdown, and wait until all have ended."""
@@ -270,14 +269,13 @@ class Relay(Observer):
             with contextlib.suppress(OSError):  # the client has disconnected
                 await _Call(self, scope, receive, send).answer()
         elif scope["type"] == "lifespan":
-            for step in ("startup", "shutdown"):
-                await receive()
-                if step == "startup":
-                    await self.home.start()
-                else:
-                    await self.drain()
-                    await self.aclose()
-                await send({"type": f"lifespan.{step}.complete"})
+            await receive()
+            await self.home.start()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.drain()
+            await self.aclose()
+            await send({"type": "lifespan.shutdown.complete"})
         else:
             raise ValueError(f"the relay does not support the ASGI scope {scope['type']!r}")
 
@@ -312,7 +310,7 @@ class _Call(Exchange):
             await send_refusal(self, self._dialect, refused(failure_of(exc)))
 
     async def _route(self) -> None:
-        handlers = next(handlers for pattern, handlers in _ROUTES if pattern.fullmatch(self.path))
+        handlers = next(each for pattern, each in _ROUTES.items() if pattern.fullmatch(self.path))
         if handlers is not _HEALTH:
             await self._check_sender(is_call=handlers is not _FILES and self.method != "OPTIONS")
         if self.method in handlers:
@@ -357,13 +355,13 @@ class _Call(Exchange):
             kind = next(kind for kind in DIALECTS[self.path] if kind.can_read(body))
             self._dialect = kind()
             asked = kind.read(body, max_chars)
-            return asked._replace(fingerprint=_fingerprint(asked, body.get("usage"))) if is_named else asked
+            return asked._replace(id=self._run_id, fingerprint=_fingerprint(asked, body)) if is_named else asked
 
         await self._generate(await self.read_json(read, self._relay._max_chat_bytes))
 
     async def _generate(self, asked: Asked) -> None:
         # A client that chose the run's id may repeat its request.
-        known = await self._relay.home.find(self._user_id, self._run_id) if asked.fingerprint else None
+        known = await self._relay.home.find(self._user_id, asked.id) if asked.id else None
         run = await self._new_run(asked) if known is None else checked(known, asked.fingerprint)
         # RFC 7240, 4.1: a page may start an answer with one request and read it with another.
         if asked.dialect.is_resumable and "respond-async" in self.headers.get("prefer", "").lower():
@@ -379,14 +377,13 @@ class _Call(Exchange):
         return [each for each in (*self.query.get("after", ()), self.headers.get("last-event-id", "")) if each]
 
     async def _new_run(self, asked: Asked) -> Feed:
-        relay, dialect = self._relay, asked.dialect
-        request = await self._completed(asked.request, is_browser=dialect.is_resumable)
+        relay, is_browser = self._relay, asked.dialect.is_resumable
+        request = await self._completed(asked.request, is_browser=is_browser)
         # A client of `/v1/messages` retries by itself, as the official SDKs do, and retries at two layers multiply.
-        options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if dialect.is_resumable else 0}
+        options: dict[str, Any] = {"headers": self._api_headers(), "max_retries": None if is_browser else 0}
         events = partial(relay.client.messages.events, request, kind=UnfoldedAnswer, strict=False, **options)
-        who = {"user": self._user_id, "model": request["model"], "alias": asked.alias, "fingerprint": asked.fingerprint}
-        who["id"] = self._run_id if asked.fingerprint else None
-        run, fields = await relay.home.begin(dialect, partial(EventPush, events), self._user, **who)
+        asked = asked._replace(request=request)
+        run, fields = await relay.home.begin(asked, partial(EventPush, events), self._user)
         self.more_fields += fields.items()
         return run
 
@@ -429,7 +426,7 @@ class _Call(Exchange):
 
     async def _find_run(self, user: str) -> Feed:
         run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
-        if run is None or not run.dialect.is_resumable:
+        if run is None:
             hint = "; ?user=ID names another user's" if self._user is not None and self._user.is_operator else ""
             raise Answer(404, "not_found_error", f"there is no such run; it may have been forgotten{hint}")
         return run
@@ -479,8 +476,7 @@ class _Call(Exchange):
         ids = list(dict.fromkeys(filter(None, self.query.get("id", ()))))
         if len(ids) > MAX_RUNS_READ:
             raise InvalidRequest("id", f"may be given {MAX_RUNS_READ} times")
-        found = {id: await self._relay.home.find(user, id, self._seen) for id in ids}
-        return {id: run if run is not None and run.dialect.is_resumable else None for id, run in found.items()}
+        return {id: await self._relay.home.find(user, id, self._seen) for id in ids}
 
     async def _resume_chat(self) -> None:
         chat = self.path.removeprefix("/api/chat/").removesuffix("/stream")
@@ -585,23 +581,20 @@ _HEALTH: _Handlers = {"GET": _Call._health, "HEAD": _Call._health}
 
 _FILES: _Handlers = {"GET": _Call._file, "HEAD": _Call._file}
 
-_ROUTES: Sequence[tuple[re.Pattern[str], _Handlers]] = [
-    (re.compile(pattern, re.DOTALL), handlers)
-    for pattern, handlers in (
-        ("|".join(map(re.escape, DIALECTS)), {"POST": _Call._chat}),
-        ("/v1/messages", {"POST": _Call._messages}),
-        ("/v1/messages/count_tokens", {"POST": _Call._count_tokens}),
-        ("/v1/models(/.*)?", {"GET": _Call._list_models}),
-        ("/runs", {"GET": _Call._read_runs, "DELETE": _Call._stop_runs}),
-        ("/runs/.*", {"GET": _Call._read_run, "DELETE": _Call._stop_run}),
-        (_CHAT_PATH.pattern, {"GET": _Call._resume_chat}),
-        ("/me", {"GET": _Call._me}),
-        ("/metrics", {"GET": _Call._metrics}),
-        ("/doctor", {"GET": _Call._doctor}),
-        ("/healthz|/readyz", _HEALTH),
-        (".*", _FILES),
-    )
-]
+_ROUTES: Mapping[re.Pattern[str], _Handlers] = {
+    re.compile("|".join(map(re.escape, DIALECTS))): {"POST": _Call._chat},
+    re.compile("/v1/messages"): {"POST": _Call._messages},
+    re.compile("/v1/messages/count_tokens"): {"POST": _Call._count_tokens},
+    re.compile("/v1/models(/.*)?", re.DOTALL): {"GET": _Call._list_models},
+    re.compile("/runs"): {"GET": _Call._read_runs, "DELETE": _Call._stop_runs},
+    re.compile("/runs/.*", re.DOTALL): {"GET": _Call._read_run, "DELETE": _Call._stop_run},
+    _CHAT_PATH: {"GET": _Call._resume_chat},
+    re.compile("/me"): {"GET": _Call._me},
+    re.compile("/metrics"): {"GET": _Call._metrics},
+    re.compile("/doctor"): {"GET": _Call._doctor},
+    re.compile("/healthz|/readyz"): _HEALTH,
+    re.compile(".*", re.DOTALL): _FILES,
+}
 """Paths, and the handlers of each by method. The first match is used; all other paths are files of the page."""
 
 
@@ -609,7 +602,7 @@ def _is_async(function: object) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _fingerprint(asked: Asked, usage: object) -> str:
+def _fingerprint(asked: Asked, body: Mapping[str, Any]) -> str:
     """Equal for two requests only if the requests are equal."""
-    what = [asked.dialect.name, asked.request, bool(usage)]
+    what = [asked.dialect.name, asked.request, bool(body.get("usage"))]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

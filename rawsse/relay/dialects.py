@@ -144,11 +144,16 @@ def one_line(words: str) -> str:
 
 
 class Asked(NamedTuple):
-    """A request parsed from a body: the request for the API, and how to send the answer."""
+    """A request parsed from a body: the request for the API, and how to send the answer. A run begins with it.
+
+    `alias` is the chat that the answer belongs to. `id` is the run's, if the client chose it; then `fingerprint` identifies the
+    request, in case that the client repeats it.
+    """
 
     dialect: Dialect
     request: dict[str, Any]
-    alias: str | None = None
+    alias: str = ""
+    id: str = ""
     fingerprint: str = ""
 
 
@@ -335,9 +340,8 @@ class Answer(Exception):  # noqa: N818 - control flow, not a failure
     ) -> None:
         super().__init__(message)
         self.status, self.type, self.field = status, type, field
-        error = {"type": type, "message": message} | ({"field": field} if field else {})
-        self.body = json.dumps({"type": "error", "error": error}).encode()
         self.headers = tuple((headers or {}).items())
+        self.body = Failure(status, type, message, field=field).to_json().encode()
 
 
 class InvalidRequest(Answer):

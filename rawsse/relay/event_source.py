@@ -23,7 +23,7 @@ from typing import Any
 
 from rawsse.client.stream import EventStream
 from rawsse.errors import ConfigurationError, Ending, quote
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, compact, frame
+from rawsse.relay.dialects import Answer, Asked, Dialect, Failure, Frame, compact, frame
 from rawsse.relay.exchange import Exchange
 from rawsse.relay.feed import Gone
 from rawsse.relay.follow import follow
@@ -176,7 +176,7 @@ class EventRuns:
 class EventSource:
     """The result of a route: see `event_source`. `headers` and `background` are as in Starlette's `Response`."""
 
-    def __init__(self, items: AsyncIterable[Any], owner: EventRuns, run_id: str | None) -> None:
+    def __init__(self, items: AsyncIterable[Any], owner: EventRuns, run_id: str) -> None:
         super().__init__()  # of `Response`, if it is the base
         self._items, self._owner, self._run_id = items, owner, run_id
 
@@ -191,13 +191,15 @@ class EventSource:
 
     async def _route(self, exchange: Exchange, user: str) -> None:
         runs = self._owner.runs
-        run = runs.get(user, self._run_id) if self._run_id else None
+        run = runs.get(user, self._run_id)
         is_back = "last-event-id" in exchange.headers
         if run is not None or is_back:
             await _close(self._items)
         if run is None and is_back:
             raise Gone(410, "not_found_error", "the run no longer exists; ask without Last-Event-ID")
-        run = run or runs.begin(ItemsDialect(), partial(ItemSource, self._items), user=user, id=self._run_id)
+        if run is None:
+            new = Run(Asked(ItemsDialect(), {}, id=self._run_id), user, runs)
+            run = runs.begin(new, partial(ItemSource, self._items))
         await self._owner.send(run, exchange)
 
 
@@ -215,4 +217,4 @@ def event_source(items: AsyncIterable[Any], runs: EventRuns, run_id: str | None 
     """
     if run_id is not None and not RUN_ID.fullmatch(run_id):
         raise ConfigurationError(f"run_id must be 16 to 64 of A-Z a-z 0-9 _ -, not {quote(run_id)}")
-    return runs.response(items, runs, run_id)
+    return runs.response(items, runs, run_id or "")

@@ -1,7 +1,7 @@
 """One node of several, which share a store: it owns runs, reads those of others, and ends those of nodes that died.
 
     node = Node(runs, quotas, RedisStore("redis://127.0.0.1"))
-    run, fields = await node.begin(dialect, open_source, user, user="ada", model="claude-sonnet-5")
+    run, fields = await node.begin(asked, open_source, user)
     feed = await node.find("ada", "a-run-of-another-node")
     await node.aclose(failure)
 
@@ -21,17 +21,16 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from rawsse.errors import Ending
 from rawsse.messages.content import token_counts
-from rawsse.relay.dialects import Answer, Dialect, Failure
+from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
-from rawsse.relay.home import STOPPED, Home, checked
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart, log, record_of
-from rawsse.relay.runs import OpenSource, Runs, new_run_id
+from rawsse.relay.runs import STOPPED, Home, OpenSource, Runs, checked, id_of, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
@@ -79,10 +78,10 @@ class Node(Home):
         self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
-        self._beginning: set[str] = set()  # tags of runs for which the store is being asked
-        self._waiting: dict[OwnedRun, None] = {}  # with frames that are not written yet, in their order
+        # Runs with frames to write, in their order, each with the write that the store has not confirmed.
+        self._waiting: dict[OwnedRun, Write | None] = {}
         self._has_work = asyncio.Event()
-        self._remote: dict[tuple[str, str], set[RemoteRun]] = {}  # those that are read here
+        self._remote: WeakValueDictionary[str, RemoteRun] = WeakValueDictionary()  # by their tags, while they are used
         self._orphans: dict[str, _Orphan] = {}  # runs to be ended, by their tags
         self._dead: list[str] = []  # nodes whose runs are to be taken over
         self._may_help = asyncio.Event()
@@ -98,13 +97,22 @@ class Node(Home):
             raise unavailable("the relay is shutting down")
         if self._tasks:
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        await self._store.renew(self.id, self._store.lease_seconds)
+        await self._renew_lease()
         if not (self._tasks or self._is_closed):
-            self._lease_until = now + self._store.lease_seconds
-            work = {"lease": self._hold_lease, "writes": self._write, "reads": self._read, "others": self._help}
-            self._tasks.update(loop.create_task(_repeat(do), name=f"rawsse node: {name}") for name, do in work.items())
+            for work in (self._hold_lease, self._write, self._read, self._help):
+                self._spawn(self._repeat(work))
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Repeat the work for ever, also if the store did not answer. A bug is logged, and the node goes on."""
+        while True:
+            try:
+                await work()
+            except Exception as exc:
+                if isinstance(exc, StoreUnavailableError):
+                    self._complain(exc)
+                else:
+                    log.exception("a node of the relay failed at its work, and goes on")
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def is_ready(self) -> bool:
         """See `Home.is_ready`."""
@@ -113,10 +121,6 @@ class Node(Home):
             return await super().is_ready() and self.has_lease
         return False
 
-    async def drain(self, seconds: float) -> None:
-        """See `Home.drain`."""
-        await self.runs.drain(seconds, self._beginning)
-
     async def aclose(self, failure: Failure) -> None:
         """See `Home.aclose`. It waits no longer than the lease."""
         await self.runs.aclose(failure, self._leave)
@@ -124,22 +128,24 @@ class Node(Home):
     async def _leave(self) -> None:
         """Write the last frames of the runs, which are over; then give up the lease."""
         self._is_closed = True
-        for remote in self._all_remote():
+        for remote in list(self._remote.values()):
             remote.cut()
-        while (self._owned or self._beginning) and self._tasks:
+        while (self._owned or self.runs.beginning) and self._tasks:
             self.runs.has_left.clear()
             await self.runs.has_left.wait()
+        if not self._tasks:
+            return
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-            self._tasks.clear()
+        await asyncio.wait(self._tasks)
+        self._tasks.clear()
+        with contextlib.suppress(StoreUnavailableError):
             await self._end_orphans()
-            for orphan in self._orphans.values():
-                if orphan.record is not None:  # it began here, and without the store no other node has ended it
-                    self.runs.tell(orphan.record)
-            with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
-                await self._store.leave(self.id)
+        for orphan in self._orphans.values():
+            if orphan.record is not None:  # it began here, and without the store no other node has ended it
+                self.runs.notify(orphan.record)
+        with contextlib.suppress(StoreUnavailableError):  # then the others wait for the end of the lease
+            await self._store.leave(self.id)
 
     async def _ask(self, ask: Callable[..., Awaitable[T]], *args: Any, **named: Any) -> T:
         """The answer of the store, after the node has joined. Raises `Answer`, 503, if there is none."""
@@ -152,33 +158,27 @@ class Node(Home):
 
     # Owning --------------------------------------------------------------------------------------------------------
 
-    async def begin(
-        self, dialect: Dialect, open_source: OpenSource, user: User | None, /, **names: Any
-    ) -> tuple[Feed, dict[str, str]]:
+    async def begin(self, asked: Asked, open_source: OpenSource, user: User | None) -> tuple[Feed, dict[str, str]]:
         """See `Home.begin`. The run that has the id may be one of another node."""
         await self._ask(self._join)
         self.runs.check_room()  # nothing waits from here on until the run is among those that `drain` waits for
         if not self.has_lease:  # the store would refuse it
             raise unavailable("the relay cannot reach its store")
-        names |= {"id": names.get("id") or new_run_id(), "time": self.runs.clock()}
-        told = {"alias": names.get("alias") or "", "fingerprint": names.get("fingerprint", ""), "owner": self.id}
-        tag = secrets.token_hex(4)
-        stored = StoredRun(names["user"], names["id"], tag, dialect.name, names["model"], names["time"], **told)
-        acquired = await self._acquire(stored, self.quotas.terms(user))
+        run = OwnedRun(asked, id_of(user), self)
+        acquired = await self._acquire(run.stored, self.quotas.terms(user))
         if acquired.known is not None:
-            return checked(await self.find(*stored.key), stored.fingerprint), {}
-        fields = self.quotas.told(user, acquired, is_messages=not dialect.is_resumable, is_run=True)
+            return checked(await self.find(*run.stored.key), run.fingerprint), {}
+        fields = self.quotas.accept(user, acquired, is_messages=not run.is_resumable, is_run=True)
         try:
-            run = self.runs.begin(dialect, open_source, **names, kind=partial(OwnedRun, node=self, stored=stored))
+            self.runs.begin(run, open_source)
         except BaseException:
-            self._orphans[tag] = _Orphan(stored, 0, failure=_SHUTDOWN if self.runs.is_closed else _LOST)
+            self._orphans[run.tag] = _Orphan(run.stored, 0, failure=_SHUTDOWN if self.runs.is_closed else _LOST)
             raise
-        assert isinstance(run, OwnedRun)  # noqa: S101 - as its kind says
         self._owned.add(run)
         return run, fields
 
     async def _acquire(self, stored: StoredRun, limits: Sequence[Limits]) -> Acquired:
-        self._beginning.add(stored.tag)
+        self.runs.beginning.add(stored.tag)
         try:
             return await self._ask(self._store.acquire, stored, limits)
         except BaseException:  # it may have begun all the same, or begin a little later
@@ -186,13 +186,13 @@ class Node(Home):
             self._orphans[stored.tag] = _Orphan(stored, 0, until)
             raise
         finally:
-            self._beginning.discard(stored.tag)
+            self.runs.beginning.discard(stored.tag)
             self.runs.has_left.set()
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """See `Home.admit`."""
         acquired = await self._ask(self._store.admit, self.quotas.terms(user))
-        return self.quotas.told(user, acquired, is_messages=True, is_run=False)
+        return self.quotas.accept(user, acquired, is_messages=True, is_run=False)
 
     async def me(self, user: User | None) -> dict[str, Any]:
         """See `Home.me`."""
@@ -201,7 +201,7 @@ class Node(Home):
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
-        self._waiting[run] = None
+        self._waiting.setdefault(run, None)
         self._has_work.set()
 
     def forget(self, run: OwnedRun) -> None:
@@ -210,42 +210,29 @@ class Node(Home):
         self._owned.discard(run)
         self.runs.has_left.set()
 
-    def lost(self, run: OwnedRun, record: RunRecord) -> None:
-        """See `Host.lost`. Its end is written as soon as the store can be used, unless another node has written it."""
+    def _lose(self, run: OwnedRun, failure: Failure, *, is_refused: bool = False) -> None:
+        """See `OwnedRun.lose`. Its end is written as soon as the store can be used, unless another node has written it."""
+        self.forget(run)
+        record = run.lose(failure, is_refused=is_refused)
         self._orphans[run.tag] = _Orphan(run.stored, run.last_sent, record=record)
 
     async def _write(self) -> None:
-        while True:
-            await self._has_work.wait()
+        """Write one batch. Without an answer of the store, its writes are repeated in the next batch."""
+        await self._has_work.wait()
+        batch = {run: write or run.next_write() for run, write in self._waiting.items()}
+        self._waiting.update(batch)
+        done = await self._store.write([*batch.values()])
+        for (run, write), is_done in zip(batch.items(), done, strict=True):
+            if run not in self._waiting:
+                continue  # it was lost in the meantime
+            del self._waiting[run]
+            if is_done:
+                run.written(write)
+            else:  # another node has it, or the store has lost some of its frames
+                self._lose(run, _LOST, is_refused=True)
+        if not self._waiting:
             self._has_work.clear()
-            batch, self._waiting = list(self._waiting), {}
-            done = await self._insist(partial(self._store.write, [run.next_write() for run in batch]))
-            self._tell(batch, done or [False] * len(batch))
-            await asyncio.sleep(WRITE_PAUSE_SECONDS)
-
-    def _tell(self, runs: Sequence[OwnedRun], done: Sequence[bool]) -> None:
-        for run, is_done in zip(runs, done, strict=True):
-            try:
-                if run not in self._owned:
-                    pass  # it was lost in the meantime
-                elif is_done:
-                    run.written()
-                else:  # another node has it, or the store has lost some of its frames
-                    run.lose(_LOST, is_refused=True)
-            except Exception:
-                log.exception("a run failed when it was written")
-
-    async def _insist(self, write: Callable[[], Awaitable[Any]]) -> Any:
-        """Write until the store has answered, or the lease is over; then None. Writes may be repeated."""
-        while True:
-            try:
-                return await write()
-            except StoreUnavailableError as exc:
-                self._complain(exc)
-                if not self.has_lease:
-                    self._lapse()
-                    return None
-                await asyncio.sleep(RETRY_SECONDS)
+        await asyncio.sleep(WRITE_PAUSE_SECONDS)
 
     # The lease -----------------------------------------------------------------------------------------------------
 
@@ -254,53 +241,45 @@ class Node(Home):
         """No other node can have taken over the runs of this one."""
         return asyncio.get_running_loop().time() < self._lease_until
 
+    async def _renew_lease(self) -> None:
+        now = asyncio.get_running_loop().time()
+        is_held, self._dead = await self._store.renew(self.id, self._store.lease_seconds)
+        self._lease_until = now + self._store.lease_seconds if is_held else 0.0
+        self._complain(None)
+
     async def _hold_lease(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            now = loop.time()
-            try:
-                is_held, self._dead = await self._store.renew(self.id, self._store.lease_seconds)
-                self._complain(None)
-                if is_held:
-                    self._lease_until = now + self._store.lease_seconds
-                else:
-                    self._lapse()
-                    continue
-            except StoreUnavailableError as exc:
-                self._complain(exc)
-                if not self.has_lease:
-                    self._lapse()
-            self._may_help.set()
-            await asyncio.sleep(max(0.0, now + self._store.lease_seconds / 3 - loop.time()))
+        """Renew the lease each third of it, or as soon as the store can be used."""
+        try:
+            await self._renew_lease()
+        except StoreUnavailableError as exc:
+            self._complain(exc)
+        if not self.has_lease:
+            self._lapse()
+        self._may_help.set()
+        due = self._lease_until - self._store.lease_seconds * 2 / 3
+        await asyncio.sleep(max(RETRY_SECONDS, due - asyncio.get_running_loop().time()))
 
     async def _help(self) -> None:
         """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
-        while True:
-            await self._may_help.wait()
-            self._may_help.clear()
-            await self._touch(self._all_remote())
-            try:
-                for dead in self._dead:
-                    # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
-                    while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
-                        for run, last in taken:
-                            known = self._orphans.get(run.tag, _Orphan(run, last))  # one that this node had itself
-                            self._orphans[run.tag] = _Orphan(run, max(last, known.last), record=known.record)
-                        await self._end_orphans()
-            except StoreUnavailableError as exc:
-                self._complain(exc)
-            await self._end_orphans()
+        await self._may_help.wait()
+        self._may_help.clear()
+        await self._touch([run for run in self._remote.values() if run.is_read])
+        for dead in self._dead:
+            # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
+            while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
+                for run, last in taken:
+                    known = self._orphans.get(run.tag, _Orphan(run, last))  # one that this node had itself
+                    self._orphans[run.tag] = _Orphan(run, max(last, known.last), record=known.record)
+                await self._end_orphans()
+        await self._end_orphans()
 
     def _lapse(self) -> None:
         """The lease has expired, and others may take over the runs of this node. End them here, and continue as a new node."""
         self.id = secrets.token_hex(8)
         for run in list(self._owned):
-            run.lose(_ALONE)
-        for remote in self._all_remote():
+            self._lose(run, _ALONE)
+        for remote in list(self._remote.values()):
             remote.cut()
-
-    def _all_remote(self) -> list[RemoteRun]:
-        return [run for runs in self._remote.values() for run in runs]
 
     def _complain(self, exc: StoreUnavailableError | None) -> None:
         """Log once that the store cannot be used, and once that it is back."""
@@ -309,23 +288,21 @@ class Node(Home):
             log.warning("the store of the runs %s", "is back" if exc is None else f"cannot be used: {exc}")
 
     async def _end_orphans(self) -> None:
+        """Write the ends of the orphans. Raises `StoreUnavailableError`: the others stay orphans."""
         now = asyncio.get_running_loop().time()
         for tag, orphan in list(self._orphans.items()):
             failure = STOPPED if orphan.run.is_stopped else orphan.failure
             record = orphan.record or _record_of(orphan.run, failure, self.runs.clock())
-            try:
-                is_mine, is_known = await self._end_orphan(orphan, failure, record.quota_tokens)
-            except StoreUnavailableError:
-                return  # they stay orphans
+            is_mine, is_known = await self._end_orphan(orphan, failure, record.quota_tokens)
             if is_mine or now >= orphan.until:
                 del self._orphans[tag]
             if orphan.record is not None:  # it began here
                 words = f"{record.words} (another node has ended it, and counts it)"
-                is_told = is_known and not is_mine
-                self.runs.tell(replace(record, error=LEASE_LOST, words=words) if is_told else record)
+                is_counted = is_known and not is_mine
+                self.runs.notify(replace(record, error=LEASE_LOST, words=words) if is_counted else record)
             elif is_mine:
-                self.runs.tell(start_of(orphan.run))
-                self.runs.tell(record)
+                self.runs.notify(start_of(orphan.run))
+                self.runs.notify(record)
 
     async def _end_orphan(self, orphan: _Orphan, failure: Failure, tokens: int) -> tuple[bool, bool]:
         """Has this node written the end? Does the store know the run? Raises `StoreUnavailableError`."""
@@ -351,10 +328,11 @@ class Node(Home):
 
     async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
         """See `Home.find`."""
-        run = self.runs.get(user, id)
-        kept = range(run.first - 1, run.last + 1) if run is not None and run.is_resumable else ()  # a lost one is not
-        if run is not None and all((run.number_of(each) or 0) in kept for each in seen or ("0",)):
-            return run
+        run = await super().find(user, id)
+        if run is not None:
+            places = [run.number_of(each) or 0 for each in seen] or [0]
+            if run.keeps(min(places)) and max(places) <= run.last:
+                return run
         # Another node owns the run. Or this one does, but the client has seen a frame elsewhere that this one does not yet know
         # to be written, or needs frames that only the store still has.
         return await self._open(await self._ask(self._store.find, user, id))
@@ -367,16 +345,17 @@ class Node(Home):
     async def _open(self, stored: StoredRun | None) -> RemoteRun | None:
         if stored is None or stored.dialect not in RESUMABLE:
             return None
-        known = self._remote.get(stored.key, ())
-        run = next((run for run in known if run.tag == stored.tag), None) or RemoteRun(stored, self.runs, self)
+        run = self._remote.get(stored.tag)
+        if run is None or run.is_broken or run.stored.key != stored.key:
+            run = self._remote[stored.tag] = RemoteRun(stored, self)
         run.receive(await self._ask(self._store.entries, stored, run.after))
         return run
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """See `Home.open_runs`. Those who read a run at another node are not counted."""
         stored = await self._ask(self._store.open_runs, user)
-        readers = {run.key: sum(each.readers for each in self._remote.get(run.key, ())) for run in stored}
-        return {start_of(run): readers[run.key] for run in stored} | await super().open_runs(user)
+        readers = {tag: run.readers for tag, run in self._remote.items()}
+        return {start_of(run): readers.get(run.tag, 0) for run in stored} | await super().open_runs(user)
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
@@ -392,7 +371,7 @@ class Node(Home):
         return count + len(others)
 
     async def _stop(self, runs: Sequence[StoredRun]) -> None:
-        """Tell the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
+        """Ask the owners of these runs to stop them, and wait until the store has their ends: as long as an owner may need, or
         another node to find out that the owner is dead."""
         for run in runs:
             await self._ask(self._store.stop, run)
@@ -407,17 +386,8 @@ class Node(Home):
                 await asyncio.sleep(LOOK_SECONDS)
 
     def watch(self, run: RemoteRun) -> None:
-        """From now on the run gets what is added to its log."""
-        # Two that were opened at once are two feeds of one log.
-        self._remote.setdefault(run.stored.key, set()).add(run)
+        """See `Host.watch`."""
         self._spawn(self._touch([run]))
-
-    def unwatch(self, run: RemoteRun) -> None:
-        """The run gets nothing more."""
-        known = self._remote.get(run.stored.key, set())
-        known.discard(run)
-        if not known:
-            self._remote.pop(run.stored.key, None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="rawsse node")
@@ -433,38 +403,29 @@ class Node(Home):
                     if not (is_known or run.is_finished):
                         run.cut()
 
-    def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
+    def abandon(self, run: OwnedRun, seconds: float) -> None:
         """Stop a run that had no readers here for so long, unless it had some at another node."""
-        self._spawn(self._abandon(run, failure, seconds))
+        self._spawn(self._abandon(run, seconds))
 
-    async def _abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
-        try:
-            unread = await self._store.unread_seconds(run.stored)
-        except StoreUnavailableError:
-            unread = 0.0
-        if unread < seconds:
-            run.wait_for_readers(unread)
+    async def _abandon(self, run: OwnedRun, seconds: float) -> None:
+        unread_seconds = 0.0
+        with contextlib.suppress(StoreUnavailableError):
+            unread_seconds = await self._store.unread_seconds(run.stored)
+        if unread_seconds < seconds:
+            run.wait_for_readers(unread_seconds)
         elif not run.readers:
-            run.stop(failure)
+            run.stop(unread(seconds))
 
     async def _read(self) -> None:
-        while True:
-            places = {key: [run.after for run in runs if not run.is_paused] for key, runs in self._remote.items()}
-            wanted = {key: min(each) for key, each in places.items() if each}
-            try:
-                entries, stopped = await self._store.read(self.id, wanted, self._store.block_seconds)
-            except StoreUnavailableError as exc:
-                self._complain(exc)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            for key, added in entries.items():
-                for run in list(self._remote.get(key, ())):
-                    if run.after >= wanted[key]:  # else it has come in the meantime, and the next read is for it
-                        run.receive(added)
-            for user, id in stopped:
-                if (mine := self.runs.get(user, id)) is not None:
-                    mine.stop(STOPPED)
-            await asyncio.sleep(min(len(wanted) * GATHER_SECONDS, MAX_GATHER_SECONDS))
+        wanted = {run.stored.key: run for run in self._remote.values() if run.is_read and not run.is_paused}
+        after = {key: run.after for key, run in wanted.items()}
+        entries, stopped = await self._store.read(self.id, after, self._store.block_seconds)
+        for key, added in entries.items():
+            wanted[key].receive(added)
+        for key in stopped:
+            if (mine := self.runs.get(*key)) is not None:
+                mine.stop(STOPPED)
+        await asyncio.sleep(min(len(wanted) * GATHER_SECONDS, MAX_GATHER_SECONDS))
 
 
 class _Orphan(NamedTuple):
@@ -476,17 +437,7 @@ class _Orphan(NamedTuple):
     until: float = 0.0
     failure: Failure = _LOST
     record: RunRecord | None = None
-    """It was this node's, and its observers are told how it ended when it is known whether another node tells it, too."""
-
-
-async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
-    """Repeat the work for ever. A bug is logged, and the node goes on."""
-    while True:
-        try:
-            await work()
-        except Exception:
-            log.exception("a node of the relay failed at its work, and goes on")
-            await asyncio.sleep(RETRY_SECONDS)
+    """It was this node's. Its observers are notified of its end when it is known whether another node counts it, too."""
 
 
 def unavailable(text: str) -> Answer:
@@ -495,19 +446,14 @@ def unavailable(text: str) -> Answer:
 
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
-    """The record of a run whose node died. Its model and tokens are those of which the store was told: a lower bound."""
-    try:
-        usage = json.loads(run.usage or "{}")
-    except ValueError:
-        usage = {}
+    """The record of a run whose node died. Its model and tokens are those that the store has: a lower bound."""
+    usage: Any = None
+    with contextlib.suppress(ValueError):
+        usage = json.loads(run.usage)
+    usage = usage if isinstance(usage, dict) else {}
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
     more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
-    record = record_of(start_of(run), None, ending, failure, **more)
-    usage = usage if isinstance(usage, dict) else {}
-    model = usage.get("model")
-    changes: dict[str, Any] = {
-        **token_counts(usage)[0],
-        "exact": False,
-        "model": model if isinstance(model, str) else run.model,
-    }
-    return replace(record, **changes, error=NODE_LOST if ending is not None else None)
+    changes: dict[str, Any] = {**token_counts(usage)[0], "exact": False, "error": NODE_LOST if ending else None}
+    if isinstance(usage.get("model"), str):
+        changes["model"] = usage["model"]
+    return replace(record_of(start_of(run), None, ending, failure, **more), **changes)

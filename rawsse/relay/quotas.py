@@ -3,7 +3,7 @@
     quotas = Quotas(everyone, default)                # an observer of runs: it counts their usage
     quotas.settle(totals, now)                        # after a restart: today's tokens, from the ledger
     headers = quotas.admit(user, now)                 # counts one more run, or raises Answer: 429
-    headers = quotas.told(user, acquired)             # the same, if a store counts for several nodes
+    headers = quotas.accept(user, acquired)           # the same, if a store counts for several nodes
 
 Refused requests are not counted. Counts are whole numbers: at 60 requests per minute there is exactly one more each second.
 Times are Unix seconds, days are UTC.
@@ -103,9 +103,9 @@ class Quotas(Observer):
         acquired = self._count(user, now, is_run=is_run, counts=True)
         if user is not None and user.id not in self._kept and not acquired.is_refused:
             self._make_room(now)
-        return self.told(user, acquired, is_messages=is_messages, is_run=is_run)
+        return self.accept(user, acquired, is_messages=is_messages, is_run=is_run)
 
-    def told(self, user: User | None, acquired: Acquired, *, is_messages: bool, is_run: bool) -> dict[str, str]:
+    def accept(self, user: User | None, acquired: Acquired, *, is_messages: bool, is_run: bool) -> dict[str, str]:
         """As `admit`, for a request that has been counted, here or in a store."""
         *own, self._all = acquired.counts
         if user is not None and (user.id in self._kept or not acquired.is_refused):

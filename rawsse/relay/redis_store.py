@@ -7,7 +7,7 @@ Keys, all with the prefix `rs:`. Names that users and clients chose are percent-
     run:USER/ID:log      a stream: frames; an entry has the id EPOCH-NUMBER, of the last frame in it
     run:USER/ID:meta     a hash: what every node may know of the run
     node:NODE:runs       a set: the open runs of a node
-    node:NODE:inbox      a stream: what the node is told
+    node:NODE:inbox      a stream: messages to the node
     alias:USER/ALIAS     the newest run with that alias
     count:USER           a hash: what the quotas count; without a user, of all together
     nodes                a sorted set: until when each node holds its lease, in microseconds
@@ -24,7 +24,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
 from rawsse.errors import ConfigurationError
@@ -44,9 +44,6 @@ from rawsse.relay.store import (
     Write,
     to_microseconds,
 )
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 RUN_SECONDS = 86_400
 """How long Redis keeps an unfinished run, if no node is left that could end it."""
@@ -266,8 +263,8 @@ class RedisStore:
         block_seconds: float = BLOCK_SECONDS,
         timeout_seconds: float | None = None,
     ) -> None:
-        timeout_seconds = timeout_seconds or lease_seconds / 3
         self.lease_seconds, self.block_seconds = lease_seconds, block_seconds
+        self._timeout = timeout_seconds or lease_seconds / 3
         try:
             from redis.asyncio import ConnectionPool, Redis
             from redis.asyncio.retry import Retry
@@ -277,11 +274,10 @@ class RedisStore:
             raise ConfigurationError("a store in Redis needs the extra: pip install 'rawsse[redis]'") from exc
         self._errors = (RedisError, OSError, TimeoutError)
         self._no_script = NoScriptError
-        self._timeout = timeout_seconds
         self._seen: dict[str, str] = {}  # the last message that each node has read
         self._digests: dict[str, bytes] = {}  # by which Redis knows the scripts
         # Each call has a time limit. One more for each send and each read would cost as much as they do.
-        options: dict[str, Any] = {"socket_connect_timeout": timeout_seconds, "socket_timeout": None}
+        options: dict[str, Any] = {"socket_connect_timeout": self._timeout, "socket_timeout": None}
         options |= {"protocol": 2, "decode_responses": False, "retry": Retry(NoBackoff(), 1)}
         try:
             pool = ConnectionPool.from_url(url, **options)
@@ -292,7 +288,7 @@ class RedisStore:
             # The cause would quote the beginning of a password that has a / or # in it: it is taken for the port.
             forms = "redis://USER:PASSWORD@HOST:6379/0 or the like, with / ? # and @ in a password percent-encoded"
             raise ConfigurationError(f"the URL of the store is not one of Redis: {forms}") from None
-        self._redis: Redis = Redis.from_pool(pool)
+        self._redis = Redis.from_pool(pool)
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._own_turn = asyncio.Lock()
 

@@ -1,12 +1,12 @@
-"""Runs: one upstream generation each, with a log of its frames, read by any number of browsers.
+"""Runs: one upstream generation each, with a log of its frames, read by any number of browsers; and the relay's home for them.
 
 A run is not a connection. `POST` begins a run, and browsers read its log; one that lost its connection comes back and reads
 on from the last id that it has seen. When no browser reads an unfinished run, it has a grace time for one to come back; then
 the upstream call is cancelled. A finished run stays readable for a while. Clients of some dialects cannot come back: their
 runs end when they leave.
 
-    run = runs.begin(dialect, open_source)                  # runs.aclose() ends it
-    run.join(reader)                                        # see `feed.py`
+    run = runs.begin(Run(Asked(dialect, request), user, runs), open_source)     # runs.aclose() ends it
+    run.join(reader)                                                            # see `feed.py`
 
 Once an answer has content, one call leads from the upstream's bytes to the browsers' sockets: events, frames, log, and a write
 for each reader that has read all before. There is no task, no future and no queue per event.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -28,10 +28,12 @@ from typing import Any, Protocol
 from rawsse.client.stream import EventStream
 from rawsse.errors import APIError, Ending, RawsseError
 from rawsse.messages.events import Ping
-from rawsse.relay.dialects import Answer, Dialect, Failure, Frame, failure_of
+from rawsse.relay.dialects import Answer, Asked, Failure, Frame, failure_of
 from rawsse.relay.feed import PIECE_BYTES, Feed, Reader, Turns
 from rawsse.relay.push import Ended, Receive
+from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import Observer, RunRecord, RunStart, log, record_of
+from rawsse.relay.users import User
 from rawsse.server.connection import NotNegative
 
 HEARTBEAT_SECONDS = 15.0
@@ -81,6 +83,8 @@ class Source(Protocol):
         """End at once. Nothing comes after it."""
 
 
+STOPPED = Failure(200, "cancelled", "stopped")
+
 OpenSource = Callable[[Receive, Ended], Source]
 """Makes a source of the functions that it calls: with the events of one moment, and at the end."""
 
@@ -88,10 +92,12 @@ OpenSource = Callable[[Receive, Ended], Source]
 class Run(Feed):
     """One generation: frames of what a source brings."""
 
-    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs) -> None:
+    def __init__(self, asked: Asked, user: str, runs: Runs) -> None:
+        dialect, model = asked.dialect, asked.request.get("model", "")
+        start = RunStart(runs.clock(), asked.id or secrets.token_urlsafe(18), user, dialect.name, model)
         super().__init__(start, dialect, runs.turns, runs.heartbeat_seconds)
         self.runs = runs
-        self.alias: str | None = None
+        self.alias, self.fingerprint = asked.alias, asked.fingerprint
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         self.on_disconnect: str | None = None
@@ -136,15 +142,13 @@ class Run(Feed):
         self.on_disconnect = "drain" if limits.drain_seconds else "cancel"
         seconds = max(limits.drain_seconds, limits.grace_seconds if self.is_resumable else 0)
         if seconds:
-            failure = Failure(200, "cancelled", f"no client read the answer for {seconds:g} s")
-            self._cancel_grace = self._loop.call_later(seconds - unread, self._abandon, failure, seconds).cancel
+            self._cancel_grace = self._loop.call_later(seconds - unread, self._abandon, seconds).cancel
         else:
             self.stop(Failure(200, "cancelled", "the client closed the connection"))
 
-    def _abandon(self, failure: Failure, seconds: float) -> None:
+    def _abandon(self, seconds: float) -> None:
         """It had no readers for so long."""
-        del seconds
-        self.stop(failure)
+        self.stop(unread(seconds))
 
     # Growing -------------------------------------------------------------------------------------------------------
 
@@ -254,9 +258,9 @@ class Run(Feed):
         return len(self._log) <= self._max_bytes
 
 
-def new_run_id() -> str:
-    """An id that cannot be guessed."""
-    return secrets.token_urlsafe(18)
+def unread(seconds: float) -> Failure:
+    """The failure of a run that had no readers for so long."""
+    return Failure(200, "cancelled", f"no client read the answer for {seconds:g} s")
 
 
 class Runs:
@@ -281,6 +285,8 @@ class Runs:
         self.tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Run, asyncio.TimerHandle] = {}  # of finished runs, oldest first: when they are forgotten
         self._kept_bytes = 0  # of their frames
+        self.beginning: set[str] = set()
+        """Tags of runs that are about to begin."""
         self.is_closed = self.is_draining = False
         """`aclose` was called; `drain` was called, and no request may begin a run."""
         self.has_left = asyncio.Event()
@@ -303,44 +309,27 @@ class Runs:
         """The newest run of that user with that alias, or None."""
         return self._aliases.get((user, alias))
 
-    def check_room(self) -> None:
-        """Raises `Answer`, 503: there are `max_runs` unfinished runs, or `drain` or `aclose` was called."""
-        self._check_room(is_closed=self.is_draining)
-
-    def _check_room(self, *, is_closed: bool) -> None:
+    def check_room(self, *, was_admitted: bool = False) -> None:
+        """Raises `Answer`, 503: there are `max_runs` unfinished runs, or `drain` or `aclose` was called. A request that
+        `was_admitted` before `drain` may still begin its run."""
+        is_closed = self.is_closed if was_admitted else self.is_draining
         self._forget_early(room_for=1)
         if is_closed or len(self._runs) >= self.limits.max_runs:
             why = "the relay is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
             raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
 
-    def begin(
-        self,
-        dialect: Dialect,
-        open_source: OpenSource,
-        *,
-        user: str = "",
-        model: str = "",
-        id: str | None = None,
-        alias: str | None = None,
-        fingerprint: str = "",
-        time: float | None = None,
-        kind: Callable[[RunStart, Dialect, Runs], Run] | None = None,
-    ) -> Run:
-        """A new run of the events of a source, as `check_room` allows it; while `drain` waits, too, for a request that came
-        before. `time` is the Unix time at which it began, and `kind` makes it, if it is not a plain `Run`."""
-        self._check_room(is_closed=self.is_closed)
-        start = RunStart(time or self.clock(), id or new_run_id(), user, dialect.name, model)
-        self.tell(start)
-        run = (kind or Run)(start, dialect, self)
-        run.alias, run.fingerprint = alias, fingerprint
-        self._runs[user, run.id] = run
-        if alias is not None:
-            self._aliases[user, alias] = run
+    def begin(self, run: Run, open_source: OpenSource) -> Run:
+        """Begin to generate, after `check_room`. Raises `Answer`, 503, as it does."""
+        self.check_room(was_admitted=True)
+        self.notify(run.start)
+        self._runs[run.start.user, run.id] = run
+        if run.alias:
+            self._aliases[run.start.user, run.alias] = run
         self.tasks.add(run.begin(open_source))
         return run
 
-    def tell(self, about: RunStart) -> None:
-        """Tell the observers that a run has begun; of a `RunRecord`, that it has ended. An exception of one observer costs
+    def notify(self, about: RunStart) -> None:
+        """Notify the observers that a run has begun; of a `RunRecord`, that it has ended. An exception of one observer affects
         neither the run nor the other observers."""
         for observer in self._observers:
             try:
@@ -354,7 +343,7 @@ class Runs:
     def ended(self, run: Run, record: RunRecord | None) -> None:
         """A run has ended: its frames are kept for a while. Without a record, the observers are told of its end later."""
         if record is not None:
-            self.tell(record)
+            self.notify(record)
         # A run to which no client can come back is forgotten at once; its reader still has it.
         seconds = self.limits.keep_seconds if run.is_resumable else 0
         self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._forget, run)
@@ -362,13 +351,13 @@ class Runs:
         self.has_left.set()
         self._forget_early()
 
-    async def drain(self, seconds: float, beginning: Collection[str] = ()) -> None:
+    async def drain(self, seconds: float) -> None:
         """Let no request begin a run any more, and wait until all runs have ended, those that are `beginning` included: for
         `seconds` at most, and until `aclose` is called."""
         self.is_draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while (beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
+                while (self.beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
                     self.has_left.clear()
                     await self.has_left.wait()
 
@@ -390,7 +379,7 @@ class Runs:
         user = run.start.user
         self._timers.pop(run).cancel()
         del self._runs[user, run.id]
-        if run.alias is not None and self._aliases.get((user, run.alias)) is run:
+        if self._aliases.get((user, run.alias)) is run:
             del self._aliases[user, run.alias]
         self._kept_bytes -= run.log_bytes
 
@@ -399,3 +388,79 @@ class Runs:
         max_runs, max_bytes = self.limits.max_runs - room_for, self.limits.max_kept_bytes
         while self._timers and (len(self._runs) > max_runs or self._kept_bytes > max_bytes):
             self._forget(next(iter(self._timers)))
+
+
+class Home:
+    """Where a relay begins and finds its runs: the runs and quotas of this process, where nothing waits for anything. `Node`
+    has the same functions for several relays that share a store."""
+
+    def __init__(self, runs: Runs, quotas: Quotas) -> None:
+        self.runs = runs
+        self.quotas = quotas
+
+    async def start(self) -> None:
+        """Be ready for requests."""
+
+    async def is_ready(self) -> bool:
+        """A run can begin."""
+        return not self.runs.is_draining
+
+    async def aclose(self, failure: Failure) -> None:
+        """End every run with this in its last frame, and wait until all have ended."""
+        await self.runs.aclose(failure)
+
+    async def begin(self, asked: Asked, open_source: OpenSource, user: User | None) -> tuple[Feed, dict[str, str]]:
+        """A new run, or the one that has its id; and header fields that say what is left of the limits. Raises `Answer`: 409,
+        the id is that of another request; 429; 503."""
+        user_id = id_of(user)
+        if (known := self.runs.get(user_id, asked.id)) is not None:
+            return checked(known, asked.fingerprint), {}
+        self.runs.check_room()  # first: what is refused for lack of room does not count
+        fields = self.quotas.admit(user, self.runs.clock(), is_messages=not asked.dialect.is_resumable)
+        return self.runs.begin(Run(asked, user_id, self.runs), open_source), fields
+
+    async def find(self, user: str, id: str, seen: Sequence[str] = ()) -> Feed | None:
+        """The run of that user with that id, for a client that has seen frames with these ids. None if there is no such run, or
+        its clients cannot come back to it."""
+        run = self.runs.get(user, id)
+        return run if run is not None and run.is_resumable else None
+
+    async def find_chat(self, user: str, chat: str) -> Feed | None:
+        """The newest run of that user in that chat."""
+        return self.runs.by_alias(user, chat)
+
+    async def open_runs(self, user: str | None) -> dict[RunStart, int]:
+        """The runs of a user, or of all, that have not ended, each with the number of its readers here, at this node."""
+        return {run.start: run.readers for run in self.runs.open(user)}
+
+    async def stop(self, run: Feed) -> None:
+        """Stop a run, and return when its last frame is there."""
+        if isinstance(run, Run):
+            run.stop(STOPPED)
+
+    async def stop_all(self, user: str | None) -> int:
+        """Stop the open runs of a user, or of all. How many these are."""
+        runs = self.runs.open(user)
+        for run in runs:
+            run.stop(STOPPED)
+        return len(runs)
+
+    async def admit(self, user: User | None) -> dict[str, str]:
+        """Count a request without a run; header fields as those of `begin`. Raises `Answer`: 429."""
+        return self.quotas.admit(user, self.runs.clock(), is_messages=True, is_run=False)
+
+    async def me(self, user: User | None) -> dict[str, Any]:
+        """See `Quotas.me`."""
+        return self.quotas.me(user, self.runs.clock())
+
+
+def id_of(user: User | None) -> str:
+    """The id of a user; empty if the relay has no users."""
+    return user.id if user is not None else ""
+
+
+def checked(run: Feed | None, fingerprint: str) -> Feed:
+    """The run that has the id of a request, if it is its run. Raises `Answer`: 409."""
+    if run is None or run.fingerprint != fingerprint:
+        raise Answer(409, "conflict_error", "x-run-id: belongs to another request", field="x-run-id")
+    return run

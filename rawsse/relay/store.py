@@ -16,6 +16,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -361,19 +362,17 @@ class MemoryStore:
         self, node: str, after: Mapping[tuple[str, str], tuple[int, int]], seconds: float
     ) -> tuple[dict[tuple[str, str], list[Entry]], list[tuple[str, str]]]:
         """See `Store`."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
-            found = {key: [e for e in self._logs.get(key, ()) if e.id > id] for key, id in after.items()}
-            entries = {key: each for key, each in found.items() if each}
-            messages = self._messages.pop(node, [])
-            if entries or messages:
-                return entries, [key for key in messages if key is not None]
-            self._changed.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    found = {key: [e for e in self._logs.get(key, ()) if e.id > id] for key, id in after.items()}
+                    entries = {key: each for key, each in found.items() if each}
+                    messages = self._messages.pop(node, [])
+                    if entries or messages:
+                        return entries, [key for key in messages if key is not None]
+                    self._changed.clear()
                     await self._changed.wait()
-            except TimeoutError:
-                return {}, []
+        return {}, []
 
     async def take(self, node: str, dead: str, lease_seconds: float) -> list[Taken]:
         """See `Store`."""

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Protocol
 
 from rawsse.errors import Ending
-from rawsse.relay.dialects import Dialect, Failure, Frame
+from rawsse.relay.dialects import Asked, Dialect, Failure, Frame
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.record import RunRecord, RunStart
 from rawsse.relay.runs import Run, Runs
@@ -31,41 +31,37 @@ class Host(Protocol):
     """The node of these runs."""
 
     id: str
+    runs: Runs
 
     def write_soon(self, run: OwnedRun) -> None:
         """The run has frames that are not written."""
 
     def forget(self, run: OwnedRun) -> None:
-        """The run has ended, or is lost."""
+        """The run has ended."""
 
-    def lost(self, run: OwnedRun, record: RunRecord) -> None:
-        """The run has ended without the store, which has no end of it from this node."""
-
-    def abandon(self, run: OwnedRun, failure: Failure, seconds: float) -> None:
+    def abandon(self, run: OwnedRun, seconds: float) -> None:
         """Stop a run that had no readers here for so long, unless it had some at another node."""
 
     def watch(self, run: RemoteRun) -> None:
-        """From now on the run gets what is added to its log."""
-
-    def unwatch(self, run: RemoteRun) -> None:
-        """The run no longer gets what is added to its log."""
+        """From now on the run gets what is added to its log: see `is_read` and `is_paused`."""
 
 
 class OwnedRun(Run):
     """A run of this node, whose frames are written to the store before they are published."""
 
-    def __init__(self, start: RunStart, dialect: Dialect, runs: Runs, *, node: Host, stored: StoredRun) -> None:
-        super().__init__(start, dialect, runs)
-        self.tag = stored.tag
+    def __init__(self, asked: Asked, user: str, node: Host) -> None:
+        super().__init__(asked, user, node.runs)
+        start = self.start
+        self.stored = StoredRun(
+            user, self.id, self.tag, start.dialect, start.model, start.time, self.alias, self.fingerprint, node.id
+        )
         self.record: RunRecord | None = None
         """Of a run that is over: the last frames are about to be written."""
         self._node = node
-        self.stored = replace(stored, owner=node.id)
         self._written = 0  # the number of the last frame that the store has
         self._next: list[Frame] = []
         self._next_bytes = 0
         self._sent: list[Frame] = []  # at the store
-        self._is_ending = False  # they are the last
         self._is_lost = False
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
@@ -76,26 +72,23 @@ class OwnedRun(Run):
             self._next_bytes += sum(map(len, frames))
             if self._next_bytes > MAX_UNWRITTEN_BYTES and self._source is not None:
                 self._source.pause()
-            if not self._sent:
-                self._node.write_soon(self)
+            self._node.write_soon(self)
 
     def _begin_readers(self, now: float) -> None:
-        if self.is_finished or not self._is_unwritten:  # else their first frame is about to come
+        if self.is_finished or not (self._sent or self._next):  # else their first frame is about to come
             super()._begin_readers(now)
 
     def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
-        if self._is_lost:
+        self.record = record
+        if self._is_lost:  # how it ended is not known yet
             self._publish_last(frames)
             self.runs.ended(self, None)
-            self._node.lost(self, record)
             return
-        self.record = record
         self._next += frames
-        if not self._sent:
-            self._node.write_soon(self)
+        self._node.write_soon(self)
 
-    def _abandon(self, failure: Failure, seconds: float) -> None:
-        self._node.abandon(self, failure, seconds)
+    def _abandon(self, seconds: float) -> None:
+        self._node.abandon(self, seconds)
 
     def _close_source(self) -> Ending | None:
         ending = super()._close_source()
@@ -103,42 +96,36 @@ class OwnedRun(Run):
         return ending._replace(kind="truncated") if self._is_lost and ending is not None else ending
 
     @property
-    def _is_unwritten(self) -> bool:
-        return bool(self._sent or self._next)
+    def last_sent(self) -> int:
+        """The number of the last frame that a reader may have."""
+        return self._written + len(self._sent)
 
     @property
     def _is_silent(self) -> bool:
-        return super()._is_silent and not self._is_unwritten
+        return super()._is_silent and not (self._sent or self._next)
 
     def _can_grow(self) -> bool:
         return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
 
     def next_write(self) -> Write:
-        """The frames that wait. They are published when the store has them."""
-        if not self._sent:
-            self._sent, self._next, self._next_bytes = self._next, [], 0
+        """The frames that wait. They are published when the store has them: see `written`."""
+        self._sent, self._next, self._next_bytes = self._next, [], 0
         usage, stream = "", self._stream
         if stream is not None and not self.stored.usage and (found := stream._call.exchange.builder.usage):
             usage = json.dumps({**found, "model": stream._call.exchange.builder.model})
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
         write = Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
-        if self.record is None or self._next:
+        if self.record is None:
             return write
-        self._is_ending = True
         keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
         return write._replace(tokens=self.record.quota_tokens, keep_seconds=keep_seconds)
 
-    @property
-    def last_sent(self) -> int:
-        """The number of the last frame that a reader may have."""
-        return self._written + len(self._sent)
-
-    def written(self) -> None:
-        """The store has the frames."""
+    def written(self, write: Write) -> None:
+        """The store has the frames of this write, the last one."""
         frames, self._sent = self._sent, []
-        self._written += max(1, len(frames))
-        if self._is_ending and self.record is not None:
+        self._written = write.number
+        if write.tokens is not None and self.record is not None:
             self._node.forget(self)
             super()._end(frames, self.record)
             return
@@ -150,25 +137,25 @@ class OwnedRun(Run):
             self._node.write_soon(self)
         self.has_read()
 
-    def lose(self, failure: Failure, *, is_refused: bool = False) -> None:
+    def lose(self, failure: Failure, *, is_refused: bool = False) -> RunRecord | None:
         """End the run now, without the store: another node has ended it, or will. Its readers get a last frame without an id,
         since the log may have others. `is_refused`: the store has refused its frames, which readers elsewhere may have, if it
-        had them before."""
-        self._node.forget(self)
+        had them before. Returns its record, of which the observers have not been notified."""
         self._is_lost = True
         self.is_resumable = False
-        record, self.record = self.record, None
         self._written, self._sent, self._next = self.last_sent if is_refused else self._written, [], []
-        if record is None:
+        if self.record is None:
             self.stop(failure)
         else:
-            self._end(self.dialect.fail(failure), record)
+            self._end(self.dialect.fail(failure), self.record)
+        return self.record
 
 
 class RemoteRun(Feed):
     """A run of another node, as it can be read here."""
 
-    def __init__(self, stored: StoredRun, runs: Runs, node: Host) -> None:
+    def __init__(self, stored: StoredRun, node: Host) -> None:
+        runs = node.runs
         super().__init__(start_of(stored), RESUMABLE[stored.dialect](), runs.turns, runs.heartbeat_seconds)
         self._max_bytes = runs.limits.max_log_bytes
         self.tag, self.fingerprint = stored.tag, stored.fingerprint
@@ -177,23 +164,31 @@ class RemoteRun(Feed):
         """The id of the last entry that has come."""
         self.is_paused = False
         """Its slowest reader has much to read."""
+        self.is_broken = False
+        """The store has lost frames that are in the log here."""
         self._node = node
+
+    @property
+    def is_read(self) -> bool:
+        """It has readers who wait for more."""
+        return bool(self._readers) and not self.is_finished
 
     def join(self, reader: Reader, *, holds: bool = False) -> None:
         """See `Feed.join`."""
-        if not self._readers and not self.is_finished:
+        was_read = self.is_read
+        super().join(reader, holds=holds)
+        if self.is_broken:
+            self.cut()
+        elif self.is_read and not was_read:
             self._node.watch(self)
             self._beat()
-        super().join(reader, holds=holds)
 
     def leave(self, reader: Reader) -> None:
         """See `Feed.leave`."""
         super().leave(reader)
-        if not self._readers:
-            self._node.unwatch(self)
-            if self._heartbeat is not None:
-                self._heartbeat.cancel()
-                self._heartbeat = None
+        if not self._readers and self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
 
     def has_read(self) -> None:
         """See `Feed.has_read`."""
@@ -209,12 +204,12 @@ class RemoteRun(Feed):
                 continue
             self.after = entry.id
             frames = _FRAME.findall(entry.wire.decode())
-            if entry.number and entry.number != self.last + len(frames):  # the store has lost what it had
+            if entry.number and entry.number != self.last + len(frames):
+                self.is_broken = True
                 self.cut()
                 return
             if entry.is_last:
                 self._publish_last(frames)
-                self._node.unwatch(self)
             elif frames:
                 self.publish(frames, self._loop.time())
                 if not self.has_begun:
@@ -228,5 +223,5 @@ class RemoteRun(Feed):
 
 
 def start_of(run: StoredRun) -> RunStart:
-    """How the run began, as observers are told."""
+    """How the run began, as observers are notified."""
     return RunStart(run.time, run.id, run.user, run.dialect, run.model)

@@ -66,14 +66,16 @@ class UIDialect(Dialect):
 
     @classmethod
     def can_read(cls, body: Mapping[str, Any]) -> bool:
-        """See `Dialect.can_read`."""
-        return is_ui_request(body)
+        """Whether it is a request of `useChat`: its messages have parts, or it has a trigger."""
+        messages = body.get("messages")
+        first = messages[0] if isinstance(messages, list) and messages else body.get("message")
+        return "trigger" in body or (isinstance(first, dict) and "parts" in first)
 
     @classmethod
     def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
         """See `Dialect.read`."""
         chat, request = read_ui(body, max_prompt_chars=max_prompt_chars)
-        return Asked(cls(), request, chat)
+        return Asked(cls(), request, alias=chat)
 
     def event(self, event: Any) -> list[Frame]:
         return _frames(self._chunks(event))
@@ -132,9 +134,9 @@ class UIDialect(Dialect):
             case "text":
                 return [{"type": "text-start", "id": id}, *self._delta(index, {**block, "type": "text_delta"})]
             case "thinking":
-                kinds = ("thinking_delta", "signature_delta") if block.get("signature") else ("thinking_delta",)
-                deltas = [chunk for kind in kinds for chunk in self._delta(index, {**block, "type": kind})]
-                return [{"type": "reasoning-start", "id": id}, *deltas]
+                kinds = ("thinking_delta", "signature_delta")
+                thinking, signature = (self._delta(index, {**block, "type": kind}) for kind in kinds)
+                return [{"type": "reasoning-start", "id": id}, *thinking, *signature]
             case "redacted_thinking":
                 metadata = {"anthropic": {"redactedData": block.get("data")}}
                 return [{"type": "reasoning-start", "id": id, "providerMetadata": metadata}]
@@ -165,8 +167,8 @@ class UIDialect(Dialect):
                 return [{"type": "text-delta", **part, "delta": text}]
             case "thinking_delta", "thinking" if thinking := _string(delta, "thinking"):
                 return [{"type": "reasoning-delta", **part, "delta": thinking}]
-            case "signature_delta", "thinking":
-                metadata = {"anthropic": {"signature": delta.get("signature")}}
+            case "signature_delta", "thinking" if signature := _string(delta, "signature"):
+                metadata = {"anthropic": {"signature": signature}}
                 return [{"type": "reasoning-delta", **part, "delta": "", "providerMetadata": metadata}]
             case "input_json_delta", _ if index in self._inputs and (fragment := _string(delta, "partial_json")):
                 self._inputs[index].append(fragment)
@@ -233,13 +235,6 @@ def _frames(chunks: Iterable[Chunk]) -> list[Frame]:
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------
-
-
-def is_ui_request(body: Mapping[str, Any]) -> bool:
-    """Whether it is a request of `useChat`: its messages have parts, or it has a trigger."""
-    messages = body.get("messages")
-    first = messages[0] if isinstance(messages, list) and messages else body.get("message")
-    return "trigger" in body or (isinstance(first, dict) and "parts" in first)
 
 
 def read_ui(body: Mapping[str, Any], *, max_prompt_chars: int) -> tuple[str, dict[str, Any]]:

@@ -673,7 +673,7 @@ def test_check_in_json_is_a_line_for_each_finding_and_each_stream(
         "rule": "stream-end",
         "byte": 16,
         "event": 0,
-        "text": "the stream ends before message_start, before message_stop",
+        "text": "the stream ends before message_start: message_stop is missing",
     }
     assert whole == {"stream": "a.sse", "errors": 1, "warnings": 0, "notes": 0}
 

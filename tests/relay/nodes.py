@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 from rawsse.client.stream import EventStream
-from rawsse.relay.dialects import Dialect, Failure, TextDialect
+from rawsse.relay.dialects import Asked, Dialect, Failure, TextDialect
 from rawsse.relay.node import Node
 from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import Observer, RunRecord
 from rawsse.relay.store import MemoryStore, Store, StoreUnavailableError
 from rawsse.relay.stored_runs import OwnedRun
+from rawsse.relay.users import User
 
 from .outlets import REQUEST, House, join
 from .stage import Api
@@ -80,7 +81,8 @@ class Host(House):
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
         source = partial(EventPush, open_stream)
-        run, _ = await self.node.begin(dialect or TextDialect(), source, None, user="ada", model="x", id=id)
+        asked = Asked(dialect or TextDialect(), {"model": "x"}, id=id)
+        run, _ = await self.node.begin(asked, source, User("ada"))
         assert isinstance(run, OwnedRun)
         return run
 

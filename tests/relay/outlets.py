@@ -21,7 +21,7 @@ from support.streams import block_start, start, text_delta
 
 from rawsse.client.stream import EventStream
 from rawsse.relay import RunLimits
-from rawsse.relay.dialects import Failure, TextDialect
+from rawsse.relay.dialects import Asked, Failure, TextDialect
 from rawsse.relay.feed import Feed, Reader
 from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.record import RunLog
@@ -175,13 +175,14 @@ class House(Stage):
         super().__init__(*script, max_retries=max_retries)
         self.runs = Runs(RunLimits(**limits), observers=[RunLog()])
 
-    def begin(self, dialect: Any = None, **names: Any) -> Run:
-        def open_stream() -> EventStream:
+    def begin(
+        self, dialect: Any = None, *, open_stream: Any = None, user: str = "", model: str = "claude-x", **names: Any
+    ) -> Run:
+        def call() -> EventStream:
             return self.client.messages.events(REQUEST, kind=UnfoldedAnswer)
 
-        return self.runs.begin(
-            dialect or TextDialect(), partial(EventPush, open_stream), **({"model": "claude-x"} | names)
-        )
+        asked = Asked(dialect or TextDialect(), {"model": model}, **names)
+        return self.runs.begin(Run(asked, user, self.runs), partial(EventPush, open_stream or call))
 
     async def started(self, dialect: Any = None) -> tuple[Run, Api]:
         """A run whose call to the API has come, and whose message has begun."""

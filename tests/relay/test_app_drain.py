@@ -125,7 +125,7 @@ def test_a_request_that_the_store_has_admitted_is_answered_though_the_drain_has_
             gate: Any = a.relay.home._store  # type: ignore[attr-defined]
             await a.relay.home.start()
             first = a.ask("POST", "/stream", CHAT)
-            while not a.relay.home._beginning:  # type: ignore[attr-defined]
+            while not a.relay.home.runs.beginning:
                 gate.opened.clear()
                 await ticks(1)
             draining = asyncio.create_task(a.relay.drain())

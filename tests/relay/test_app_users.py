@@ -90,8 +90,8 @@ def test_no_route_is_open_to_a_stranger(method: str, path: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_route_that_is_added_is_not_open_either(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    added = (re.compile("/version"), {"GET": app._Call._me, "HEAD": app._Call._me})
-    monkeypatch.setattr(app, "_ROUTES", [added, *app._ROUTES])
+    added = {re.compile("/version"): {"GET": app._Call._me, "HEAD": app._Call._me}}
+    monkeypatch.setattr(app, "_ROUTES", {**added, **app._ROUTES})
     assert ask(method, "/version", authenticate=by_name).status == 401
 
 

@@ -10,9 +10,9 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.home import STOPPED
 from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS
 from rawsse.relay.record import LEASE_LOST
+from rawsse.relay.runs import STOPPED
 from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
 from rawsse.relay.stored_runs import RemoteRun
 
@@ -683,5 +683,44 @@ def test_a_run_whose_client_cannot_come_back_is_kept_in_no_log() -> None:
             assert await b.node.find("ada", "run-1") is None
             assert await b.node._store.entries(owned.stored) == []
             assert await b.node.open_runs(None) == {}
+
+    run(story())
+
+
+def test_a_reader_that_joins_a_feed_whose_store_has_lost_frames_is_cut_at_once() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            _, api = await a.speaking()
+            remote = await b.node.find("ada", "run-1")
+            assert remote is not None
+            there = join(remote)
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await asyncio.sleep(0.1)
+            store: MemoryStore = a.gate._store  # type: ignore[assignment]
+            del store._logs["ada", "run-1"][-1]  # as a Redis that has crashed
+            api.send(text_delta(0, "lo"))
+            async with asyncio.timeout(LEASE + BLOCK):
+                await there.done()
+            async with asyncio.timeout(1):
+                await join(remote, 1).done()
+            again = await b.node.find("ada", "run-1")
+            assert again is not remote
+
+    run(story())
+
+
+def test_a_write_that_the_store_did_not_get_is_repeated_with_all_that_it_had() -> None:
+    async def story() -> None:
+        async with cluster(1) as (a,):
+            _, api = await a.speaking()
+            a.gate.is_down = True
+            api.send(start(), block_start(0, TEXT_BLOCK), text_delta(0, "Hel"))
+            await asyncio.sleep(0.2)
+            a.gate.is_down = False
+            await asyncio.sleep(0.2)
+            stored = await a.gate._store.find("ada", "run-1")
+            assert stored is not None
+            assert f'"model": "{ANSWERED}"' in stored.usage
+            assert len(await a.gate._store.entries(stored)) == 2
 
     run(story())

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from support.streams import ANSWER, PING, STOP, end, text_delta
 from rawsse.errors import ConfigurationError, Ending
 from rawsse.messages.events import StreamEvent
 from rawsse.relay.dialects import EventsDialect, Frame, MessagesDialect, TextDialect
-from rawsse.relay.push import EventPush
 from rawsse.relay.runs import Run
 
 from .outlets import LAST_WORD, STOPPED, FakeOutlet, data, house, join, texts
@@ -382,7 +380,7 @@ def test_a_run_may_be_over_before_its_task_is_known(on: Loop) -> None:
 
     async def story() -> None:
         async with house() as home:
-            begun = home.runs.begin(TextDialect(), partial(EventPush, fail))  # an eager task has ended here
+            begun = home.begin(open_stream=fail)  # an eager task has ended here
             assert data(await join(begun).done())[-1] == "[DONE]"
             await ticks(2)
             assert home.runs.tasks == set()

@@ -22,6 +22,7 @@ from rawsse.relay.dialects import (
     COMMENT_HEARTBEAT,
     PING_HEARTBEAT,
     Answer,
+    Asked,
     EventsDialect,
     Failure,
     Frame,
@@ -30,7 +31,6 @@ from rawsse.relay.dialects import (
 )
 from rawsse.relay.feed import PIECE_BYTES, PIECES_AT_ONCE, Gone
 from rawsse.relay.push import EventPush, UnfoldedAnswer
-from rawsse.relay.record import RunStart
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Run, Runs
 
 from .outlets import LAST_WORD, REQUEST, STOPPED, TEXT_BLOCK, FakeOutlet, data, house, join, texts
@@ -39,7 +39,7 @@ from .stage import HEAD, WHOLE, frames
 
 def lonely() -> Run:
     """A run that is in no house."""
-    return Run(RunStart(0.0, "some-id", "", "text", "m"), TextDialect(), Runs(RunLimits()))
+    return Run(Asked(TextDialect(), {}, id="some-id"), "", Runs(RunLimits()))
 
 
 def now() -> float:
@@ -114,7 +114,7 @@ def test_a_finished_run_keeps_its_frames_but_not_its_request_nor_its_connection(
                 streams.append(weakref.ref(stream))
                 return stream
 
-            begun = home.runs.begin(TextDialect(), partial(EventPush, open_stream))
+            begun = home.begin(open_stream=open_stream)
             await join(begun).done()
             await ticks()
             assert begun.last > 0
@@ -1027,7 +1027,7 @@ def test_what_is_wrong_with_the_setup_is_said_in_the_log_alone(caplog: pytest.Lo
 
     async def story() -> None:
         async with house() as home:
-            begun = home.runs.begin(TextDialect(), partial(EventPush, fail), model="claude-x")
+            begun = home.begin(open_stream=fail)
             got = await join(begun).done()
             assert data(got)[0] == '{"error":"the relay is not set up: see its log","type":"api_error"}'
 

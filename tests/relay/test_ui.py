@@ -27,7 +27,7 @@ from support.streams import (
 from rawsse.errors import APIError
 from rawsse.messages import Ending, MessageBuilder, read_event
 from rawsse.relay.dialects import Failure, Frame, InvalidRequest
-from rawsse.relay.ui import UIDialect, is_ui_request, read_ui
+from rawsse.relay.ui import UIDialect, read_ui
 from rawsse.sse import Decoder, Event
 
 from .recordings import bodies
@@ -486,7 +486,7 @@ def request(*messages: object, **fields: Any) -> Any:
     ],
 )
 def test_a_request_of_use_chat_is_told_by_its_parts(body: Raw, *, is_ui: bool) -> None:
-    assert is_ui_request(body) is is_ui
+    assert UIDialect.can_read(body) is is_ui
 
 
 def test_a_text_of_the_user_is_a_turn() -> None:
