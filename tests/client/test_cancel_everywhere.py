@@ -7,10 +7,10 @@ before the coroutine knows. Each story is run again and again, struck at its fir
 Most stories are told over fake streams, all on one client with two connections at most, so that a single slot that is lost
 shows in the next call; the others over real sockets on the loopback, whose descriptors are counted.
 
-The plain suite strikes one wait in six at each moment in each way: the first, seventh and so on at the first moment, the second,
-eighth and so on at the next. Two ways that are alike begin at other waits, so that between them they strike each wait, at one
-moment; with RAWSSE_EVERY_CUT=1, as in CI, each of them strikes each wait at all moments. The waits for real sockets are few: one
-in three is struck.
+The plain suite strikes one wait in six at each moment in each way: the first, seventh and so on at the first moment, the second
+and so on at the next. Two ways that are alike begin at other waits, so that between them they strike each wait, at one moment;
+with RAWSSE_EVERY_CUT=1, as in CI, each of them strikes each wait at all moments. The waits for real sockets are few: one in
+three is struck.
 """
 
 from __future__ import annotations

@@ -497,7 +497,7 @@ def is_flat(peer: Peer, use: Use, count: int, measure: Callable[[], int], limit:
         network = Network(peer)
         client = client_of(connect=network)
         await use(client, network, 50)
-        for _ in range(4):
+        for _ in range(3):
             before = measure()
             await use(client, network, count)
             if measure() - before < limit:
