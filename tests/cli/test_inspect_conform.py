@@ -23,11 +23,12 @@ head = f"POST /v1/messages HTTP/1.0\\r\\nx-api-key: any\\r\\ncontent-length: {le
 with socket.create_connection((host, int(port))) as server, server.makefile("rw", newline="\\n") as file:
     file.write(head + body)
     file.flush()
-    if " 200 " not in file.readline():
-        sys.exit("no answer")
-    for line in file:
-        if line.startswith("data: ") and "text_delta" in line:
-            sys.stdout.write(json.loads(line[6:])["delta"]["text"])
+    status, text = file.readline(), file.read().partition("\\r\\n\\r\\n")[2]
+if " 200 " not in status:
+    sys.exit("no answer")
+for line in text.split("\\n"):
+    if line.startswith("data: ") and "text_delta" in line:
+        sys.stdout.write(json.loads(line[6:])["delta"]["text"])
 """
 CLIENT = ["conform", "client", "--jobs", "1"]
 PROGRAM = ["--", sys.executable, "-S", "-c", READER]
@@ -119,7 +120,7 @@ NOT_TRIED = "rawsse: no other row was tried: of a complete answer, the command m
 def test_a_command_that_prints_events_is_told_what_it_printed_and_what_was_wanted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    prints = READER[: READER.index("for line")] + "sys.stdout.write(urllib.request.urlopen(request).read().decode())"
+    prints = READER[: READER.index("for line")] + "sys.stdout.write(text)"
     assert main([*CLIENT, "--", sys.executable, "-S", "-c", prints]) == 1
     out, err = capsys.readouterr()
     assert "  altered, no error: at character 0 it printed 'event: message_start\\ndata: {" in out
