@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from support.background import Background
-from support.command import ROOT, WITHOUT_UVLOOP, Command
+from support.command import ROOT, STRICT, WITHOUT_UVLOOP, Command
 
 from rawsse.cli import main, servers
 from rawsse.cli.options import new_client
@@ -186,7 +186,7 @@ def test_a_bug_of_ours_is_one_line_that_says_so() -> None:
 
 
 def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
-    with Command(program=("-c", BUG), env={"PYTHONDEVMODE": "1"}) as command:
+    with Command(program=("-c", BUG), flags=STRICT) as command:
         assert command.complaint().startswith("Traceback")
 
 

@@ -691,7 +691,7 @@ def test_of_fifty_callers_who_come_at_once_exactly_as_many_are_admitted_as_may_b
     quotas = Quotas(UserLimits(requests_per_minute=40, open_runs=5))
     state = dict.fromkeys(range(50), "idle")
     counts, busy = Counter[str](), Counter[str]()
-    for _ in range(2000):
+    for _ in range(1000):
         caller = chance.randrange(50)
         who = ada if caller % 2 else bob
         if state[caller] == "idle":
