@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -243,24 +243,36 @@ def add_doctor(commands: Any) -> None:
     option = parser.add_argument
     option("url", metavar="URL", help="the relay's URL for browsers, with the path before /chat/stream")
     option("--token", help="the relay's token, never shown (default: RAWSSE_TOKEN in the environment)")
+    field = "a field to send, never shown: 'cookie: session=…' for a site's own login (repeatable)"
+    option("--header", **REPEATED, type=_header, metavar="'NAME: VALUE'", help=field)
     silence = "the longest pause (default 3): 20 finds a proxy that cuts before the relay's heartbeat, every 15 s"
     option("--silence", type=float, default=3.0, metavar="SECONDS", help=silence)
     option("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
 
 
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or "=" in name:  # a cookie alone, for instance, which is not quoted
+        raise argparse.ArgumentTypeError("must be 'NAME: VALUE'")
+    return name.strip(), value.strip()
+
+
 def _doctor(arguments: argparse.Namespace) -> bool:
+    from rawsse.client.request import credential
     from rawsse.relay.doctor import Plan
 
-    token = arguments.token or os.environ.get("RAWSSE_TOKEN")
-    return examine(arguments.url, Plan(silence=arguments.silence), token, as_json=arguments.json)
+    token = credential(None, arguments.token or os.environ.get("RAWSSE_TOKEN"))
+    fields = [*filter(None, [token]), *arguments.header]
+    return examine(arguments.url, Plan(silence=arguments.silence), fields, as_json=arguments.json)
 
 
-def examine(url: str, plan: Plan, token: str | None = None, *, as_json: bool = False) -> bool:
-    """Show the problems between the relay at `url` and this machine; True if there are none. Raises `ConfigurationError`."""
+def examine(url: str, plan: Plan, fields: Sequence[tuple[str, str]] = (), *, as_json: bool = False) -> bool:
+    """Show the problems between the relay at `url` and this machine; True if there are none. The values of `fields`, header
+    fields of the request, are never shown. Raises `ConfigurationError`."""
     from rawsse.client.request import Secrets
     from rawsse.relay.doctor import delays, diagnose, read_beats
 
-    trace = asyncio.run(measure(url, plan, nonce := secrets.token_hex(4), token))
+    trace = asyncio.run(measure(url, plan, nonce := secrets.token_hex(4), fields))
     findings, late = diagnose(trace, plan, nonce), delays(list(read_beats(trace))) or [0.0]
     figures = {"median_delay": late[len(late) // 2], "p99_delay": late[len(late) * 99 // 100]}
     figures["first_byte"] = max(trace.headed - trace.asked, 0.0)
@@ -269,27 +281,27 @@ def examine(url: str, plan: Plan, token: str | None = None, *, as_json: bool = F
         text = json.dumps({**figures, "findings": [finding._asdict() for finding in findings]})
     elif not findings:
         text = "events arrive as sent: " + ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in figures.items())
-    show(Secrets([("token", token or "")]).removed(text))
+    show(Secrets(fields).removed(text))
     return not findings
 
 
-async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) -> Trace:
+async def measure(url: str, plan: Plan, nonce: str, fields: Sequence[tuple[str, str]] = ()) -> Trace:
     """Make one request to the relay at `url`, until all events have arrived, the body ends or the time runs out.
 
     The request asks for compression as browsers do: some proxies compress event streams only then. Raises
-    `ConfigurationError` for a URL, a token or a proxy that cannot be used.
+    `ConfigurationError` for a URL, a header field or a proxy that cannot be used.
     """
     from rawsse.client.network.asyncio_network import AsyncioNetwork
     from rawsse.client.network.link import Expired
     from rawsse.client.network.route import Proxies
     from rawsse.client.network.tls import TLSContext
-    from rawsse.client.request import Endpoint, credential, query_string
+    from rawsse.client.request import Endpoint, query_string
     from rawsse.http1 import ClientConnection, ContentDecoder, EndOfMessage, Response
     from rawsse.relay.doctor import Trace
     from rawsse.sse import Decoder
 
     headers = {"accept": "text/event-stream", "accept-encoding": "gzip, deflate", "user-agent": "rawsse"}
-    headers |= {"last-event-id": nonce, **dict(filter(None, [credential(None, token)]))}
+    headers |= {"last-event-id": nonce, **{name.lower(): value for name, value in fields}}
     endpoint = Endpoint(url, None, headers)
     route = Proxies.from_environment(os.environ).route_to(endpoint.origin)
     target = route.target(f"{endpoint.prefix}/doctor?{query_string(plan._asdict())}")

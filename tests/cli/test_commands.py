@@ -311,7 +311,7 @@ def test_at_sigterm_an_open_stream_gets_its_last_word(background: Background) ->
     with Command("serve", "--port", "0", env=env) as command, urlopen(request(command.base_url)) as response:
         response.readline()
         assert command.stop(signal.SIGTERM) == 0
-        assert b'"the relay is shutting down"' in response.read()
+        assert b'"the server is shutting down"' in response.read()
     assert gate.left.wait(5)
 
 
