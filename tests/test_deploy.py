@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from support.command import Command, environment
+from support.command import Command
 
 from rawsse.cli import _parser
 from rawsse.http1 import MAX_BODY_BYTES
@@ -198,8 +198,8 @@ def test_the_commands_of_the_image_are_commands() -> None:
 
 def run_check(code: str, port: str) -> int:
     """The exit code of the image's check of a server's health."""
-    program, variables = [sys.executable, "-c", code], environment({"PORT": port})
-    return subprocess.run(program, env=variables, stderr=subprocess.DEVNULL, timeout=30, check=False).returncode
+    with Command(program=("-c", code), env={"PORT": port}) as command:
+        return command.wait()
 
 
 # --- nginx

@@ -6,7 +6,6 @@ here: the reading order that `test_map.py` checks, type-only imports included, l
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -19,10 +18,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from support.source import PACKAGE, Source, read_source, source_of
 
-import rawsse
-
-PACKAGE = Path(rawsse.__file__).parent
 REPO = Path(__file__).parents[1]
 
 
@@ -67,49 +64,10 @@ WORDS: Mapping[str, tuple[str, int]] = {
 # -------------------------------------------------------------------------------------------------------------------
 
 
-class Source(NamedTuple):
-    """One Python file: its place below the package, its syntax tree, and the numbers of its code lines."""
-
-    place: str
-    tree: ast.Module
-    code: frozenset[int]
-
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def read_source(place: str, text: str) -> Source:
-    tree = ast.parse(text)
-    lines = enumerate((line.strip() for line in text.split("\n")), 1)
-    code = {number for number, line in lines if line and not line.startswith("#")}
-    for node in ast.walk(tree):
-        if isinstance(
-            node, ast.Constant | ast.JoinedStr
-        ):  # a string of many lines may have blank ones, and some with a #
-            code |= lines_of(node)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            code -= lines_of(node)  # a docstring; below a constant or an attribute, that one's
-    return Source(place, tree, frozenset(code))
-
-
 @cache
-def sources() -> tuple[Source, ...]:
-    paths = sorted(PACKAGE.rglob("*.py"))
-    return tuple(read_source(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) for path in paths)
-
-
-def lines_of(node: ast.stmt | ast.expr) -> set[int]:
-    return set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-
-
-def body_lines(source: Source, function: Function) -> int:
-    """Code lines after the signature and the docstring, which is not code."""
-    return len(source.code & {line for statement in function.body for line in lines_of(statement)})
-
-
-def functions(source: Source) -> Iterator[Function]:
-    return (node for node in ast.walk(source.tree) if isinstance(node, Function))
+def sources() -> Mapping[str, Source]:
+    """The package's files, by their place below it."""
+    return {path.relative_to(PACKAGE).as_posix(): source_of(path) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def without_docstring(room: ModuleType) -> Iterator[str]:
@@ -145,9 +103,9 @@ def test_a_line_of_code_has_more_than_a_comment_or_a_docstring() -> None:
         '"""A\nfile."""\n\nx = """a\n\n# b"""  # text\n\n# why\ndef f():\n    "Doc."\n    return (\n        1\n    )\n'
     )
     text += '\nA = 1\n"""One."""\n'
-    source = read_source("f.py", text)
+    source = read_source(text)
     assert source.code == {4, 5, 6, 9, 11, 12, 13, 15}
-    assert [body_lines(source, function) for function in functions(source)] == [3]
+    assert source.bodies == {9: 3}
 
 
 def test_a_public_method_without_a_docstring_is_found() -> None:
@@ -169,21 +127,21 @@ def test_a_public_method_without_a_docstring_is_found() -> None:
 @pytest.mark.parametrize("name", BUDGETS)
 def test_the_code_keeps_within_its_budget(name: str) -> None:
     budget = BUDGETS[name]
-    held = [source for source in sources() if re.fullmatch(budget.pattern, source.place)]
+    held = [source for place, source in sources().items() if re.fullmatch(budget.pattern, place)]
     assert held
     assert sum(len(source.code) for source in held) <= budget.code_lines
     assert len(held) <= budget.files
 
 
 def test_no_file_is_too_long() -> None:
-    assert too_long({source.place: len(source.code) for source in sources()}, MAX_FILE_LINES) == []
+    assert too_long({place: len(source.code) for place, source in sources().items()}, MAX_FILE_LINES) == []
 
 
 # --- Shape ---------------------------------------------------------------------------------------------------------
 
 
 def test_no_function_is_too_long() -> None:
-    bodies = {f"{source.place}:{f.lineno}": body_lines(source, f) for source in sources() for f in functions(source)}
+    bodies = {f"{place}:{at}": size for place, source in sources().items() for at, size in source.bodies.items()}
     assert too_long(bodies, MAX_BODY_LINES) == []
 
 

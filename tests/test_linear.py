@@ -94,16 +94,24 @@ def calls(size: int, look: Look) -> int:
 @LOOKS
 def test_each_delta_costs_the_same_number_of_calls(look: Look) -> None:
     calls(1, look)  # what is done only once in a process
-    small, middle, large = (calls(size, look) for size in (100, 200, 400))
+    small, middle, large = (calls(size, look) for size in (50, 100, 200))
     assert large - middle == pytest.approx(2 * (middle - small), rel=0.01)
 
 
 # --- Time ----------------------------------------------------------------------------------------------------------
 
 
+ATTEMPTS = 3
+"""Other processes disturb the cache, if not the clock: of a few measurements, the shortest counts."""
+
+
 def fastest(seconds: Callable[[], float]) -> float:
-    """Of the processor, the shortest of a few: other processes disturb the cache, if not the clock."""
-    return min(seconds() for _ in range(3))
+    return min(seconds() for _ in range(ATTEMPTS))
+
+
+def is_below(limit: float, seconds: Callable[[], float]) -> bool:
+    """The shortest measurement is below: those after the first that is make no difference."""
+    return any(seconds() < limit for _ in range(ATTEMPTS))
 
 
 def seconds_after(size: int, look: Look) -> float:
@@ -121,7 +129,7 @@ def seconds_after(size: int, look: Look) -> float:
 
 @LOOKS
 def test_a_delta_costs_the_client_no_more_time_after_1_mb_than_after_1_kb(look: Look) -> None:
-    assert fastest(lambda: seconds_after(MB, look)) < 2 * fastest(lambda: seconds_after(KB, look))
+    assert is_below(2 * fastest(lambda: seconds_after(KB, look)), lambda: seconds_after(MB, look))
 
 
 def one_string(size: int) -> str:
@@ -146,4 +154,4 @@ def test_a_delta_costs_the_block_no_more_time_after_many_that_were_looked_at(wri
             block.settle()
         return time.process_time() - before
 
-    assert fastest(lambda: seconds(32 * KB)) < 2 * fastest(lambda: seconds(KB))
+    assert is_below(2 * fastest(lambda: seconds(KB)), lambda: seconds(32 * KB))

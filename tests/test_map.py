@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -12,12 +11,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
+from support.source import PACKAGE, source_of
 
 import rawsse
 from rawsse.replay import shipped_fixtures
 
-PACKAGE = Path(rawsse.__file__).parent
 PURE = ("errors", "sse", "http1", "messages", "client.exchange", "client.answer", "client.retry")
 IMPURE_MODULES = {"asyncio", "socket", "ssl", "time", "random", "secrets", "os", "threading", "selectors"}
 
@@ -28,27 +26,13 @@ def entries(docstring: str) -> list[str]:
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-@cache
-def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    return tuple(ast.walk(tree_of(path)))
-
-
-def docstring_of(path: Path) -> str:
-    return ast.get_docstring(tree_of(path)) or ""
-
-
-@cache
 def reading_order() -> list[str]:
     """All modules in the order in which they are to be read, as dotted names below `rawsse`."""
     return list(_reading_order(PACKAGE, ""))
 
 
 def _reading_order(room: Path, prefix: str) -> Iterator[str]:
-    for entry in entries(docstring_of(room / "__init__.py")):
+    for entry in entries(source_of(room / "__init__.py").docstring):
         if entry.endswith(".py"):
             yield prefix + entry.removesuffix(".py")
         elif (room / entry / "__init__.py").exists():
@@ -68,12 +52,8 @@ def path_of(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-@cache
-def imports(path: Path) -> set[str]:
-    """What a file imports, inside functions and for types only (`if TYPE_CHECKING`) too."""
-    nodes = nodes_of(path)
-    names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
-    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
+def imports(module: str) -> frozenset[str]:
+    return source_of(path_of(module)).imports
 
 
 def test_every_module_stands_on_the_map_once() -> None:
@@ -115,7 +95,7 @@ def test_the_places_for_a_change_exist_with_their_names() -> None:
 def test_a_module_imports_only_what_stands_before_it() -> None:
     before: set[str] = set()
     for module in reading_order():
-        ours = {name for name in imports(path_of(module)) if name.split(".")[0] == "rawsse"}
+        ours = {name for name in imports(module) if name.split(".")[0] == "rawsse"}
         assert ours - before == set(), module
         before.add(f"rawsse.{module}")
 
@@ -124,21 +104,21 @@ def test_a_pure_module_imports_no_clock_no_socket_and_no_chance() -> None:
     pure = [name for name in modules() if f"{name}.".startswith(tuple(f"{pure}." for pure in PURE))]
     assert len(pure) >= len(PURE)
     for module in pure:
-        assert {name.split(".")[0] for name in imports(path_of(module))} & IMPURE_MODULES == set(), module
+        assert {name.split(".")[0] for name in imports(module)} & IMPURE_MODULES == set(), module
 
 
 def test_only_one_file_imports_h11() -> None:
-    assert [module for module in modules() if "h11" in imports(path_of(module))] == ["http1.connection"]
+    assert [module for module in modules() if "h11" in imports(module)] == ["http1.connection"]
 
 
 def test_the_decoder_can_be_copied_with_nothing_but_the_errors_beside_it() -> None:
-    assert {name for name in imports(path_of("sse")) if name.startswith("rawsse")} == {"rawsse.errors"}
+    assert {name for name in imports("sse") if name.startswith("rawsse")} == {"rawsse.errors"}
 
 
 def test_a_module_begins_with_a_sentence_that_says_what_it_is_for() -> None:
     names = modules()
     for module in names:
-        text = docstring_of(path_of(module))
+        text = source_of(path_of(module)).docstring
         assert re.match(r"[A-Z`].*?[^.][.:](\s|$)", text, re.DOTALL), module
         is_room = path_of(module).name == "__init__.py" and any(name.startswith(f"{module}.") for name in names)
         assert not is_room or "Read in this order" in text, module
@@ -163,27 +143,26 @@ def test_only_what_programs_import_from_lists_its_names() -> None:
 
 def test_no_module_keeps_state() -> None:
     for module in modules():
-        assert not any(isinstance(node, ast.Global) for node in nodes_of(path_of(module))), module
-    for module, node in ((name, node) for name in modules() for node in tree_of(path_of(name)).body):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        source = source_of(path_of(module))
+        assert not source.has_global, module
+        for names in source.mutable:
             assert names in (["__all__"],), (
                 f"rawsse.{module}: {names} can be changed; annotate it as Mapping or Sequence"
             )
 
 
-@pytest.mark.parametrize(
-    ("statement", "rooms"),
-    [
-        ("import rawsse", set()),
-        ("import rawsse.sse", {"errors", "sse"}),
-        ("from rawsse import AsyncClient", {"client", "errors", "http1", "messages", "sse"}),
-    ],
-)
-def test_importing_rawsse_loads_what_is_used_and_no_server_and_no_certificates(statement: str, rooms: set[str]) -> None:
-    code = (
-        f"import sys; {statement}; print(*(m for m in sys.modules if m.startswith(('rawsse', 'certifi', 'argparse'))))"
-    )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name.split(".")[1] for name in loaded if "." in name} == rooms
-    assert {name for name in loaded if not name.startswith("rawsse")} == set()
+STATEMENTS = {
+    "import rawsse": set[str](),
+    "import rawsse.sse": {"errors", "sse"},
+    "from rawsse import AsyncClient": {"client", "errors", "http1", "messages", "sse"},
+}
+"""Each loads these rooms, and those that the ones before it have loaded."""
+
+
+def test_importing_rawsse_loads_what_is_used_and_no_server_and_no_certificates() -> None:
+    show = "print(*(m for m in sys.modules if m.startswith(('rawsse', 'certifi', 'argparse'))))"
+    code = "import sys\n" + "".join(f"{statement}; {show}\n" for statement in STATEMENTS)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for (statement, rooms), loaded in zip(STATEMENTS.items(), map(str.split, shown.splitlines()), strict=True):
+        assert {name.split(".")[1] for name in loaded if "." in name} == rooms, statement
+        assert {name for name in loaded if not name.startswith("rawsse")} == set(), statement

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command import STRICT, Command
 
 import rawsse
 from rawsse.cli import _parser
 from rawsse.relay.ledger import usage
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.server import Server
+
+pytest_plugins = ["pytester"]
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -42,12 +42,11 @@ def ask(question):
 
 @pytest.mark.parametrize(("code", "output"), BLOCKS, ids=[f"block{n}" for n in range(len(BLOCKS))])
 def test_a_code_block_runs_and_prints_what_the_readme_says(code: str, output: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stderr == ""
+    with Command(program=("-c", code), flags=STRICT) as command:
+        said = command.output()
+        assert command.complaint() == ""
     if output:
-        assert done.stdout == output
+        assert said == output
 
 
 @pytest.mark.real
@@ -89,32 +88,12 @@ def test_the_application_in_the_readme_has_users_limits_and_a_ledger(
     assert row["runs"] >= 20
 
 
-def test_the_tests_in_the_readme_are_green(tmp_path: Path) -> None:
-    (tmp_path / "my_bot.py").write_text(BOT)
-    for number, code in enumerate(TESTS):
-        (tmp_path / f"test_{number}.py").write_text(code)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "rawsse.replay.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-        ".",
-    ]
-    path = os.pathsep.join([str(README.parent), str(tmp_path)])
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "2 passed" in done.stdout, done.stdout
+def test_the_tests_in_the_readme_are_green(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.syspathinsert()
+    pytester.makepyfile(my_bot=BOT, **{f"test_{number}": code for number, code in enumerate(TESTS)})
+    result = pytester.runpytest_inprocess("-p", "rawsse.replay.pytest_plugin", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2)
 
 
 def test_the_first_code_ends_before_line_30() -> None:

@@ -443,8 +443,9 @@ def seconds_for_one_line_bytewise(size: int) -> float:
 
 
 def test_four_times_the_line_byte_by_byte_is_about_four_times_the_work() -> None:
-    small, large = (min(seconds_for_one_line_bytewise(size) for _ in range(3)) for size in (30_000, 120_000))
-    assert large < 12 * small  # sixteen, if each byte copied the line again
+    small = min(seconds_for_one_line_bytewise(30_000) for _ in range(3))
+    # Sixteen, if each byte copied the line again.
+    assert any(seconds_for_one_line_bytewise(120_000) < 12 * small for _ in range(3))
 
 
 # --- Faults that well-known readers had ----------------------------------------------------------------------------

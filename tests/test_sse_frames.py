@@ -147,7 +147,7 @@ def test_the_same_again_and_again_is_read_the_same(block: bytes) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_among_many_frames_every_cut_into_two_is_read_the_same(block: bytes) -> None:
-    stream, step = MANY + block + MANY, one_in(2)
+    stream, step = MANY + block + MANY, one_in(4)
     for at in range(len(MANY) - len(FRAME) + BLOCKS.index(block) % step, len(MANY + block + FRAME), step):
         assert_fast_is_plain([FRAME, stream[:at], stream[at:], FRAME])
 
@@ -161,9 +161,10 @@ def test_what_is_pending_before_a_chunk_of_frames_is_read_the_same(before: bytes
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_near_the_limit_it_raises_at_the_same_byte_with_the_same_events(block: bytes) -> None:
-    for limit in range(1, len(block) + 30):
+    step = one_in(2)
+    for limit in range(1 + BLOCKS.index(block) % step, len(block) + 30, step):
         assert_fast_is_plain([b"event: a\n\n", block, FRAME, b"data: 0\n", block + FRAME], limit)
-    for limit in range(len(MANY), len(MANY + block) + 10):
+    for limit in range(len(MANY) + BLOCKS.index(block) % step, len(MANY + block) + 10, step):
         assert_fast_is_plain([b"event: a\n\n", b"data: 0\n", MANY + block], limit)
 
 
@@ -220,11 +221,11 @@ def seconds_after_a_type_of(size: int) -> float:
     decoder = Decoder()
     decoder.feed(b"event: " + b"a" * size + b"\n\n")
     started = time.process_time()
-    for _ in range(20_000):
+    for _ in range(5_000):
         decoder.feed(b":\n")
     return time.process_time() - started
 
 
 def test_a_long_type_does_not_make_the_chunks_after_it_slow() -> None:
-    short, long = (min(seconds_after_a_type_of(size) for _ in range(3)) for size in (10, 1_000_000))
-    assert long < 5 * short
+    short = min(seconds_after_a_type_of(10) for _ in range(3))
+    assert any(seconds_after_a_type_of(1_000_000) < 5 * short for _ in range(3))

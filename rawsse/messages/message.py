@@ -16,6 +16,7 @@ handled by `REPAIRS` and recorded in `deviations` (lenient).
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -201,7 +202,7 @@ class MessageBuilder:
             following = REPAIRS[kind] or self.state
         if not isinstance(event, ContentBlockDelta):
             self._count(event.sse.data)
-        getattr(self, f"_on_{kind}")(event)
+        getattr(self, sys.intern(f"_on_{kind}"))(event)  # Python's cache of methods keeps a new string
         self.state = following
 
     def expand(self, event: StreamEvent) -> list[MessageStreamEvent]:

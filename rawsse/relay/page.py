@@ -35,6 +35,9 @@ the bytes. No string, pattern or template in its files looks like a comment: the
 
 NOTICE_MARK = b"<!-- notice -->"
 
+_PYTHONS_TYPES = mimetypes.MimeTypes()
+"""Not the system's table: a Windows registry may map scripts to text/plain, which browsers do not run with `nosniff`."""
+
 # Media types that Python's table lacks, or that it changed in 3.12.
 _TYPES: Mapping[str, str] = {
     ".js": "text/javascript",
@@ -60,8 +63,6 @@ class Page:
         buttons = [f'<button type="button" class="example">{html.escape(each)}</button>' for each in examples]
         shown = f"<p>{html.escape(notice)}</p>" if notice else ""
         self._notice = (shown + (f'<p class="examples">{" ".join(buttons)}</p>' if buttons else "")).encode()
-        # Not the system's table: a Windows registry may map scripts to text/plain, which browsers do not run with `nosniff`.
-        self._types = mimetypes.MimeTypes()
 
     def find(self, path: str) -> tuple[tuple[tuple[str, str], ...], bytes]:
         """(header fields, content) of the file at a decoded URL path; `/` is `index.html`. Raises `Answer`: 404.
@@ -85,7 +86,7 @@ class Page:
         return (("content-type", self._content_type(name)), ("etag", etag), *self._headers), content
 
     def _content_type(self, name: str) -> str:
-        kind, encoding = self._types.guess_type(name)
+        kind, encoding = _PYTHONS_TYPES.guess_type(name)
         kind = _TYPES.get(name[name.rfind(".") :].lower(), kind)
         if kind is None or encoding is not None:  # a compressed file is sent unchanged
             return "application/octet-stream"

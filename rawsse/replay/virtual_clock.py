@@ -28,8 +28,9 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-PATIENCE = 0.02
-"""Real seconds that the clock waits for an open socket before it jumps. Loopback takes microseconds; a busy machine, more."""
+PATIENCE = 0.005
+"""Real seconds that the clock waits for an open socket before it jumps. Loopback takes microseconds; a busy machine, more.
+In most runs it is needed nowhere, and each jump costs it."""
 
 THREAD_PATIENCE = 1.0
 """The same for a thread of the client. A hanging one has a deadline in virtual time, which must be reached."""

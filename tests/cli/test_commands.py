@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from support.background import Background
-from support.command import ROOT, WITHOUT_UVLOOP, Command
+from support.command import ROOT, STRICT, WITHOUT_UVLOOP, Command
 
 from rawsse.cli import main, servers
 from rawsse.cli.options import new_client
@@ -140,10 +140,9 @@ def test_output_that_is_full_is_told_in_words(arguments: list[str], play: Play) 
         assert (command.wait(), command.complaint()) == (1, "rawsse: No space left on device\n")
 
 
-@pytest.mark.parametrize(("redirection", "words"), [(">&-", "rawsse: standard output is closed\n"), ("2>&- >&-", "")])
-def test_output_that_the_shell_has_closed_is_told_in_words(redirection: str, words: str) -> None:
-    with redirected(redirection, "ask", "Hi") as command:
-        assert (command.wait(), command.complaint()) == (1, words)
+def test_output_that_the_shell_has_closed_is_told_in_words() -> None:
+    with redirected(">&-", "ask", "Hi") as command:
+        assert (command.wait(), command.complaint()) == (1, "rawsse: standard output is closed\n")
 
 
 @pytest.mark.parametrize("arguments", SPEAKING, ids=lambda arguments: arguments[0])
@@ -162,11 +161,14 @@ def test_standard_input_that_is_closed_is_told_in_words() -> None:
         assert (command.wait(), command.complaint()) == (1, "rawsse: standard input is closed\n")
 
 
-@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-"])
-def test_a_server_needs_no_output(redirection: str, taken_port: str) -> None:
-    with redirected(redirection, "replay", FIXTURE, "--port", taken_port) as command:
-        assert command.wait() == 1
-        assert "address already in use" in command.complaint().lower() or "2>" in redirection
+def test_a_server_needs_no_output(
+    taken_port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with redirected(">&- 2>&-", "replay", FIXTURE, "--port", taken_port) as command:
+        assert (command.wait(), command.complaint()) == (1, "")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["replay", FIXTURE, "--port", taken_port]) == 1
+    assert "address already in use" in capsys.readouterr().err.lower()
 
 
 # --- Bugs of ours -----------------------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ def test_a_bug_of_ours_is_one_line_that_says_so() -> None:
 
 
 def test_in_development_mode_a_bug_of_ours_shows_where() -> None:
-    with Command(program=("-c", BUG), env={"PYTHONDEVMODE": "1"}) as command:
+    with Command(program=("-c", BUG), flags=STRICT) as command:
         assert command.complaint().startswith("Traceback")
 
 

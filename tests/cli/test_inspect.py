@@ -205,7 +205,7 @@ ODD_FILES: dict[str, bytes] = {
     "utf-16.sse": START.encode("utf-16"),
     "utf-16.sse.jsonl": (HEAD + END).encode("utf-16"),
     "utf-32.sse": START.encode("utf-32"),
-    "long line.sse": b"x" * 300_000 + b"\ndata: x\n\n",
+    "long line.sse": b"x" * 100_000 + b"\ndata: x\n\n",
     "other.json": b'{"a": 1}',
     "list.json": b"[1]",
 }
@@ -257,8 +257,8 @@ def test_standard_input_without_end_is_read_up_to_the_limit_of_an_event(
         readable = lambda _: True  # noqa: E731
 
     module = sys.modules[Checker.__module__]
-    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 1_000_000)
-    monkeypatch.setattr(module, "Decoder", partial(Decoder, max_event_bytes=1_000_000))
+    monkeypatch.setattr(module, "MAX_EVENT_BYTES", 300_000)
+    monkeypatch.setattr(module, "Decoder", partial(Decoder, max_event_bytes=300_000))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
     assert main(["check", "-"]) == 1
     assert "limit: a server-sent event is larger than max_event_bytes" in capsys.readouterr().out

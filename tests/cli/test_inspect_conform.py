@@ -16,11 +16,17 @@ from rawsse.replay.conform import OnRow, Row, client_cases
 from .conftest import Play
 
 READER = """
-import json, os, sys, urllib.request
-url, key = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", os.environ["ANTHROPIC_API_KEY"]
-body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-request = urllib.request.Request(url, json.dumps(body).encode(), {"x-api-key": key})
-for line in urllib.request.urlopen(request).read().decode().split("\\n"):
+import json, os, socket, sys
+host, port = os.environ["ANTHROPIC_BASE_URL"].removeprefix("http://").split(":")
+body = '{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream": true}'
+head = f"POST /v1/messages HTTP/1.0\\r\\nx-api-key: any\\r\\ncontent-length: {len(body)}\\r\\n\\r\\n"
+with socket.create_connection((host, int(port))) as server, server.makefile("rw", newline="\\n") as file:
+    file.write(head + body)
+    file.flush()
+    status, text = file.readline(), file.read().partition("\\r\\n\\r\\n")[2]
+if " 200 " not in status:
+    sys.exit("no answer")
+for line in text.split("\\n"):
     if line.startswith("data: ") and "text_delta" in line:
         sys.stdout.write(json.loads(line[6:])["delta"]["text"])
 """
@@ -114,7 +120,7 @@ NOT_TRIED = "rawsse: no other row was tried: of a complete answer, the command m
 def test_a_command_that_prints_events_is_told_what_it_printed_and_what_was_wanted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    prints = READER[: READER.index("for line")] + "sys.stdout.write(urllib.request.urlopen(request).read().decode())"
+    prints = READER[: READER.index("for line")] + "sys.stdout.write(text)"
     assert main([*CLIENT, "--", sys.executable, "-S", "-c", prints]) == 1
     out, err = capsys.readouterr()
     assert "  altered, no error: at character 0 it printed 'event: message_start\\ndata: {" in out
@@ -167,7 +173,7 @@ def test_a_row_that_does_not_exist_is_told_with_those_that_do(
     assert shown == []
 
 
-@pytest.mark.usefixtures("shown")
+@pytest.mark.usefixtures("shown", "few")
 def test_a_reader_of_the_rows_may_go(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def broken(text: str) -> None:
         if "end@event=5" in text:

@@ -22,6 +22,7 @@ from rawsse.cli import main
 from rawsse.cli.inspect import MAX_KEPT_BYTES, examine, measure
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import Headers
+from rawsse.relay import doctor
 from rawsse.relay.dialects import Answer
 from rawsse.relay.doctor import Plan, Trace, beat, diagnose, read_beats, send_beats
 from rawsse.relay.exchange import Exchange
@@ -55,7 +56,8 @@ class Relay:
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    monkeypatch.setattr(doctor, "HEAD_SECONDS", 0.1)
     with Background() as background:
         yield lambda app: background.enter(Server(app, port=0)).base_url
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.background import PATIENCE, Background
 from support.browser import chromium as chromium  # a fixture
-from support.command import ROOT, environment
+from support.command import ROOT, STRICT, Command
 from support.redis_server import need_redis, redis_server
 from support.sampling import one_in
 from support.sockets import LOCALHOST, serving
 
-from rawsse import AsyncClient, Client, Timeouts
+from rawsse import AsyncClient, Client, RetryPolicy, Timeouts
 from rawsse.relay import Relay
 from rawsse.replay import Recording, ReplayServer, answer, recording_of, shipped_fixtures
 from rawsse.server import Server
@@ -43,13 +44,23 @@ def text_of(name: str) -> str:
     return "".join(block["text"] for block in message["content"] if block["type"] == "text")
 
 
-def run(example: str, *arguments: str, api: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    """What a program printed, and how it ended."""
+
+    stdout: str
+    stderr: str
+    returncode: int
+
+
+def run(example: str, *arguments: str, api: str, stdin: str = "", **env: str) -> Done:
     """Run an example as a program, in front of the API at this URL."""
-    variables = environment({"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "any", "PYTHONUTF8": "1", **env})
-    command = [sys.executable, "-W", "error", str(HERE / example), *arguments]
-    return subprocess.run(
-        command, input=stdin, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    variables = {"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "any", **env}
+    program = (str(HERE / example),)
+    with Command(*arguments, program=program, flags=STRICT, env=variables, stdin=subprocess.PIPE) as command:
+        command.write(stdin)
+        command.close_input()
+        return Done(command.output(), command.complaint(), command.wait())
 
 
 @pytest.fixture
@@ -268,6 +279,7 @@ def test_the_lambda_handler_answers_and_keeps_its_client(new: Any) -> None:
 def test_the_lambda_handler_gives_what_came_of_an_answer_that_was_cut(new: Any) -> None:
     with ReplayServer(shipped_fixtures()["cut"]) as api:
         module = new("lambda_handler.py", api.base_url)
+        module.client = Client(retry_policy=RetryPolicy(first_delay=0))
         status, body = invoke(module.handler, '{"question": "Count!"}')
         module.client.close()
     assert (status, body["error"], body["partial"]) == (502, "StreamTruncatedError", text_of("cut"))
@@ -515,15 +527,16 @@ def test_a_reader_goes_on_at_another_node_when_its_own_is_killed() -> None:
 # --- pytest_project ---
 
 
-def test_the_pytest_project_is_green() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def pytest_project() -> Iterator[Command]:
+    """Its tests run beside ours from the first one on: its client waits, in real time, before it asks again."""
     arguments = ["-q", "-p", "rawsse.replay.pytest_plugin", "-p", "no:cacheprovider", "--rootdir=.", "-c", os.devnull]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments, "."],
-        cwd=HERE / "pytest_project",
-        env=environment({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    env, program = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, ("-m", "pytest")
+    with Command(*arguments, ".", program=program, env=env, cwd=HERE / "pytest_project", is_forked=False) as command:
+        yield command
+
+
+def test_the_pytest_project_is_green(pytest_project: Command) -> None:
+    said = pytest_project.output()
+    assert "4 passed" in said, said + pytest_project.complaint()
+    assert pytest_project.wait() == 0

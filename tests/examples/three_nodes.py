@@ -30,12 +30,12 @@ def main(store: str) -> None:
         run = nodes[0].ask(b'{"message": "How many sheep are left?"}')
         last = ""
         for event in islice(nodes[1].read(run), 3):
-            print(event.data)
+            print(event.data, flush=True)
             last = event.id
         nodes[1].process.kill()
-        print("-- the node is killed; another one goes on")
+        print("-- the node is killed; another one goes on", flush=True)
         for event in nodes[2].read(run, after=last):
-            print(event.data)
+            print(event.data, flush=True)
         nodes[0].close()
         # Each node keeps a ledger, and each run is in one of them.
         subprocess.run([sys.executable, "-m", "rawsse", "usage", *map(str, folder.glob("*.db"))], check=True)

@@ -1151,7 +1151,9 @@ def test_the_head_of_a_chunk_in_a_request_is_bounded() -> None:
     wire = before + head
     # Every cut before it, in its first and in its last bytes; between them, all cuts leave the same to be counted.
     cuts = [*range(1, len(before) + 20), *range(len(wire) - 20, len(wire))]
-    ways = [[wire], [wire[at : at + 1] for at in range(len(wire))], *([wire[:at], wire[at:]] for at in cuts)]
+    size = one_in(7)
+    pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
+    ways = [[wire], pieces, *([wire[:at], wire[at:]] for at in cuts)]
     errors = [failure(ServerConnection, reads) for reads in ways]
     assert {(type(error), str(error)) for error in errors} == {(HeadTooLargeError, str(errors[0]))}
 

@@ -19,7 +19,7 @@ import pytest
 from support.answers import SSE_HEAD, answer, plain
 from support.asking import calling
 from support.background import Background
-from support.command import Command
+from support.command import STRICT, Command
 from support.sockets import LOCALHOST
 from support.streams import ANSWER
 from support.upstream import HELLO, Upstream, is_closed, piece
@@ -27,9 +27,6 @@ from support.upstream import HELLO, Upstream, is_closed, piece
 from rawsse.replay import ReplayServer
 
 from .stack import recorded, text
-
-# Later Pythons warn of every fork in a process with threads.
-STRICT = ("-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning")
 
 SETUP = """
 import atexit, gc, os, signal, sys, threading
@@ -40,18 +37,8 @@ def say(*words): print(*words, flush=True)
 
 
 def python(script: str, base_url: str, *arguments: str, **options: Any) -> Command:
-    env = {
-        "ANTHROPIC_BASE_URL": base_url,
-        "ANTHROPIC_API_KEY": "sk-any",
-        "PYTHONIOENCODING": "utf-8",
-        "SSL_CERT_FILE": str(LOCALHOST),
-    }
-    return Command(*arguments, program=(*STRICT, "-c", SETUP + dedent(script)), env=env, **options)
-
-
-def output(command: Command) -> list[str]:
-    """All lines that are still to come."""
-    return [line.rstrip("\n") for line in iter(command.line, "")]
+    env = {"ANTHROPIC_BASE_URL": base_url, "ANTHROPIC_API_KEY": "sk-any", "SSL_CERT_FILE": str(LOCALHOST)}
+    return Command(*arguments, program=("-c", SETUP + dedent(script)), flags=STRICT, env=env, **options)
 
 
 @pytest.fixture
@@ -215,17 +202,8 @@ class Subject:
     def end(self) -> None:
         if (command := self._command) is not None:
             with command:
-                stdin, command._process.stdin = command._process.stdin, None
-                assert stdin is not None
-                stdin.close()
+                command.close_input()
                 assert (command.wait(), command.complaint()) == (0, "")
-
-
-def go(command: Command, way: str, base_url: str) -> None:
-    stdin = command._process.stdin
-    assert stdin is not None
-    stdin.write(f"{way} {base_url}\n".encode())
-    stdin.flush()
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +214,7 @@ def subject() -> Iterator[Subject]:
 
 
 def interrupt(command: Command) -> None:
-    os.kill(command._process.pid, signal.SIGINT)
+    command.send_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +242,7 @@ def test_ctrl_c_is_raised_at_once_the_connection_is_closed_and_the_client_is_goo
     subject: Subject, way: str, play: Play, tls: bool
 ) -> None:
     with Upstream(tls=tls) as upstream, subject.ready() as command:
-        with play(upstream, lambda: go(command, way, upstream.base_url)) as asks_again:
+        with play(upstream, lambda: command.write(f"{way} {upstream.base_url}\n")) as asks_again:
             while (line := command.line()) != "waiting\n":
                 assert line.startswith("open "), line
             before = time.monotonic()
@@ -304,7 +282,7 @@ def base_url() -> Iterator[str]:
 
 def run(script: str, base_url: str) -> list[str]:
     with python(script, base_url) as command:
-        lines = output(command)
+        lines = command.output().splitlines()
         assert command.wait() == 0, command.complaint()
         assert command.complaint() == ""
     return lines
@@ -406,7 +384,7 @@ def test_a_child_that_is_forked_while_threads_use_the_client_can_use_and_close_i
         upstream.accept().sendall(answer(ANSWER))
         assert [command.line() for _ in range(3)] == ["child Hello ☺\n", "child ended with 0\n", "open\n"]
         parent.sendall(piece(*ANSWER[-3:]))
-        assert output(command) == ["parent complete Hello"]
+        assert command.output().splitlines() == ["parent complete Hello"]
         assert command.wait() == 0
         assert command.complaint() == ""
 
@@ -464,9 +442,7 @@ def test_a_stream_that_is_dropped_half_read_closes_its_socket_and_warns(upstream
         peer.sendall(SSE_HEAD + piece(*HELLO))
         assert command.line() == "Hel\n"
         assert is_closed(peer)
-        stdin, command._process.stdin = command._process.stdin, None
-        assert stdin is not None
-        stdin.close()
+        command.close_input()
         assert "ResourceWarning: <MessageStream open, request req_1> was dropped" in command.complaint()
 
 
@@ -502,7 +478,7 @@ def test_a_tool_that_hangs_in_its_thread_does_not_keep_the_process(upstream: Ups
     """
     with python(script, upstream.base_url) as command:
         upstream.accept().sendall(answer(calling(("meet", '{"who": 0}'), ("meet", '{"who": 1}'))))
-        assert output(command) == ["interrupted"]
+        assert command.output().splitlines() == ["interrupted"]
         assert command.wait() == 0
         assert command.complaint() == ""
 
@@ -533,7 +509,7 @@ def test_tools_run_in_atexit_too_where_later_pythons_start_no_thread(upstream: U
         peer = upstream.accept()
         peer.sendall(answer(calling(("meet", '{"who": 0}'), ("meet", '{"who": 1}'))))
         upstream.read_request(peer).sendall(answer(ANSWER))
-        assert output(command) == ["Hello ☺ 0 1"]
+        assert command.output().splitlines() == ["Hello ☺ 0 1"]
         assert command.wait() == 0
         assert command.complaint() == ""
 
@@ -542,7 +518,7 @@ def test_a_name_is_looked_up_in_atexit_too(upstream: Upstream) -> None:
     script = "atexit.register(lambda: say(Client(max_retries=0).messages.create(**ASK).text))"
     with python(script, upstream.base_url.replace("127.0.0.1", "localhost")) as command:
         upstream.accept().sendall(answer(ANSWER))
-        assert output(command) == ["Hello ☺"]
+        assert command.output().splitlines() == ["Hello ☺"]
         assert command.wait() == 0
         assert command.complaint() == ""
 
@@ -563,7 +539,7 @@ def test_a_signal_s_handler_may_close_the_stream_that_its_thread_reads(upstream:
         peer = upstream.accept()
         peer.sendall(SSE_HEAD + piece(*HELLO))
         assert [command.line(), command.line()] == ["Hel\n", "lo\n"]
-        os.kill(command._process.pid, signal.SIGTERM)
+        command.send_signal(signal.SIGTERM)
         assert is_closed(peer)
-        assert output(command) == ["closed Hello cancelled"]
+        assert command.output().splitlines() == ["closed Hello cancelled"]
         assert (command.wait(), command.complaint()) == (0, "")

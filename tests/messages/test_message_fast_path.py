@@ -134,7 +134,7 @@ OTHERS: list[Raw] = [
 def test_any_event_in_a_block_and_the_deltas_after_it_fold_alike(raw: Raw) -> None:
     last = [delta(0, kind, **{name: "z"}) for kind, name in PIECES]
     pairs = [list(pair) for pair in product(OTHERS, OTHERS)]
-    step = one_in(3)  # each pair in two of the six blocks
+    step = one_in(len(BLOCKS))  # each pair in one of the six blocks
     middles = [*([event] for event in DELTAS), *pairs[BLOCKS.index(raw) % step :: step]]
     for middle in middles:
         stream = [start(), block_start(0, raw), *middle, *last]

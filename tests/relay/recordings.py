@@ -24,8 +24,8 @@ REAL = sorted(FOLDER.glob("*.sse"))
 
 @cache
 def bodies() -> Any:
-    """Every body, by name, as parameters of a test; of real streams the plain suite takes one in four."""
-    real = [pytest.param(Recording.load(path).body, id=path.stem) for path in REAL[:: one_in(4)]]
+    """Every body, by name, as parameters of a test; of real streams the plain suite takes one in eight."""
+    real = [pytest.param(Recording.load(path).body, id=path.stem) for path in REAL[:: one_in(8)]]
     if not real:
         skip = pytest.mark.skip(reason=f"there are no recordings of real streams in {FOLDER}")
         real = [pytest.param(b"", id="real", marks=skip)]

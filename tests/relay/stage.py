@@ -241,7 +241,11 @@ class Stage:
         self._script = list(script)
         self._came: asyncio.Queue[Api] = asyncio.Queue()
         self.client = AsyncClient(
-            api_key=key, base_url="http://api.test", connect=fake_links(self._connect), max_retries=max_retries
+            api_key=key,
+            base_url="http://api.test",
+            connect=fake_links(self._connect),
+            max_retries=max_retries,
+            trust_env=False,
         )
         self.relay = Relay(self.client, **options)
 

@@ -12,6 +12,7 @@ from support.loops import Loop, each_loop
 
 from rawsse.cli.inspect import measure
 from rawsse.http1 import Headers, Response
+from rawsse.relay import doctor
 from rawsse.relay.dialects import Answer
 from rawsse.relay.doctor import Finding, Plan, Trace, beat, delays, diagnose, read_beats, read_plan, send_beats
 from rawsse.relay.exchange import Exchange
@@ -201,7 +202,8 @@ def test_a_client_that_takes_no_more_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("open_host", HOSTS)
-def test_every_server_sends_the_beats_as_they_are_due(open_host: Open) -> None:
+def test_every_server_sends_the_beats_as_they_are_due(open_host: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "HEAD_SECONDS", 0.1)
     plan = Plan(events=3, interval=0.05, silence=0.05)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

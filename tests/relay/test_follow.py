@@ -40,7 +40,7 @@ from .outlets import TEXT_BLOCK, FakeOutlet, house, join, texts
 from .stage import CHAT, HEAD, WHOLE, error_json, error_of, frames, relay
 from .test_record import Rows
 
-MANY = [f"{number} \N{GRINNING FACE} " for number in range(3000)]
+MANY = [f"{number} \N{GRINNING FACE} " for number in range(1000)]
 HALVES = ["\ud83d", "\ude00", '"', "\\"]
 LONG = HEAD + to_bytes([start(), *block(0, TEXT_BLOCK, *map(partial(text_delta, 0), MANY)), end(), STOP])
 ASYNC = {"prefer": "respond-async"}
@@ -101,7 +101,7 @@ def test_a_reader_that_is_behind_by_less_than_a_piece_gets_every_frame() -> None
 
 @pytest.mark.parametrize("dialect", [EventsDialect, MessagesDialect])
 def test_the_events_of_the_api_are_never_joined(dialect: Any) -> None:
-    body = [start(), *block(0, TEXT_BLOCK, *texts(3000)), end(), STOP]
+    body = [start(), *block(0, TEXT_BLOCK, *texts(1000)), end(), STOP]
 
     async def story() -> None:
         async with house() as home:

@@ -10,7 +10,6 @@ import queue
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from uuid import UUID
 
 import pytest
 from support.background import PATIENCE
-from support.command import environment
+from support.command import STRICT, Command
 
 import rawsse.relay
 from rawsse.errors import ConfigurationError
@@ -293,14 +292,8 @@ def test_a_ledger_may_be_closed_twice_or_without_a_run(path: Path) -> None:
 
 def test_rows_are_written_at_the_exit_of_a_program_that_does_not_close_its_ledger(path: Path) -> None:
     code = "ledger = Ledger(sys.argv[1], batch_seconds=3600); ledger.ended(record(0))"
-    process = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM + code, path],
-        check=False,
-        env=environment({}),
-        capture_output=True,
-        timeout=PATIENCE,
-    )
-    assert (process.returncode, process.stderr) == (0, b"")
+    with program(code, path, flags=STRICT) as process:
+        assert (process.wait(), process.complaint()) == (0, "")
     assert len(rows(path)) == 1
 
 
@@ -471,15 +464,13 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 ledger.close()
 """
     with program(code, path) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "all have ended\n"
-        line = process.stderr.readline()
+        assert process.line() == "all have ended\n"
+        line = process.log_line()
         assert line.startswith("cannot use the ledger ")
         assert line.endswith(" (0 rows dropped so far)\n")
         assert "full" in line or "disk I/O error" in line
-        _, rest = process.communicate("\n", timeout=PATIENCE)
-        assert (rest, process.returncode) == ("", 0)
+        process.write("\n")
+        assert (process.complaint(), process.wait()) == ("", 0)
     assert len(rows(path)) == 1000
 
 
@@ -587,22 +578,9 @@ def record(number):
 """
 
 
-@contextmanager
-def program(code: str, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def program(code: str, *arguments: Path, flags: tuple[str, ...] = ()) -> Command:
     """A Python program that begins with `PROGRAM`; killed after the block if it still runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM + code, *arguments],
-        env=environment({}),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return Command(*arguments, program=("-c", PROGRAM + code), flags=flags, stdin=subprocess.PIPE)
 
 
 # A hundred runs for each line that it reads, of which the last ten stay open.
@@ -619,17 +597,13 @@ ledger.close()
 """
 
 
-def turn(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-    assert process.stdout.readline().strip().isdecimal()
+def turn(process: Command) -> None:
+    process.write("\n")
+    assert process.line().strip().isdecimal()
 
 
-def ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+def ready(process: Command) -> None:
+    assert process.line() == "ready\n"
 
 
 def test_a_relay_that_is_killed_leaves_all_but_the_last_batch_and_its_open_runs_are_marked(path: Path) -> None:
@@ -665,7 +639,8 @@ def test_none_is_lost_when_the_relay_ends_by_itself(path: Path) -> None:
         ready(process)
         for _ in range(5):
             turn(process)
-        assert process.communicate(timeout=PATIENCE) == ("", "")
+        process.close_input()
+        assert (process.output(), process.complaint()) == ("", "")
     assert [row["ending"] for row in rows(path)] == ["complete"] * 490 + [None] * 10
 
 
@@ -677,7 +652,7 @@ def test_the_open_runs_of_a_relay_that_lives_are_not_marked(path: Path, tmp_path
         Ledger(path)
         assert {ending for ending, _ in endings(path)} <= {None, "complete"}
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE)
+        process.wait()
         Ledger(path)
         assert {ending for ending, _ in endings(path)} <= {"truncated", "complete"}
 
@@ -715,11 +690,9 @@ ledger.close()
 """
     with program(code, path) as one, program(code, path) as two, program(code, path) as three:
         for process in (one, two, three):
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+            process.write("\n")
         for process in (one, two, three):
-            assert process.communicate(timeout=PATIENCE) == ("", "")
+            assert (process.output(), process.complaint()) == ("", "")
     assert [ending for ending, _ in endings(path)] == ["complete"] * 600
     assert usage([path], by=("user",))[0]["output_tokens"] == 600
 
@@ -740,8 +713,7 @@ else:
     os._exit(0)
 """
     with program(code, path) as process:
-        output, errors = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, output) == (0, ""), errors
+        assert (process.wait(), process.output()) == (0, ""), process.complaint()
     assert endings(path) == [("complete", None)] * 2
     assert len({row["owner"] for row in rows(path)}) == 2
 
@@ -763,15 +735,12 @@ sys.stdin.read()
 os._exit(0)
 """
     with program(code, path) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "written\n"
-        process.stdin.write("\n")
-        process.stdin.flush()
+        assert process.line() == "written\n"
+        process.write("\n")
         while len(rows(path)) < 2:  # one process writes its row again, and the other one a new one
-            assert process.stdout.readline() == "written\n"
+            assert process.line() == "written\n"
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE)
+        process.wait()
         Ledger(path)
         assert endings(path) == [("truncated", KILLED), (None, None)]
     Ledger(path)

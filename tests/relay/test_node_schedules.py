@@ -32,7 +32,7 @@ from .nodes import BLOCK, LEASE, Host, cluster, until
 from .outlets import TEXT_BLOCK, FakeOutlet, join
 from .stage import Api
 
-SCHEDULES = 2000 // one_in(50)
+SCHEDULES = 2000 // one_in(100)
 PIECES = 12
 
 _FRAME = re.compile(rb"(?:id: \w+-(\d+)\n)?data: (.*)\n\n")

@@ -29,7 +29,7 @@ from .schedules import MODELS, NAMES, USAGE, Reader, Schedule
 from .stage import frames
 from .test_ledger import rows as rows_in
 
-SEEDS = 5000 // one_in(66)
+SEEDS = 5000 // one_in(100)
 BLOCK = 25
 PLENTY = UserLimits(tokens_per_day=10**9, open_runs=9)
 ENDS = ("message_stop", "error")

@@ -331,10 +331,10 @@ def test_a_long_recording_is_folded_and_every_event_is_accounted_for() -> None:
 
 @pytest.mark.parametrize("text", [" word", "x" * 2000])
 def test_however_long_a_recording_is_its_page_is_not(text: str) -> None:
-    page, longer = (len(explain_html(long_recording(n, pause_at=500, text=text)).encode()) for n in (1000, 2000))
+    page, longer = (len(explain_html(long_recording(n, pause_at=500, text=text)).encode()) for n in (600, 1100))
     assert longer < LONGEST_PAGE
     assert (
-        longer - page < 50 * 1000
+        longer - page < 50 * 500
     )  # a row has hundreds of bytes; a mark in the picture, and a word of the answer, have less
 
 
@@ -355,14 +355,14 @@ def test_the_problems_of_the_events_that_share_a_row_stand_in_it() -> None:
 
 
 def test_of_very_many_problems_the_first_are_shown_and_the_others_are_counted() -> None:
-    page = page_of(b"data: {\n\n" * 3000)
+    page = page_of(b"data: {\n\n" * 1000)
     assert len(page.all("li", "row")) == MAX_SHOWN_EVENTS
     (fold,) = page.all("li", "fold")
     assert fold.count("are not JSON") == MAX_SHOWN_LINES
-    assert fold.endswith("… and 2,488 more")
+    assert fold.endswith("… and 488 more")
 
 
 def test_very_many_comments_share_a_row_too() -> None:
-    page = page_of(b": x\n\n" * 3000)
+    page = page_of(b": x\n\n" * 1000)
     (fold,) = page.all("li", "fold")
-    assert fold.startswith("2,500 comments ")
+    assert fold.startswith("500 comments ")

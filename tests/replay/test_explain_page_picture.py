@@ -106,11 +106,11 @@ def test_every_fixture_can_be_drawn_and_says_what_is_to_be_seen(name: str) -> No
 
 
 def test_the_size_is_bounded_and_crowded_events_share_a_mark() -> None:
-    timeline = Timeline.of(long_recording(4000))
+    timeline = Timeline.of(long_recording(2500))
     text = picture(timeline)
     assert len(text) < 250_000
     titles = [link.findtext("title") or "" for link in ET.fromstring(text).iter("a")]
-    # 4,045 events on 892 units: at most a mark at every 2.5 units in the rows of text and pings, and two for the message
+    # 2,530 events on 892 units: at most a mark at every 2.5 units in the rows of text and pings, and two for the message
     assert len(titles) <= 2 * (892 / 2.5 + 1) + 2
     counts = [int(title.split(" events, ")[0]) if " events, " in title else 1 for title in titles]
     assert sum(counts) == len(timeline.events)

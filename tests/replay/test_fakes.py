@@ -362,7 +362,7 @@ def test_no_recording_that_is_cut_is_taken_for_a_whole_one(name: str, end: str) 
     recording = FIXTURES[name]
     cuts = places(recording.body)
     assert len(cuts) > 4
-    cuts = cuts[:: one_in(3)]
+    cuts = cuts[:: one_in(5)]
 
     async def ask(client: AsyncClient) -> set[str]:
         endings: set[str] = set()

@@ -51,17 +51,20 @@ def is_installed() -> bool:
     return bool(entry_points(group="pytest11", name="rawsse")) and "PYTEST_DISABLE_PLUGIN_AUTOLOAD" not in os.environ
 
 
-ALONE = (
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:hypothesispytest",
-    "-p",
-    "no:anyio",
-    "-p",
-    "no:asyncio",
-)  # others' plugins take half a second to load
-LOADED = () if is_installed() else ("-p", "rawsse.replay.pytest_plugin")
+PLUGIN = "_rawsse_pytest" if is_installed() else "rawsse.replay.pytest_plugin"
+# Neither others' plugins, nor those of pytest's own that no test here needs: they take more time than most of the tests.
+UNUSED = (
+    "cacheprovider",
+    "doctest",
+    "junitxml",
+    "legacypath",
+    "pastebin",
+    "setuponly",
+    "setupplan",
+    "stepwise",
+    "subtests",
+)
+ALONE = [word for name in UNUSED for word in ("-p", f"no:{name}")]
 
 
 @pytest.fixture
@@ -69,6 +72,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     """An empty project, and an environment that says nothing of the API."""
     for name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "RAWSSE_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\naddopts = --strict-markers --strict-config\nfilterwarnings = error\n")
     return pytester
 
@@ -76,7 +80,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 def run(project: pytest.Pytester, test: str, *arguments: str) -> pytest.RunResult:
     """Run a test file that can `ask`."""
     project.makepyfile(test_it=ASK + test)
-    return project.runpytest_inprocess(*LOADED, *ALONE, *arguments)
+    return project.runpytest_inprocess("-p", PLUGIN, *ALONE, *arguments)
 
 
 def said(result: pytest.RunResult) -> str:
@@ -934,8 +938,8 @@ def test_it():
 
 
 def test_the_options_and_the_mark_lead_to_what_they_mean(project: pytest.Pytester) -> None:
-    assert "ANTHROPIC_BASE_URL" in " ".join(said(project.runpytest_inprocess(*LOADED, *ALONE, "--help")).split())
-    marks = said(project.runpytest_inprocess(*LOADED, *ALONE, "--markers"))
+    assert "ANTHROPIC_BASE_URL" in " ".join(said(project.runpytest_inprocess("-p", PLUGIN, *ALONE, "--help")).split())
+    marks = said(project.runpytest_inprocess("-p", PLUGIN, *ALONE, "--markers"))
     assert re.search(r"@pytest\.mark\.replay\(.*python -m pydoc rawsse\.replay\.pytest_plugin", marks)
 
 
@@ -965,14 +969,15 @@ def test_a_test_run_that_uses_nothing_of_it_loads_nothing_of_rawsse(project: pyt
         import sys
         def test_it():
             assert [name for name in sys.modules if name.startswith("rawsse")] == []
-            assert sys.modules["_rawsse_pytest"].guard  # it is the plugin
+            plugin = sys.modules["_rawsse_pytest"]  # a copy, which stands for the plugin
+            assert (plugin.guard.__name__, plugin.replay.__name__) == ("guard", "replay")
         """
     )
     # As it is installed: outside of the package.
     shutil.copy(ROOT / "rawsse/replay/entry.py", project.path / "_rawsse_pytest.py")
     path = os.pathsep.join([str(project.path), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *ALONE, *(() if is_installed() else ("-p", "_rawsse_pytest"))],
+        [sys.executable, "-m", "pytest", "-q", *ALONE, "-p", "_rawsse_pytest"],
         cwd=project.path,
         env=environment({"PYTHONPATH": path}),
         capture_output=True,
@@ -987,7 +992,7 @@ def test_the_made_up_project_is_green_with_nothing_but_the_plugin(tmp_path: Path
         MADE_UP_PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache")
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *LOADED],
+        [sys.executable, "-m", "pytest", "-q", *(() if is_installed() else ("-p", PLUGIN))],
         cwd=project,
         env=environment({}),
         capture_output=True,

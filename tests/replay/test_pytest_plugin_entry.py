@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import ROOT, environment
+from support.command import ROOT
 
 SOURCE = ROOT / "rawsse/replay/entry.py"
 
@@ -29,23 +26,6 @@ def test_it_is_the_plugin_itself_that_is_loaded_and_under_its_own_name() -> None
     assert module.__name__ == "_rawsse_pytest"
     assert module.__file__ == str(ROOT / "rawsse/replay/pytest_plugin.py")
     assert module.is_this_machine("localhost")
-
-
-def test_a_copy_stands_for_the_plugin_and_imports_nothing_of_rawsse(tmp_path: Path) -> None:
-    (tmp_path / "_rawsse_pytest.py").write_bytes(SOURCE.read_bytes())
-    code = """
-import sys, _rawsse_pytest
-print(_rawsse_pytest.replay.__name__, [name for name in sys.modules if name.startswith("rawsse")])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment({"PYTHONPATH": f"{ROOT}"}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "replay []\n"
 
 
 def test_without_rawsse_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,8 +73,7 @@ def scrubbed(recording: Recording, policy: ScrubPolicy | None = None) -> Recordi
     """The same without its secrets. What must be so for every recording is asserted here."""
     clean = scrub(recording, policy)
     assert scrub(clean, policy) == clean
-    assert find_secrets(clean, policy) == []
-    assert checked(clean, policy) is clean
+    assert checked(clean, policy) is clean  # nothing is found
     assert [len(read.data) for read in clean.reads] == [len(read.data) for read in recording.reads]
     assert [read.t for read in clean.reads] == [read.t for read in recording.reads]
     assert Recording.loads(clean.dump()) == clean
@@ -128,7 +127,7 @@ def pieces_of(body: bytes, field: str) -> list[str]:
 @pytest.mark.parametrize(("kind", "field", "first", "words"), KINDS, ids=[kind[0] for kind in KINDS])
 def test_a_key_is_hidden_wherever_two_deltas_cut_it(kind: str, field: str, first: Raw, words: str) -> None:
     text = words.format(KEY)
-    step = one_in(2) if kind != "text_delta" else 1
+    step = one_in(4) if kind != "text_delta" else 1
     for at in range(0, len(text) + 1, step):
         pieces = [text[:at], text[at:]]
         clean = scrubbed_at(at, recorded(to_bytes(deltas(kind, field, first, pieces))))
@@ -142,9 +141,9 @@ def test_a_secret_of_every_shape_is_hidden_wherever_two_deltas_cut_it(
     shape: str, before: str, secret: str, after: str
 ) -> None:
     text = f"{before}{secret}{after} "
-    # A sixth of the cuts, others for each length: `test_a_key_is_hidden_wherever_two_deltas_cut_it` has them all.
-    step = one_in(6)
-    places = range(len(text) % step, len(text) + 1, step)
+    # At its ends and in the middle: `test_a_key_is_hidden_wherever_two_deltas_cut_it` has all the cuts.
+    first, last = len(before) + 1, len(before) + len(secret) - 1
+    places = sorted({first, (first + last) // 2, last}) if one_in(2) > 1 else range(len(text) + 1)
     cuts = [recorded(to_bytes([text_delta(0, text[:at]), PING, text_delta(0, text[at:])])) for at in places]
     scrubbed(cuts[len(cuts) // 2])
     for recording in cuts:
@@ -694,5 +693,5 @@ def test_twice_the_stream_is_twice_the_work() -> None:
     def stream(size: int) -> Iterator[str]:
         return (f'word "{number}" é ' for number in range(size))
 
-    once, twice = (to_bytes(deltas(*KINDS[0][:3], list(stream(size)))) for size in (500, 1000))
+    once, twice = (to_bytes(deltas(*KINDS[0][:3], list(stream(size)))) for size in (150, 300))
     assert calls_of(lambda: find_secrets(twice)) < 2.1 * calls_of(lambda: find_secrets(once))

@@ -6,27 +6,22 @@ import asyncio
 import contextlib
 import http.client
 import logging
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.clock import run, ticks
+from support.command import STRICT, Command
 from support.loops import Loop, each_loop
 
 from rawsse.errors import ConfigurationError
 from rawsse.server import ASGIApp, Receive, Scope, Send, Server, serve
 from rawsse.server.server import signals_call
 from server.peer import GET, LAST_GET, Peer, answering, body, echo, http_only, read_answers, start, talk
-
-ROOT = Path(__file__).parents[2]
 
 
 def now() -> float:
@@ -500,37 +495,32 @@ def accepts(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def leave_by(*signals: signal.Signals, grace_seconds: float) -> str:
-    """What a program that serves one endless stream prints when it is sent these signals."""
-    arguments = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM % grace_seconds]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    out = subprocess.PIPE
-    # Without a buffer: `communicate` would not find there what `readline` has read ahead.
-    with subprocess.Popen(arguments, bufsize=0, stdout=out, stderr=subprocess.STDOUT, env=environment) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline().rpartition(b":")[2])
+def leave_by(*signals: signal.Signals, grace_seconds: float) -> tuple[str, str]:
+    """What a program that serves one endless stream prints and logs when it is sent these signals."""
+    with Command(program=("-c", PROGRAM % grace_seconds), flags=STRICT) as command:
+        port = int(command.line().rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as sock:
             sock.sendall(GET)
-            received = output = b""
+            received, output = b"", ""
             while b"begun" not in received:
                 received += sock.recv(1000)
             for number in signals:
-                process.send_signal(number)
-                output += process.stdout.readline() if not output else b""  # two signals that come at once are one
-            output += process.communicate(timeout=20)[0]
-        assert process.returncode == 0, output
-        return output.decode()
+                command.send_signal(number)
+                output = output or command.line()  # two signals that come at once are one
+            output += command.output()
+        assert command.wait() == 0, command.complaint()
+        return output, command.complaint()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_leaves_on_a_signal_within_its_grace(number: signal.Signals) -> None:
-    said = leave_by(number, grace_seconds=0.1)
-    assert said == "stopping\n1 connection(s) did not end within 0.1 s\nover, and Ctrl-C is as before: True\n"
+    said = "stopping\nover, and Ctrl-C is as before: True\n"
+    assert leave_by(number, grace_seconds=0.1) == (said, "1 connection(s) did not end within 0.1 s\n")
 
 
 def test_serve_leaves_at_once_on_a_second_signal() -> None:
-    said = leave_by(signal.SIGTERM, signal.SIGINT, grace_seconds=1000)
-    assert said == "stopping\nover, and Ctrl-C is as before: True\n"
+    said = "stopping\nover, and Ctrl-C is as before: True\n"
+    assert leave_by(signal.SIGTERM, signal.SIGINT, grace_seconds=1000) == (said, "")
 
 
 def test_serve_ends_gracefully_when_it_is_cancelled() -> None:

@@ -1,5 +1,5 @@
 """`rawsse` as a process, for what only a process has: signals, pipes, the line `listening on`. Where nothing but streams,
-environment and folder are asked for, the process is forked (`forked.py`).
+environment, folder and Python's options are asked for, the process is forked (`forked.py`).
 
     with Command("replay", "plain.sse.jsonl", "--port", "0") as command:
         urlopen(command.base_url)
@@ -24,7 +24,7 @@ from typing import Any, Self
 from .background import PATIENCE
 from .forked import Forked
 
-__all__ = ["ROOT", "WITHOUT_UVLOOP", "Command", "environment"]
+__all__ = ["MODULE", "ROOT", "STRICT", "WITHOUT_UVLOOP", "Command", "environment"]
 
 ROOT = Path(__file__).parents[2]
 """The checkout."""
@@ -33,10 +33,15 @@ MODULE = ("-m", "rawsse")
 
 WITHOUT_UVLOOP = ("-c", "import sys; sys.modules['uvloop'] = None; from rawsse.cli import main; sys.exit(main())")
 
+STRICT = ("-X", "dev", "-X", "utf8", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning")
+"""Python's options for a program in which every warning is an error, but that of later Pythons of a fork in a process with
+threads: development mode."""
+
 
 class Command:
-    """A command that runs. `env` is added to the environment, from which everything of the API is taken away. The options
-    are those of `Popen`, and `open_files`: the soft and the hard limit of its open files."""
+    """A program in Python that runs: a command of `rawsse`, or what `program` says. `flags` are Python's own options, `env` is
+    added to the environment, from which everything of the API is taken away. The other options are those of `Popen`, and
+    `open_files`: the soft and the hard limit of its open files."""
 
     def __init__(
         self,
@@ -44,19 +49,22 @@ class Command:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         program: tuple[str, ...] = MODULE,
+        flags: tuple[str, ...] = (),
+        is_forked: bool = True,
         **options: Any,
     ) -> None:
-        given: list[str] = [*map(str, arguments)]
+        given = [*program, *map(str, arguments)]
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         options |= {"env": environment(env or {}), "cwd": cwd or ROOT}
-        self._process: Any
         is_plain = options.keys() <= {"stdin", "stdout", "stderr", "env", "cwd", "open_files"}
-        if is_plain and (program is MODULE or program is WITHOUT_UVLOOP):
-            self._process = Forked(given, has_uvloop=program is MODULE, **options)
+        for_interpreter = any(name.startswith("PYTHON") for name in env or {})  # Python reads them when it starts
+        self._process: Any
+        if is_forked and is_plain and not for_interpreter:
+            self._process = Forked(given, flags=flags, **options)
         else:
             if limits := options.pop("open_files", None):
                 options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            self._process = subprocess.Popen([sys.executable, *program, *given], **options)
+            self._process = subprocess.Popen([sys.executable, *flags, *given], **options)
 
     def __enter__(self) -> Self:
         return self
@@ -89,10 +97,26 @@ class Command:
         assert self._process.stdout is not None
         return str(os.read(self._process.stdout.fileno(), count), "utf-8")
 
+    def output(self) -> str:
+        """All of standard output that is still to come."""
+        assert self._process.stdout is not None
+        return str(self._process.stdout.read(), "utf-8")
+
     def log_line(self) -> str:
         """The next line of standard error."""
         assert self._process.stderr is not None
         return str(self._process.stderr.readline(), "utf-8")
+
+    def write(self, text: str) -> None:
+        """Write to standard input, which is a pipe."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode())
+        self._process.stdin.flush()
+
+    def close_input(self) -> None:
+        """End standard input, which is a pipe."""
+        stdin, self._process.stdin = self._process.stdin, None
+        stdin.close()
 
     def send_signal(self, number: int) -> None:
         """Send a signal."""

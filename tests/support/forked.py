@@ -1,11 +1,13 @@
-"""Processes of `rawsse` that are forked and not started: an interpreter that has loaded the package forks each of them, which
-takes milliseconds, and a start takes a third of a second of CPU time.
+"""Programs in Python that are forked and not started: an interpreter that has loaded `rawsse` forks each of them, which takes
+milliseconds, and a start takes a third of a second of CPU time.
 
-    process = Forked(["ask", "Hi"], env={…}, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = Forked(["-m", "rawsse", "ask", "Hi"], env={…}, cwd=ROOT, **streams)
     process.stdout.read(), process.wait(5.0)
 
 `Forked` is as `subprocess.Popen`, as far as `Command` and `Terminal` need it. The interpreter has no thread, and gets a new
-environment, folder and streams for each command, which then begins as `python -m rawsse` does.
+environment, folder and streams for each program, which then begins, and ends, as it does where it is started. There is one
+interpreter for each set of Python's own options.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import gc
 import io
 import json
 import os
@@ -25,31 +28,36 @@ import termios
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from types import ModuleType
+from typing import IO, Any
 
 __all__ = ["Forked"]
 
+ROOT = Path(__file__).parents[2]
+
 LOADED = (
     "rawsse.cli",
+    "rawsse.client.blocking",
     "rawsse.client.tools.conversation",
+    "rawsse.client.tools.runner",
     "rawsse.relay.doctor",
+    "rawsse.relay.ledger",
     "rawsse.replay.explain",
     "rawsse.server",
     "uvloop",
 )
-"""What the interpreter loads for its commands."""
+"""What the interpreter loads for its programs."""
 
 
 # --- Where a test is -----------------------------------------------------------------------------------------------
 
 
 @cache
-def _interpreter() -> socket.socket:
-    """The connection to the interpreter of this process, which ends with it."""
+def _interpreter(flags: tuple[str, ...]) -> socket.socket:
+    """The connection to the interpreter of this process that has these options. It ends with this process."""
     ours, its = socket.socketpair()
-    command = [sys.executable, "-P", __file__, str(its.fileno())]
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(command, pass_fds=[its.fileno()], env={**os.environ, "PYTHONPATH": str(root)})
+    command = [sys.executable, *flags, "-P", __file__, str(its.fileno())]
+    process = subprocess.Popen(command, pass_fds=[its.fileno()], env={**os.environ, "PYTHONPATH": str(ROOT)})
     its.close()
 
     def end() -> None:
@@ -61,9 +69,9 @@ def _interpreter() -> socket.socket:
 
 
 class Forked:
-    """A command that runs. Streams are `subprocess.PIPE`, `DEVNULL`, a file, or a descriptor; `has_terminal`: its standard
-    input is the terminal that it belongs to; `open_files`: its soft and hard limit of open files (None: as here);
-    `has_uvloop`: uvloop may be imported where it is installed."""
+    """A program that runs. `arguments` are `-m rawsse`, `-c CODE` or the path of a file, and the program's own; `flags` are
+    Python's. Streams are `subprocess.PIPE`, `DEVNULL`, a file, or a descriptor; `has_terminal`: its standard input is the
+    terminal that it belongs to; `open_files`: its soft and hard limit of open files (None: as here)."""
 
     def __init__(
         self,
@@ -71,11 +79,12 @@ class Forked:
         *,
         env: Mapping[str, str],
         cwd: str | Path,
+        flags: Sequence[str] = (),
         has_terminal: bool = False,
         open_files: tuple[int, int] | None = None,
-        has_uvloop: bool = True,
         **streams: int | IO[Any],
     ) -> None:
+        self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = None
         self.stderr: IO[bytes] | None = None
         self._code: int | None = None
@@ -83,32 +92,34 @@ class Forked:
         with contextlib.ExitStack() as stack:
             stack.enter_context(its)
             given = [self._open(stack, name, streams[name]) for name in ("stdin", "stdout", "stderr")]
-            socket.send_fds(_interpreter(), [b"x"], [its.fileno(), *given])
+            socket.send_fds(_interpreter(tuple(flags)), [b"x"], [its.fileno(), *given])
         request: dict[str, Any] = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
-        request |= {"has_terminal": has_terminal, "open_files": open_files, "has_uvloop": has_uvloop}
+        request |= {"has_terminal": has_terminal, "open_files": open_files}
         self._channel.sendall(json.dumps(request).encode() + b"\n")
         self._told = self._channel.makefile("rb")
         self.pid = int(self._told.readline())
 
     def _open(self, stack: contextlib.ExitStack, name: str, given: int | IO[Any]) -> int:
-        """The descriptor for a stream of the command."""
+        """The descriptor for a stream of the program."""
         if given == subprocess.DEVNULL:
             return stack.enter_context(open(os.devnull, "r+b", buffering=0)).fileno()
         if given == subprocess.PIPE:
             read_end, write_end = os.pipe()
-            setattr(self, name, open(read_end, "rb"))  # noqa: SIM115 - closed by `communicate`
-            return stack.enter_context(open(write_end, "wb", buffering=0)).fileno()
+            ours, its = (write_end, read_end) if name == "stdin" else (read_end, write_end)
+            setattr(self, name, open(ours, "wb" if name == "stdin" else "rb"))  # noqa: SIM115 - closed by `communicate`
+            stack.callback(os.close, its)
+            return its
         return given if isinstance(given, int) else given.fileno()
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, if the command has not ended."""
+        """Send a signal, if the program has not ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0.0)
         if self._code is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the command at once."""
+        """End the program at once."""
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float) -> int:
@@ -118,13 +129,13 @@ class Forked:
             try:
                 self._code = int(self._channel.recv(16))
             except (TimeoutError, BlockingIOError):
-                raise subprocess.TimeoutExpired("rawsse", timeout) from None
+                raise subprocess.TimeoutExpired("a forked program", timeout) from None
         return self._code
 
     def communicate(self, timeout: float) -> None:
         """Wait for its end, and close its streams."""
         self.wait(timeout)
-        for each in (self.stdout, self.stderr, self._told, self._channel):
+        for each in (self.stdin, self.stdout, self.stderr, self._told, self._channel):
             if each is not None:
                 each.close()
 
@@ -132,30 +143,31 @@ class Forked:
 # --- The interpreter -----------------------------------------------------------------------------------------------
 
 
-def serve(control: socket.socket) -> None:
-    """Fork commands until the test's process has gone."""
+def serve(control: socket.socket) -> Mapping[str, Any] | None:
+    """Fork programs until the test's process has gone. In such a program, returns when it is to begin, with what was asked."""
     for name in LOADED:
         with contextlib.suppress(ImportError):
             __import__(name)
+    gc.collect()
+    gc.freeze()  # no collection in a program goes through what is loaded by now
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the keepers are not waited for
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1, 4)
         if not data:
-            return
+            return None
         if os.fork() == 0:
             control.close()
-            keep(*descriptors)
-            return
+            return keep(*descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def keep(channel: int, *streams: int) -> None:
-    """Fork the command, and tell its process id and its exit code. In the command, returns when that is to begin."""
+def keep(channel: int, *streams: int) -> Mapping[str, Any]:
+    """Fork the program, and tell its process id and its exit code. Returns in the program alone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
-        run(channel, streams)
+        return prepare(channel, streams)
     for stream in streams:
         os.close(stream)
     os.write(channel, b"%d\n" % pid)
@@ -164,10 +176,10 @@ def keep(channel: int, *streams: int) -> None:
     os._exit(0)
 
 
-def run(channel: int, streams: Sequence[int]) -> NoReturn:
-    """Be the command."""
+def prepare(channel: int, streams: Sequence[int]) -> Mapping[str, Any]:
+    """Give the program its streams, its folder and its environment."""
     with socket.socket(fileno=channel) as told, told.makefile("rb") as lines:
-        request = json.loads(lines.readline())
+        request: Mapping[str, Any] = json.loads(lines.readline())
     encodings = [(stream.encoding, stream.errors) for stream in (sys.stdin, sys.stdout, sys.stderr)]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -181,16 +193,31 @@ def run(channel: int, streams: Sequence[int]) -> NoReturn:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     sys.stdin, sys.stdout, sys.stderr = (
-        io.TextIOWrapper(os.fdopen(number, mode), encoding, errors, line_buffering=os.isatty(number) or number == 2)
+        io.TextIOWrapper(
+            os.fdopen(number, mode, closefd=False), encoding, errors, line_buffering=os.isatty(number) or number == 2
+        )
         for number, mode, (encoding, errors) in zip((0, 1, 2), ("rb", "wb", "wb"), encodings, strict=True)
     )
-    if not request["has_uvloop"]:
-        sys.modules["uvloop"] = None  # type: ignore[assignment]  # as after a failed import
-    sys.argv = ["rawsse", *request["arguments"]]
-    from rawsse.cli import main
+    return request
 
-    sys.exit(main())
+
+def begin(arguments: Sequence[str]) -> None:
+    """Be the program that Python runs with these arguments."""
+    kind, *rest = arguments
+    if kind == "-c":
+        code, name, folder = rest.pop(0), "-c", ""
+    else:
+        name, folder = (str(ROOT / rest.pop(0) / "__main__.py"), "") if kind == "-m" else (kind, str(Path(kind).parent))
+        code = Path(name).read_text(encoding="utf-8")
+    sys.argv = [name, *rest]
+    sys.path.insert(0, folder)
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    main.__file__ = name
+    exec(compile(code, name, "exec", dont_inherit=True), vars(main))
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        asked = serve(control)
+    if asked is not None:
+        begin(asked["arguments"])

@@ -49,7 +49,7 @@ __all__ = [
     "passed",
 ]
 
-SOON = 0.03125
+SOON = 0.015625
 """Seconds after which a peer or another thread does something: by then the story waits. If not, the test still holds."""
 
 LONG = 1.0

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .background import PATIENCE
-from .command import ROOT, environment
+from .command import MODULE, ROOT, environment
 from .forked import Forked
 
 __all__ = ["CTRL_C", "CTRL_D", "UP", "Terminal"]
@@ -44,7 +44,7 @@ class Terminal:
         self._shown = ""
         try:
             self._process = Forked(
-                [*map(str, arguments)],
+                [*MODULE, *map(str, arguments)],
                 env=environment({"TERM": "dumb", **(env or {})}),
                 cwd=cwd or ROOT,
                 has_terminal=True,

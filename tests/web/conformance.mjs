@@ -7,10 +7,11 @@ function cut(bytes, size) {
 
 /** Where to cut in two: everywhere; of what is large, near both ends and at some places between. A sample is a tenth of it. */
 function places(length, isSample) {
-  const all = Array.from({ length: Math.max(length - 1, 0) }, (_, i) => i + 1);
-  if (length <= (isSample ? 600 : 6000)) return all;
-  const near = isSample && length > 6000 ? 4 : 20;
-  return all.filter((at) => at < near || at > length - near || at % Math.ceil(length / near) === 0);
+  const range = (from, to, step = 1) => Array.from({ length: Math.max(Math.ceil((to - from) / step), 0) }, (_, i) => from + i * step);
+  if (length <= (isSample ? 600 : 6000)) return range(1, length);
+  const near = isSample && length > 6000 ? (length > 60_000 ? 2 : 4) : 20;
+  const step = Math.ceil(length / near);
+  return [...range(1, near), ...range(step, length, step), ...range(length - near + 1, length)];
 }
 
 function* everyCut(bytes, isSample) {

@@ -23,10 +23,21 @@ function parse(chunks, options) {
   return { events, frames, retry: parser.retry, lastEventId: parser.lastEventId };
 }
 
-/** After how many bytes, fed singly, each event came out. */
-function dispatchedAt({ input }) {
+/** After how many bytes, fed singly, each event came out. With `near`, bytes are fed singly around these places alone, and
+ * others in pieces. */
+function dispatchedAt({ input, near = null }) {
   const parser = new EventStreamParser();
-  return [...Buffer.from(input, "base64")].flatMap((byte, i) => parser.feed(Uint8Array.of(byte)).map(() => i + 1));
+  const bytes = Buffer.from(input, "base64");
+  const isSingle = new Uint8Array(bytes.length).fill(near ? 0 : 1);
+  for (const at of near ?? []) isSingle.fill(1, Math.max(at - 9, 0), at + 9);
+  const ends = [];
+  for (let at = 0; at < bytes.length; ) {
+    let end = at + 1;
+    while (end < bytes.length && end < at + 1000 && !isSingle[end - 1] && !isSingle[end]) end++;
+    for (const _ of parser.feed(bytes.subarray(at, end))) ends.push(end);
+    at = end;
+  }
+  return ends;
 }
 
 const FORGOTTEN = { type: "error", error: { type: "not_found_error", message: "there is no such run" } };
@@ -68,6 +79,13 @@ const FACTS = ["name", "message", "type", "headline", "advice", "detail", "text"
 
 /** An error as JSON; its cause is left out. */
 const plain = (error) => Object.fromEntries(FACTS.map((name) => [name, error[name]]));
+
+/** Call something while the clock goes so many times as fast. */
+async function hastened(speed, call) {
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout = (then, ms, ...rest) => setTimeout(then, ms / speed, ...rest);
+  return call().finally(() => (globalThis.setTimeout = setTimeout));
+}
 
 /** Read an answer over played responses; tell everything that came out of it. `at` is what to do, and when. */
 async function run({ responses, deletes = [], url = "http://relay.test/api/chat", at = {}, callbacks = false, without = [], ...options }) {
@@ -172,7 +190,7 @@ const tasks = {
   },
   results: ({ input, isSample }) => results(EventStreamParser, Buffer.from(input, "base64"), isSample),
   dispatchedAt,
-  run,
+  run: ({ speed = 1, ...options }) => hastened(speed, () => run(options)),
   converse,
   painted,
   textOf: ({ event }) => textOf(event),

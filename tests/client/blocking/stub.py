@@ -12,7 +12,8 @@ import copy
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -174,15 +175,20 @@ def _find_names(node: ast.AST, modules: list[ModuleType], known: set[str], found
             _find_names(found[name], modules, known, found)
 
 
+@cache
+def _nodes(module: ModuleType) -> Sequence[ast.AST]:
+    return [*ast.walk(ast.parse(inspect.getsource(module)))]
+
+
 def _origin(name: str, module: ModuleType) -> ast.stmt | None:
-    for node in ast.walk(ast.parse(inspect.getsource(module))):
+    for node in _nodes(module):
         match node:
             case ast.ImportFrom(names=aliases) if any(name == (each.asname or each.name) for each in aliases):
                 return ast.ImportFrom(node.module, [each for each in aliases if name == (each.asname or each.name)], 0)
             case ast.Import(names=[ast.alias(imported)]) if imported == name:
                 return ast.Import([ast.alias(name)])
             case ast.Assign([ast.Name(assigned)], ast.Call(ast.Name("TypeVar"))) if assigned == name:
-                variable = _Blocking().visit(node)
+                variable = _Blocking().visit(copy.deepcopy(node))
                 assert isinstance(variable, ast.Assign)
                 return variable
             case ast.ClassDef(defined) if defined == name:

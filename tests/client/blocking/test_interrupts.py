@@ -1,7 +1,7 @@
 """rawsse.client.blocking: `KeyboardInterrupt` before every line of rawsse that a call executes. Where a process waits when
 Ctrl-C comes is tried in `tests/interop/test_blocking.py`.
 
-The plain suite tries of each function the first line and every fifth after it; RAWSSE_EVERY_CUT=1, as in CI, tries each line.
+The plain suite tries of each function the first line and every eighth after it; RAWSSE_EVERY_CUT=1, as in CI, tries each line.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def new_lines(lines: list[Line], tried: set[Line]) -> list[Line]:
         if line not in tried:
             by_function.setdefault(line[0], []).append(line)
     tried.update(lines)
-    return [line for new in by_function.values() for line in new[:: one_in(5)]]
+    return [line for new in by_function.values() for line in new[:: one_in(8)]]
 
 
 # --- Stories -------------------------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ import gc
 import itertools
 import math
 import socket
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.clock import run, ticks
+from support.command import Command
 from support.networks import SOON, Drive, connected, every_network, every_network_in_real_time, passed
 from support.sockets import serving, shout, silent_listener, trusting
 
@@ -134,9 +133,8 @@ async def on_asyncio():
     await main(AsyncioNetwork())
 asyncio.run(on_asyncio()) if sys.argv[1] == "asyncio" else drive(main(SocketNetwork()))
 """
-    command = [sys.executable, "-c", program, kind]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+    with Command(kind, program=("-c", program)) as command:
+        assert (command.output(), command.complaint(), command.wait()) == ("True\n", "", 0)
 
 
 # --- The race ------------------------------------------------------------------------------------------------------

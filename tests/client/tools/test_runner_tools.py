@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from support.asking import Script, calling, check_history, saying
 from support.clock import run
+from support.command import Command
 
 from rawsse.client.tools.runner import ToolRunner
 from rawsse.client.tools.tool import tool
@@ -557,8 +556,8 @@ async def main():
     print(task.cancelled())
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+    with Command(program=("-c", program)) as command:
+        assert (command.output(), command.complaint(), command.wait()) == ("True\n", "", 0)
 
 
 # --- On a blocking client ------------------------------------------------------------------------------------------
