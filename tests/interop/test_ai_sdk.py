@@ -125,11 +125,22 @@ def test_chat_reads_every_answer(start: Start, script: Script) -> None:
     assert (dict(zip(COMPLETE, found, strict=True)), errors) == (wanted, [])
 
 
-def test_chat_has_the_id_usage_and_finish_reason_of_the_message(start: Start, script: Script) -> None:
+def test_chat_has_the_usage_and_both_reasons_of_the_message(start: Start, script: Script) -> None:
     body = """const chat = chatNamed('c', { onFinish: ({ finishReason }) => found.push(finishReason) });
-        await chat.sendMessage({ text: 'Hello' }); found.push(chat.lastMessage.id, chat.lastMessage.metadata.usage);"""
-    reason, id, usage = script(CHAT, body, start(recorded("tools")).base_url)
-    assert (reason, id, usage) == ("tool-calls", message("tools")["id"], message("tools")["usage"])
+        await chat.sendMessage({ text: 'Hello' }); found.push(chat.lastMessage.metadata);"""
+    reason, metadata = script(CHAT, body, start(recorded("tools")).base_url)
+    assert reason == "tool-calls"
+    assert metadata == {"usage": message("tools")["usage"], "stopReason": "tool_use"}
+
+
+def test_an_answer_from_the_same_recording_is_another_message(start: Start, script: Script) -> None:
+    body = """const chat = chatNamed('c');
+        for (const text of ['First', 'Second']) await chat.sendMessage({ text });
+        const said = (m) => m.parts.filter((p) => p.type === 'text').map((p) => p.text).join('');
+        found.push(...chat.messages.map((m) => [m.role, said(m)]));"""
+    found = script(CHAT, body, start(recorded("plain"), recorded("plain")).base_url)
+    said = ["assistant", text("plain")]
+    assert found == [["user", "First"], said, ["user", "Second"], said]
 
 
 def test_chat_shows_what_a_tool_of_the_api_gave_and_its_sources(start: Start, script: Script) -> None:
@@ -176,8 +187,9 @@ def test_a_tool_that_runs_in_the_browser_gives_its_output_to_the_api(start: Star
           } });
         await chat.sendMessage({ text: 'Hello' });
         while (!texts(chat).endsWith('in the order they came.')) await new Promise((wait) => setTimeout(wait, 5));
+        found.push(chat.messages.map((m) => m.role));
     """
-    script(CHAT, body, relay.base_url)
+    assert script(CHAT, body, relay.base_url) == [["user", "assistant"]]  # one message, which goes on
     call = message("tools")["content"][1]
     _, asked, given = relay.requests[1].body["messages"]
     assert {name: asked["content"][1][name] for name in ("type", "id", "name", "input")} == {
@@ -259,7 +271,7 @@ def test_a_chat_that_comes_back_gets_the_whole_answer(
         found.push(errors, chat.lastMessage, again.lastMessage);"""
     go_on = on_request(background, lambda: gate.let(len(recorded(name).reads)))
     errors, first, again = script(CHAT, body, relay.base_url, GO_ON=go_on)
-    assert (errors, first["id"]) == ([], message(name)["id"])
+    assert errors == []
     assert again == first
     assert len(relay.requests) == 1
 
