@@ -183,6 +183,22 @@ def test_offline_and_back_the_answer_goes_on_without_waiting(visit: Visit, backg
     assert (result(page)["text"], len(relay.requests)) == (text("plain"), 1)
 
 
+@pytest.mark.parametrize("tabs", [False, True])
+def test_a_resume_that_the_network_swallows_is_tried_again(visit: Visit, background: Background, *, tabs: bool) -> None:
+    gate = background.gate(free=4)
+    page, proxy, relay = visit(speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600))
+    if tabs:
+        page.evaluate("async () => { window.sharedFetch = (await import('/tabs.js')).sharedFetch; }")
+    page.evaluate("() => begin('/api/chat/stream', { resumeMs: 200, fetch: window.sharedFetch })")
+    wait_for_text(page)
+    proxy.is_silent = True
+    proxy.cut()
+    page.wait_for_function("told.lost >= 3")
+    proxy.is_silent = False
+    gate.let(1000)
+    assert (result(page)["text"], len(relay.requests)) == (text("plain"), 1)
+
+
 SHOW = "document.dispatchEvent(new Event('visibilitychange'))"
 AN_HOUR_LATER = "() => { const now = Date.now.bind(Date); Date.now = () => now() + 3_600_000; }"
 
@@ -226,6 +242,19 @@ def test_stop_before_the_first_byte_ends_the_call_to_the_api(visit: Visit, backg
     assert page.evaluate("chat.stop()") is True
     assert gate.left.wait(PATIENCE)
     assert result(page)["ending"] == "stopped"
+
+
+@pytest.mark.parametrize("url", ["/api/chat", "/api/chat/stream"])
+def test_an_answer_that_another_tab_stops_is_stopped_in_both(visit: Visit, background: Background, url: str) -> None:
+    gate = background.gate(free=4)
+    page, proxy, _ = visit(speed=1, sleep=gate.sleep)
+    begin(page, url)
+    wait_for_text(page)
+    other = page.context.new_page()
+    other.goto(proxy.url)
+    other.wait_for_function("'begin' in window")
+    other.evaluate("async (id) => (await fetch(`/runs/${id}`, { method: 'DELETE' })).status", page.evaluate("chat.id"))
+    assert (result(page)["ending"], result(page)["text"]) == ("stopped", page.evaluate("chat.text"))
 
 
 def test_an_aborted_signal_ends_the_call_to_the_api(visit: Visit, background: Background) -> None:
