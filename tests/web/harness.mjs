@@ -31,7 +31,7 @@ function dispatchedAt({ input }) {
 }
 
 /** An answer that does not come. */
-const never = (signal) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+const never = (signal) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
 
 const FORGOTTEN = { type: "error", error: { type: "not_found_error", message: "there is no such run" } };
 
