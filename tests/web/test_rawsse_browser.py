@@ -19,6 +19,7 @@ from rawsse.server import Receive, Scope, Send, Server
 
 from .node_harness import NODE_MODULES
 from .proxy import Proxy
+from .test_package import examples
 from .test_rawsse_js import conformance_cases
 
 if TYPE_CHECKING:
@@ -547,6 +548,29 @@ def test_after_a_reload_the_hook_goes_on_with_the_answer_that_was_running(
     assert (page.evaluate("talk.stopReason"), complaints, len(relay.requests)) == ("end_turn", [], 1)
     page.evaluate("talk.send('Second')")
     assert [turn["content"] for turn in relay.requests[-1].body["messages"]] == ["First", text("plain"), "Second"]
+
+
+THOUGHTS = """async (example) => {
+  const { createElement: h, createRoot, useState } = await import("react");
+  const { useStreamingChat } = await import("/react.js");
+  const body = `${example}; window.talk = chat; return h("pre", null, thinking);`;
+  const run = new Function("useState", "useStreamingChat", "h", body);
+  const element = document.body.appendChild(document.createElement("div"));
+  createRoot(element).render(h(() => run(useState, useStreamingChat, h)));
+}"""
+
+
+@pytest.mark.usefixtures("react")
+def test_the_readmes_component_shows_the_thinking_of_the_last_answer(visit: Visit) -> None:
+    page, _, _ = visit(recorded("thinking"), recorded("thinking"))
+    page.evaluate(THOUGHTS, examples()[1])
+    page.locator("pre").wait_for(state="attached")
+    for _ in range(2):
+        page.evaluate("talk.send('Hello')")
+        wait_for_end(page)
+        (thought,) = (block for block in message("thinking")["content"] if block["type"] == "thinking")
+        assert page.locator("pre").text_content() == thought["thinking"]
+    assert page.evaluate("talk.output") == text("thinking")
 
 
 @pytest.mark.usefixtures("react")
