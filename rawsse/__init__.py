@@ -15,14 +15,18 @@ Read in this order; a module imports only what stands before it (a test keeps it
     deploy/         the relay as a service: systemd, nginx, a container
     cli/            the command line
 
+This text alone: `python -c "import rawsse; print(rawsse.__doc__)"`. `pydoc rawsse` adds thousands of lines about the names.
+
 How it works, in an evening: six stops in a clone, and the question that each answers.
 
     1. rawsse explain --event 5 unicode     How does text get to the message, if a read cuts a character?
     2. tests/examples/socket_stream.py      How is an answer streamed with a socket and nothing else, in a hundred lines?
     3. rawsse/sse.py                        Which bytes are an event, wherever the reads cut them?
     4. rawsse/http1/codings.py              Where does an answer begin and end in a connection that is used again?
+       `ChunkedReader.read` returns the bytes after the end; http1/connection.py: if there are any, `is_reusable` is false
     5. rawsse/messages/message.py           Which event may follow which (`TRANSITIONS`), and what do they add up to?
     6. rawsse/client/answer.py              How does an answer end, if the peer ends it? exchange.py: the network, or a clock?
+       `end` is called for the peer; client/exchange.py: `lose` for the network, `expire` for a clock. `_verdict` decides
 
 Where a change goes:
 

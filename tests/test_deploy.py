@@ -14,6 +14,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,9 @@ def service() -> configparser.SectionProxy:
 def test_the_unit_starts_a_command_that_exists_and_is_stopped_within_its_time(
     service: configparser.SectionProxy,
 ) -> None:
-    *command, more = shlex.split(service["ExecStart"].replace("%i", "2"))
+    *command, more, users = shlex.split(service["ExecStart"].replace("%i", "2"))
     arguments = serve_of(command)
-    assert (more, arguments.port) == ("$RAWSSE_OPTIONS", 8002)
+    assert (more, users, arguments.port) == ("$RAWSSE_OPTIONS", "$USERS_OPTION", 8002)
     assert (arguments.host, arguments.proxy_headers, arguments.log_format) == ("127.0.0.1", "127.0.0.1", "json")
     assert arguments.drain > 0
     seconds = arguments.drain + arguments.grace
@@ -68,7 +69,7 @@ def test_each_instance_of_the_unit_has_a_folder_with_its_ledger_and_all_may_have
 ) -> None:
     assert service["WorkingDirectory"] == f"%S/{service['StateDirectory']}"
     assert "%i" in service["StateDirectory"]
-    assert serve_of(shlex.split(service["ExecStart"].replace("%i", "2"))[:-1]).ledger == Path("ledger.db")
+    assert serve_of(shlex.split(service["ExecStart"].replace("%i", "2"))[:-2]).ledger == Path("ledger.db")
     assert "RAWSSE_STORE=redis://" in UNIT
     assert "pip install 'rawsse[speed,redis]'" in UNIT
 
@@ -77,18 +78,21 @@ def test_the_unit_has_no_rights_no_key_and_enough_descriptors(service: configpar
     assert (service["DynamicUser"], service["ProtectSystem"], service["NoNewPrivileges"]) == ("yes", "strict", "yes")
     assert service["CapabilityBoundingSet"] == ""
     assert service["EnvironmentFile"] == "/etc/rawsse/environment"
-    assert "Environment" not in service  # all users may read a unit
+    assert service["Environment"] == "USERS_OPTION="  # all users may read a unit
     assert int(service["LimitNOFILE"]) >= 2 * 10_000
 
 
+DROP_IN = "".join(re.findall(r"^#     (\[Service\]\n|\w+=.+\n)", UNIT, flags=re.MULTILINE))
+
+
 def test_the_unit_says_how_the_service_gets_its_users() -> None:
-    # systemd.exec(5), LoadCredential: "ID:PATH"; the copy is /run/credentials/UNIT/ID.
-    ((name, source),) = re.findall(r"^#LoadCredential=(\S+):(\S+)$", UNIT, flags=re.MULTILINE)
-    options = re.findall(r"--users (\S+)$", UNIT, flags=re.MULTILINE)
-    # Its documentation: "To reference the path of a credential from ExecStart=, use ${CREDENTIALS_DIRECTORY}/mycred".
-    assert options == [f"${{CREDENTIALS_DIRECTORY}}/{name}"]
-    assert source == "/etc/rawsse/users.toml"
-    assert str(serve_of(["rawsse", "serve", "--users", *options]).users) == options[0]
+    first, credential, setting = DROP_IN.splitlines()
+    # systemd.exec(5), LoadCredential: "ID:PATH"; systemd.unit(5): "%d" is "Credentials directory".
+    assert (first, credential) == ("[Service]", "LoadCredential=users.toml:/etc/rawsse/users.toml")
+    (assignment,) = shlex.split(setting.removeprefix("Environment="))
+    name, _, option = assignment.partition("=")
+    assert name == "USERS_OPTION"
+    assert str(serve_of(["rawsse", "serve", *option.split()]).users) == "%d/users.toml"
 
 
 def test_the_unit_names_every_secret_that_may_come_from_the_environment() -> None:
@@ -100,14 +104,15 @@ def test_the_unit_names_every_secret_that_may_come_from_the_environment() -> Non
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("mark", ["#", ""], ids=["as it is", "with users"])
+@pytest.mark.parametrize("drop_in", ["", DROP_IN], ids=["as it is", "with users"])
 @pytest.mark.parametrize("check", [["verify", "--man=no"], ["security", "--offline=true", "--threshold=20"]])
-def test_systemd_itself_finds_no_fault_in_the_unit(check: list[str], mark: str, tmp_path: Path) -> None:
+def test_systemd_itself_finds_no_fault_in_the_unit(check: list[str], drop_in: str, tmp_path: Path) -> None:
     if (tool := shutil.which("systemd-analyze")) is None:
         pytest.skip("no systemd-analyze on this machine")
     file = tmp_path / "rawsse@2.service"
-    unit = UNIT.replace("#LoadCredential=", f"{mark}LoadCredential=")
-    file.write_text(unit.replace("/opt/rawsse/bin/rawsse", sys.executable))  # what is not there is a fault
+    (tmp_path / "rawsse@2.service.d").mkdir()
+    (tmp_path / "rawsse@2.service.d" / "override.conf").write_text(drop_in)
+    file.write_text(UNIT.replace("/opt/rawsse/bin/rawsse", sys.executable))  # what is not there is a fault
     done = subprocess.run([tool, *check, file], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -165,6 +170,18 @@ def test_the_image_runs_as_a_user_with_a_number_and_starts_a_command_that_exists
     environment = dict(pair.split("=") for pair in found["ENV"].split())
     assert (environment["RAWSSE_HOST"], environment["PORT"]) == ("0.0.0.0", found["EXPOSE"])
     assert "ANTHROPIC_API_KEY" not in environment
+    assert Path(environment["RAWSSE_LEDGER"]).parent == Path(found["VOLUME"])
+
+
+def test_the_options_that_the_dockerfile_names_are_options() -> None:
+    options = re.findall(r"^#   (--[a-z-]+) (\S+)  ", DOCKERFILE, flags=re.MULTILINE)
+    assert [name for name, _ in options] == ["--proxy-headers", "--users", "--allow-host"]
+    serve_of(["rawsse", "serve", *chain.from_iterable(options)])
+
+
+def test_prometheus_is_told_of_the_instances_of_the_unit() -> None:
+    (targets,) = re.findall(r"targets: (\[.*?\])", UNIT)
+    assert json.loads(targets) == [f"127.0.0.1:800{number}" for number in range(3)]
 
 
 def test_the_commands_of_the_image_are_commands() -> None:

@@ -91,6 +91,18 @@ def test_the_evening_path_has_six_stops_that_exist_and_a_question_for_each() -> 
             assert hasattr(importlib.import_module(stop.removesuffix(".py").replace("/", ".")), name)
 
 
+def test_the_names_below_a_stop_are_in_its_file_or_in_the_one_before_them() -> None:
+    found = re.findall(r"^    \d\. rawsse/(\S+) .*\n {7}(\S.*)$", rawsse.__doc__ or "", re.MULTILINE)
+    assert [stop for stop, _ in found] == ["http1/codings.py", "client/answer.py"]
+    for stop, words in found:
+        own, other, names = re.split(r"([a-z_/0-9]+\.py): ", words)
+        for file, text in ((stop, own), (other, names)):
+            defined = set(
+                re.findall(r"^ *(?:def|class) (\w+)", (PACKAGE / file).read_text(encoding="utf-8"), re.MULTILINE)
+            )
+            assert set(re.findall(r"\w+", " ".join(re.findall(r"`([\w.]+)`", text)))) <= defined, file
+
+
 def test_the_places_for_a_change_exist_with_their_names() -> None:
     places = re.findall(r"([a-z/_0-9]+\.py): ([^;\n]+)", (rawsse.__doc__ or "").partition("Where a change goes")[2])
     assert len(places) == 8

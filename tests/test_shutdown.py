@@ -307,7 +307,7 @@ def test_its_log_says_how_each_run_ended_and_no_secret() -> None:
         opened.signal()
         assert await opened.exit_code() == 0
         said = opened.command.complaint()
-        assert said.count("(events) ended: cancelled, the relay is shutting down") == 3
+        assert said.count("(events) ended: cancelled, the server is shutting down") == 3
         assert KEY not in said
         assert "idle" not in said
         assert "Traceback" not in said

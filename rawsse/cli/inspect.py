@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -160,7 +160,8 @@ def _client_of(url: str) -> AsyncClient:
 def add_explain(commands: Any) -> None:
     """The arguments of `rawsse explain`."""
     summary = "the anatomy of a recording: bytes, lines, events, message"
-    parser = add_command(commands, _explain, "explain", summary, "The path - is standard input.")
+    more = "The path - is standard input. Exit code 1 only if one cannot be shown: for broken rules, `rawsse check` has it."
+    parser = add_command(commands, _explain, "explain", summary, more)
     add_options(parser, "paths")
     option = parser.add_argument
     option("--color", choices=("auto", "always", "never"), default="auto", help="default: auto, unless NO_COLOR is set")
@@ -212,16 +213,15 @@ def _write_page(out: Path, name: str, text: str, *, is_folder: bool) -> None:
 def _load_all(path: Path) -> Iterator[Recording | None]:
     """Every recording below `path`, or the one on standard input (`-`). An invalid file is None, with an error on standard
     error."""
-    from rawsse.replay import Recording, find_recordings
+    from rawsse.replay import Recording, find_recordings, load_recordings
     from rawsse.replay.recording import MAX_FILE_BYTES
 
     if str(path) == "-":
         yield _or_none(lambda _: Recording.loads(_stdin().read(MAX_FILE_BYTES), name="standard input"), path)
         return
-    files = _or_none(find_recordings, path)
-    for recording in [None] if files is None else (_or_none(Recording.load, file) for file in files):
-        # A shipped recording is found in the package: its name is the given one.
-        yield recording if recording is None or path.is_dir() else replace(recording, name=str(path))
+    files = _or_none(find_recordings, path) if path.is_dir() else [path]
+    for loaded in [None] if files is None else (_or_none(load_recordings, file) for file in files):
+        yield from loaded or (None,)
 
 
 def _or_none(work: Callable[[A], T], given: A) -> T | None:
@@ -243,24 +243,36 @@ def add_doctor(commands: Any) -> None:
     option = parser.add_argument
     option("url", metavar="URL", help="the relay's URL for browsers, with the path before /chat/stream")
     option("--token", help="the relay's token, never shown (default: RAWSSE_TOKEN in the environment)")
+    field = "a field to send, never shown: 'cookie: session=…' for a site's own login (repeatable)"
+    option("--header", **REPEATED, type=_header, metavar="'NAME: VALUE'", help=field)
     silence = "the longest pause (default 3): 20 finds a proxy that cuts before the relay's heartbeat, every 15 s"
     option("--silence", type=float, default=3.0, metavar="SECONDS", help=silence)
     option("--json", action="store_true", help="print figures (in seconds) and findings as JSON")
 
 
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or "=" in name:  # a cookie alone, for instance, which is not quoted
+        raise argparse.ArgumentTypeError("must be 'NAME: VALUE'")
+    return name.strip(), value.strip()
+
+
 def _doctor(arguments: argparse.Namespace) -> bool:
+    from rawsse.client.request import credential
     from rawsse.relay.doctor import Plan
 
-    token = arguments.token or os.environ.get("RAWSSE_TOKEN")
-    return examine(arguments.url, Plan(silence=arguments.silence), token, as_json=arguments.json)
+    token = credential(None, arguments.token or os.environ.get("RAWSSE_TOKEN"))
+    fields = [*filter(None, [token]), *arguments.header]
+    return examine(arguments.url, Plan(silence=arguments.silence), fields, as_json=arguments.json)
 
 
-def examine(url: str, plan: Plan, token: str | None = None, *, as_json: bool = False) -> bool:
-    """Show the problems between the relay at `url` and this machine; True if there are none. Raises `ConfigurationError`."""
+def examine(url: str, plan: Plan, fields: Sequence[tuple[str, str]] = (), *, as_json: bool = False) -> bool:
+    """Show the problems between the relay at `url` and this machine; True if there are none. The values of `fields`, header
+    fields of the request, are never shown. Raises `ConfigurationError`."""
     from rawsse.client.request import Secrets
     from rawsse.relay.doctor import delays, diagnose, read_beats
 
-    trace = asyncio.run(measure(url, plan, nonce := secrets.token_hex(4), token))
+    trace = asyncio.run(measure(url, plan, nonce := secrets.token_hex(4), fields))
     findings, late = diagnose(trace, plan, nonce), delays(list(read_beats(trace))) or [0.0]
     figures = {"median_delay": late[len(late) // 2], "p99_delay": late[len(late) * 99 // 100]}
     figures["first_byte"] = max(trace.headed - trace.asked, 0.0)
@@ -269,27 +281,27 @@ def examine(url: str, plan: Plan, token: str | None = None, *, as_json: bool = F
         text = json.dumps({**figures, "findings": [finding._asdict() for finding in findings]})
     elif not findings:
         text = "events arrive as sent: " + ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in figures.items())
-    show(Secrets([("token", token or "")]).removed(text))
+    show(Secrets(fields).removed(text))
     return not findings
 
 
-async def measure(url: str, plan: Plan, nonce: str, token: str | None = None) -> Trace:
+async def measure(url: str, plan: Plan, nonce: str, fields: Sequence[tuple[str, str]] = ()) -> Trace:
     """Make one request to the relay at `url`, until all events have arrived, the body ends or the time runs out.
 
     The request asks for compression as browsers do: some proxies compress event streams only then. Raises
-    `ConfigurationError` for a URL, a token or a proxy that cannot be used.
+    `ConfigurationError` for a URL, a header field or a proxy that cannot be used.
     """
     from rawsse.client.network.asyncio_network import AsyncioNetwork
     from rawsse.client.network.link import Expired
     from rawsse.client.network.route import Proxies
     from rawsse.client.network.tls import TLSContext
-    from rawsse.client.request import Endpoint, credential, query_string
+    from rawsse.client.request import Endpoint, query_string
     from rawsse.http1 import ClientConnection, ContentDecoder, EndOfMessage, Response
     from rawsse.relay.doctor import Trace
     from rawsse.sse import Decoder
 
     headers = {"accept": "text/event-stream", "accept-encoding": "gzip, deflate", "user-agent": "rawsse"}
-    headers |= {"last-event-id": nonce, **dict(filter(None, [credential(None, token)]))}
+    headers |= {"last-event-id": nonce, **{name.lower(): value for name, value in fields}}
     endpoint = Endpoint(url, None, headers)
     route = Proxies.from_environment(os.environ).route_to(endpoint.origin)
     target = route.target(f"{endpoint.prefix}/doctor?{query_string(plan._asdict())}")
@@ -335,7 +347,8 @@ def add_conform(commands: Any) -> None:
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"
     server.add_argument("--upstream", type=at_least_one, metavar="PORT", help=port)
     add_options(server, "--model")
-    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY. It must print the text, or exit with a code other than 0."
+    more = "It gets ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY. It must print only the text, or exit with a code other than 0. "
+    more += "Events, as of curl, need a filter: set -o pipefail; curl … | sed -n 's/^data: *//p' | jq -j '.delta.text // empty'"
     summary = "which cuts and faults a client takes for a complete answer"
     client = add_command(kinds, _try_client, "client", summary, more)
     client.add_argument("line", nargs="+", metavar="COMMAND", help="after --: the program and its arguments")
@@ -343,9 +356,10 @@ def add_conform(commands: Any) -> None:
     client.add_argument("--only", **REPEATED, metavar="NAME", help=only)
     jobs = "how many to run at a time (default: %(default)s)"
     client.add_argument("--jobs", type=at_least_one, default=os.cpu_count() or 1, metavar="N", help=jobs)
+    lines = "print JSON: a line per row (`first`: an earlier, bad outcome; `sent`: what was played), and the counts"
     for each in (server, client):
         form = each.add_mutually_exclusive_group()
-        form.add_argument("--json", action="store_true", help="print a line of JSON per row, and one with the counts")
+        form.add_argument("--json", action="store_true", help=lines)
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         each.add_argument("--limit", **SECONDS, default=30.0, help="for one answer (default: %(default)g)")
 
@@ -366,9 +380,12 @@ def _try_client(arguments: argparse.Namespace) -> bool:
 
     async def run(on_row: OnRow) -> list[Row]:
         options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
-        rows = await try_client(arguments.line, on_row=on_row, **options)
-        if len(rows) == 1:
-            complain("the command fails even with a complete answer, so the other results would mean nothing")
+        try:
+            rows = await try_client(arguments.line, on_row=on_row, **options)
+        except ConfigurationError as exc:  # the names of all rows: too long for `complain`
+            arguments.parser.error(str(exc))
+        if rows[0].verdict != "right":
+            complain("no other row was tried: of a complete answer, the command must print the text, and exit with 0")
         return rows
 
     return _show_rows(run, arguments)

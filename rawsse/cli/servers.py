@@ -110,15 +110,11 @@ def add_replay(commands: Any) -> None:
     option("--split", metavar="HOW", help="HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
     option("--segments", metavar="HOW", help="TCP writes, like --split")
     option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between segments (5 is enough)")
-    option(
-        "--pace",
-        metavar="HOW",
-        help="none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS (a second; of 4 bytes each)",
-    )
-    rewrites = (
-        "crlf, cr, blank-lines, bom, comments, comments-inside, ids, retry, done, no-event-lines, no-spaces, padding"
-    )
-    option("--rewrite", metavar="NAMES", help=f"rewrite as gateways do (comma-separated): {rewrites}, lines-of-data")
+    paces = "none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS (a second, as the answer's usage counts them)"
+    option("--pace", metavar="HOW", help=paces)
+    names = "crlf, cr, blank-lines, bom, comments, comments-inside, ids, retry, done, no-event-lines, no-spaces"
+    rewrites = f"rewrite as gateways do (comma-separated): {names}, padding, lines-of-data"
+    option("--rewrite", metavar="NAMES", help=rewrites)
     fault = "NAME[=VALUE][@PLACE] [xN] [after=N], as in 'reset@event=3', 'status=529 x2', 'stall=5@byte=100 after=1'; PLACE is"
     more = "head, head=N, byte=N or event=N, from 0, or from the end if negative (repeatable; see --list-faults)"
     option("--fault", **REPEATED, metavar="SPEC", help=f"{fault} {more}")

@@ -134,8 +134,9 @@ def _usage(arguments: argparse.Namespace) -> bool:
     if currency is not None:
         for row in rows:
             row["cost"] = _cost(row, models)
+            row["cost_exact"] = row["exact"] and row["cost"] is not None
         for model in sorted({row["model"] for row in rows if row["cost"] is None}):
-            say(f"rawsse: no price for all tokens of {quote(model)}: their cost is left out")
+            say(f"rawsse: no price for tokens of the model that answered, {quote(model)}: their cost is left out")
     if arguments.json:
         show(json.dumps(add_up(rows, arguments.by), default=float))
     else:
@@ -146,19 +147,18 @@ def _usage(arguments: argparse.Namespace) -> bool:
 
 
 def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
-    """The sum of each group of rows. Its cost is None if any row's cost is."""
+    """The sum of each group of rows. Its cost leaves out the rows without a cost, and is None if no row has one."""
     groups: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = tuple(row[name] for name in by)
         if (group := groups.get(key)) is None:
             groups[key] = {name: value for name, value in row.items() if name in by or name not in GROUPS}
             continue
-        for name in ("runs", *COUNTS.values()):
-            group[name] += row[name]
-        for name in ("exact", "input_exact"):
-            group[name] &= row[name]
-        if "cost" in row:
-            group["cost"] = None if None in (group["cost"], row["cost"]) else group["cost"] + row["cost"]
+        for name, value in row.items():
+            if isinstance(value, bool):
+                group[name] &= value
+            elif name not in GROUPS and value is not None:
+                group[name] = (group[name] or 0) + value
     return list(groups.values())
 
 
@@ -170,9 +170,6 @@ def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
     (total,) = add_up(rows, ())
     groups = [[*(_shown(row[name]) for name in by), *_figures(row)] for row in add_up(rows, by)]
     lines = [heads, *groups, ["total", *[""] * (len(by) - 1), *_figures(total)]]
-    known = [row["cost"] for row in rows if row.get("cost") is not None]
-    if currency is not None and total["cost"] is None and known:
-        lines[-1][-1] = f">={sum(known):,.4f}"
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     pads = [str.ljust] * len(by) + [str.rjust] * (len(heads) - len(by))
     padded = ([pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)] for line in lines)
@@ -184,7 +181,7 @@ def _figures(row: Row) -> list[str]:
     bounds = dict.fromkeys(COUNTS.values(), "" if row["input_exact"] else ">=") | {"output_tokens": bound}
     figures = [f"{row['runs']:,}", *(f"{bounds[count]}{row[count]:,}" for count in bounds)]
     if "cost" in row:
-        figures.append("-" if row["cost"] is None else f"{bound}{row['cost']:,.4f}")
+        figures.append("-" if row["cost"] is None else f"{'' if row['cost_exact'] else '>='}{row['cost']:,.4f}")
     return figures
 
 

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rawsse.client.exchange import MAX_JSON_BYTES, CallSettings, Exchange, JSONAnswer, Observer
 from rawsse.client.network.asyncio_network import AsyncioNetwork
@@ -21,11 +21,11 @@ from rawsse.client.network.connect import Connector, Network
 from rawsse.client.network.pool import Pool, PoolLimits, Pools
 from rawsse.client.network.route import Proxies, Proxy, Route
 from rawsse.client.network.tls import TLSContext
-from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers
+from rawsse.client.request import Endpoint, Query, RequestData, credential, read_custom_headers, typed
 from rawsse.client.resources import AsyncBeta, AsyncMessages, AsyncModels
 from rawsse.client.retry import NOT_GIVEN, NotGiven, RetryPolicy, Timeouts
 from rawsse.client.stream import Call
-from rawsse.errors import ConfigurationError, Hidden, quote
+from rawsse.errors import ConfigurationError, Hidden
 from rawsse.http1 import MAX_HEAD_BYTES
 from rawsse.messages.message import MAX_MESSAGE_BYTES
 from rawsse.sse import MAX_EVENT_BYTES
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import ssl
 
     from rawsse.client.tools.conversation import Conversation
-
-T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
@@ -59,7 +57,8 @@ class AsyncClient:
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
-    `trust_env=False` ignores these variables. `connect` replaces the network (in tests: `rawsse.replay.FakeNetwork`).
+    `trust_env=False` ignores these variables. `connect` replaces the network and the proxies of the environment (in tests:
+    `rawsse.replay.FakeNetwork`).
 
     `recorder` records the exchanges, or only the failed ones: see `rawsse.replay.Recorder`. Its files are complete when the
     client is closed.
@@ -103,6 +102,7 @@ class AsyncClient:
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
         api_key, auth_token, proxy = map(Hidden.of, (api_key, auth_token, proxy))
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
+        default_headers = typed("default_headers", default_headers, Mapping)
         headers = {**read_custom_headers(os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "")), **(default_headers or {})}
         self._endpoint = Endpoint(base_url, credential(api_key, auth_token), headers)
         settings = CallSettings(
@@ -117,9 +117,10 @@ class AsyncClient:
             chance=chance,
         )
         self._settings = _changed(settings, timeouts, timeout, max_retries, strict, retry_policy)
-        proxy = _typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
-        self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(os.environ if trust_env else {})
-        limits = _typed("limits", limits, PoolLimits) or PoolLimits()
+        proxy = typed("proxy", Proxy.from_url(proxy) if isinstance(proxy, str) else proxy, Proxy)
+        environ = os.environ if trust_env and connect is None else {}
+        self._proxies = Proxies(proxy) if proxy else Proxies.from_environment(environ)
+        limits = typed("limits", limits, PoolLimits) or PoolLimits()
         limits.check()
         tls = TLSContext(ssl_context, trust_env=trust_env)
         self._pools = Pools(partial(Pool, tls=tls, limits=limits, connect=connect), self._network)
@@ -130,7 +131,7 @@ class AsyncClient:
         """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`.
         `with_raw_response` and `with_streaming_response` have the same calls together with their responses.
 
-        `help(client.messages)` lists the arguments of each, `pydoc rawsse.client.resources` the common ones.
+        `help(client.messages)` lists the arguments of each, `python -m pydoc rawsse.client.resources` the common ones.
         """
         return AsyncMessages(self)
 
@@ -201,6 +202,7 @@ class AsyncClient:
         It shares this client's connections: closing one closes the other.
         """
         endpoint, other = self._endpoint, copy.copy(self)
+        default_headers = typed("default_headers", default_headers, Mapping)
         api_key, auth_token = map(Hidden.of, (api_key, auth_token))
         other._endpoint = Endpoint(
             base_url or endpoint.base_url,
@@ -262,16 +264,10 @@ def _changed(
         if timeouts is not None:
             raise ConfigurationError("give timeouts or timeout, not both")
         timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts.of(timeout)
-    timeouts = _typed("timeouts", timeouts, Timeouts) or old.timeouts
-    policy = _typed("retry_policy", policy, RetryPolicy) or old.policy
+    timeouts = typed("timeouts", timeouts, Timeouts) or old.timeouts
+    policy = typed("retry_policy", policy, RetryPolicy) or old.policy
     if max_retries is not None:
         policy = policy._replace(max_retries=max_retries)
     timeouts.check()
     policy.check()
     return old._replace(timeouts=timeouts, policy=policy, strict=old.strict if strict is None else strict)
-
-
-def _typed(name: str, value: T, wanted: type) -> T:
-    if value is not None and not isinstance(value, wanted):
-        raise ConfigurationError(f"{name} must be {wanted.__name__}, not {quote(repr(value))}")
-    return value

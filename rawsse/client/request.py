@@ -17,11 +17,13 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from rawsse.client.network.route import PORTS, Origin, Route
 from rawsse.errors import ConfigurationError, Hidden, quote
 from rawsse.messages.lens import Lens, sendable_json, well_formed
+
+T = TypeVar("T")
 
 ANTHROPIC_VERSION = "2023-06-01"
 """The default of `anthropic-version`: every gateway accepts it."""
@@ -309,6 +311,21 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
         if not value.isascii() or not value.isprintable():
             raise ConfigurationError(f"the header field {quote(name)} has a character that HTTP does not allow")
     return fields
+
+
+def listed(name: str, value: Any, form: str = "a list") -> list[Any]:
+    """The items of an argument that must be a list, or another iterable of objects. Raises `ConfigurationError`."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        raise ConfigurationError(f"{name} must be {form}, not {quote(repr(value))}")
+    return list(value)
+
+
+def typed(name: str, value: T, wanted: type[Any]) -> T:
+    """An argument that must have this type, or be None. Raises `ConfigurationError`, which does not quote the value: it may
+    hold a key."""
+    if value is not None and not isinstance(value, wanted):
+        raise ConfigurationError(f"{name} must be a {wanted.__name__}, not {type(value).__name__}")
+    return value
 
 
 def read_custom_headers(text: str) -> dict[str, str]:

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAli
 from rawsse.client.answer import Answer
 from rawsse.client.exchange import Exchange, JSONAnswer
 from rawsse.client.output import OutputFormat, Outputs, with_output_format
-from rawsse.client.request import Query, encoded
+from rawsse.client.request import Query, encoded, listed, typed
 from rawsse.client.retry import NOT_GIVEN, NotGiven, Timeouts
 from rawsse.client.stream import Call, CallInfo, EventStream, MessageStream
 from rawsse.errors import ConfigurationError, EventDataError, quote
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_EXTRA = ("extra_headers", "extra_query", "extra_body")
 _OF_THE_CALL = ("timeouts", "timeout", "max_retries", "strict")  # passed to `client.call` unchanged
 
 Turns: TypeAlias = Iterable[Mapping[str, Any]]
@@ -305,20 +306,20 @@ class _Resource:
     def _call(self, method: str, path: str, kind: type[Exchange] = JSONAnswer, **given: Any) -> Call[Any]:
         """The call. `given` are `CallOptions`, a `query`, an `output_format`, and the fields of the body."""
         options = {name: given.pop(name) for name in _OF_THE_CALL if name in given}
-        extra = {name: dict(given.pop(f"extra_{name}", None) or {}) for name in ("headers", "query", "body")}
+        extra = {name: dict(typed(name, given.pop(name, None), Mapping) or {}) for name in _EXTRA}
         headers = {
-            "anthropic-beta": ",".join(given.pop("betas", None) or ()),
+            "anthropic-beta": ",".join(map(str, listed("betas", given.pop("betas", None) or ()))),
             "anthropic-workspace-id": given.pop("workspace_id", None),
             "anthropic-user-profile-id": given.pop("user_profile_id", None),
         }
-        options["headers"] = {name: value for name, value in headers.items() if value} | extra["headers"]
-        options["query"] = extra["query"] | given.pop("query", {})
+        options["headers"] = {name: value for name, value in headers.items() if value} | extra["extra_headers"]
+        options["query"] = extra["extra_query"] | given.pop("query", {})
         if (wanted := given.pop("output_format", None)) is not None:
             given = with_output_format(given, wanted if isinstance(wanted, OutputFormat) else OutputFormat(wanted))
         if method == "POST":
             fields = {name: field for name, field in given.items() if field is not None and field is not NOT_GIVEN}
             streamed = {"stream": True} if issubclass(kind, Answer) else {}
-            options["body"] = fields | extra["body"] | streamed
+            options["body"] = fields | extra["extra_body"] | streamed
         call: Call[Any] = self._client.call(method, path, kind=kind, **options)
         return call
 

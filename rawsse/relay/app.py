@@ -9,7 +9,8 @@ This file has the routes. `runs.py` has a run's lifecycle, `follow.py` sends it,
 or mounted in an application: `app = FastAPI(lifespan=relay.lifespan)`, `app.mount("/claude", relay)`. At shutdown every open
 stream gets its last frame. uvicorn and hypercorn notify an application of the shutdown only when no stream is open, or after
 a timeout (`timeout_graceful_shutdown`, `graceful_timeout`), so `lifespan` handles the signals itself. Where it cannot
-(hypercorn's workers get none), call `await relay.aclose()`.
+(hypercorn's workers get none), call `await relay.aclose()`. Unlike `rawsse serve`, they close their ports at the signal: while
+answers continue (`shutdown_seconds`), new requests, resumes and `/readyz` find no server, and a proxy answers 502.
 """
 
 from __future__ import annotations
@@ -111,8 +112,11 @@ class Relay(Observer):
     `guard` decides which hosts and origins are answered, and has the tokens. `authenticate`, an `async def`, gets the scope of
     a request and returns its user: an id, or `User(id, UserLimits(…))`, or None for an unknown user, who gets a 401. Tokens are
     then ignored. Without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` apply to each
-    user without limits, `all_limits` to all users together, and where there are no users. `on_request` is awaited with each
-    request before it is sent, and its user. It may return a complete request to send instead, or raise `Answer` to reject it.
+    user without limits, `all_limits` to all users together, and where there are no users.
+
+    `async def on_request(request, user)` is awaited before each request is sent. `request` is its JSON, a dict; `user` is a
+    `User`, or None if there are no users. It returns another complete request, or None to keep this one, or raises `Answer`,
+    whose message the client gets: `Answer(403, "permission_error", "The word … is not allowed here.")`.
 
     `ledger` gets a row for each run, so that quotas survive a restart; `lifespan` closes it, or the caller does.
     `on_end` is called with the record of each run that has ended, and `observers` are notified of all runs; these
@@ -133,7 +137,8 @@ class Relay(Observer):
     returns Unix seconds. Raises `ConfigurationError`.
 
     `shutdown_seconds` is how long running answers may continue at a shutdown. Meanwhile no run begins, and `/readyz` returns
-    503. The host's own limit, such as uvicorn's `timeout_graceful_shutdown`, must be longer.
+    503. The host's own limit, such as uvicorn's `timeout_graceful_shutdown`, must be longer: at a shorter one uvicorn cancels
+    the open requests, and logs a traceback for each.
     """
 
     def __init__(
@@ -185,7 +190,10 @@ class Relay(Observer):
         self._clock = clock
         self.ledger = ledger
         self.quotas = Quotas(all_limits, user_limits)
-        read: dict[str, Callable[[], float]] = {"rawsse_readers": lambda: self._runs.readers}
+        read: dict[str, Callable[[], float]] = {
+            "rawsse_readers": lambda: sum(self.home.count_readers().values()),
+            "rawsse_ready": lambda: int(not (self._runs.is_draining or self.home.is_cut_off)),
+        }
         if ledger is not None:
             now = clock()
             self.quotas.settle(ledger.tokens_since(now - now % DAY_SECONDS), now)
@@ -218,10 +226,7 @@ class Relay(Observer):
 
     def _cut_all(self) -> None:
         self._is_cutting = False
-        now = self._clock()
-        for run in self._runs.open():
-            if self.quotas.must_end(run.start.user, now):
-                run.stop(Failure(429, "rate_limit_error", "the tokens of the day are used up"))
+        self.home.stop_used_up()
 
     async def drain(self) -> None:
         """Begin no more runs, and wait until those that have begun have ended: for `shutdown_seconds` at most, or until
@@ -230,7 +235,7 @@ class Relay(Observer):
 
     async def aclose(self) -> None:
         """End every run with a last frame that reports the shutdown, and wait until all have ended."""
-        text = "the relay is shutting down"
+        text = "the server is shutting down"
         await self.home.aclose(Failure(503, "shutdown", text, {"retry-after": "2"}, retry=SHUTDOWN_RETRY_MS))
 
     @contextlib.asynccontextmanager
@@ -427,7 +432,9 @@ class _Call(Exchange):
     async def _find_run(self, user: str) -> Feed:
         run = await self._relay.home.find(user, self.path.removeprefix("/runs/"), self._seen)
         if run is None:
-            hint = "; ?user=ID names another user's" if self._user is not None and self._user.is_operator else ""
+            is_operator = self._user is not None and self._user.is_operator
+            is_helped = is_operator and self.method == "DELETE" and user == self._user_id
+            hint = "; ?user=ID names another user's" if is_helped else ""
             raise Answer(404, "not_found_error", f"there is no such run; it may have been forgotten{hint}")
         return run
 

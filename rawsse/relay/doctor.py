@@ -160,15 +160,16 @@ class Finding(NamedTuple):
 
 _REMEDIES: Mapping[str, str] = {
     "no answer": "check the URL, that the relay runs, and the network between",
-    "redirect": "give that address as the URL",
+    "redirect": "give that address as the URL; if it asks for a login, give the login (--header 'cookie: session=…')",
     "status 401": "give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass",
+    "login": "log in with a browser, and give what it then sends (--header 'cookie: session=…')",
     "not ready": "wait, if it shuts down; else see that it can reach its store (--store). Its log says more, and /readyz when",
     "status 404": "give the relay's URL as browsers have it, with the path that comes before /chat/stream",
     "status 407": "name your own proxy in HTTP_PROXY as http://user:password@host:port",
     "status 421": "give rawsse serve the name (--allow-host NAME), or let the proxy pass it (proxy_set_header Host $host)",
     "refusal": "its log says why: access rules, a firewall, a limit; a relay takes a silence of 300 s at most",
     "gateway": "see that the relay runs where the proxy expects it (nginx: proxy_pass); the proxy's log says more",
-    "content type": "let proxies keep Content-Type; if this is a login page or another server, correct the URL",
+    "content type": "let proxies keep Content-Type; for a login page give the login (--header), for another server the URL",
     "compression": "leave out text/event-stream (nginx: gzip_types; a CDN: obey Cache-Control: no-transform)",
     "cache control": "let proxies keep it (nginx: no proxy_hide_header, no expires): caches and compressors obey it",
     "framing": "let the last proxy speak HTTP/1.1 or HTTP/2 to browsers",
@@ -218,6 +219,7 @@ def _of_status(head: Response, body: bytes) -> _Fault:
     said = words_of(json_or_itself(body.decode(errors="replace"))) if is_relay else None
     name, kind = f"status {head.status}", {3: "redirect", 5: "gateway"}.get(head.status // 100, "refusal")
     name = "not ready" if is_relay and head.status == 503 else name if name in _REMEDIES else kind
+    name = "login" if head.headers.get("www-authenticate") == "Login" else name
     return name, f"{who} answers {head.status} {quote(head.reason)}{place}" + (f": {quote(said)}" if said else "")
 
 

@@ -69,7 +69,7 @@ class Guard:
         host = headers.get("host", "")
         if host_name(host) not in self._hosts:  # not every server validates its syntax
             self._log("host", host)
-            return Answer(421, "invalid_request_error", "the relay does not have the name in the Host header")
+            return Answer(421, "invalid_request_error", "the relay does not have the name in Host (see --allow-host)")
         origin = headers.get("origin")
         # The relay's own page has the same host and port; its scheme may be a reverse proxy's.
         own = (f"http://{host}".lower(), f"https://{host}".lower())

@@ -6,8 +6,9 @@
     usage(["ledger.db"], by=("user",))  # the sums per user, also while a relay writes
 
 A run gets its row when it begins; `ending` is NULL until it ends. A relay that is killed leaves such rows behind; the next
-relay marks them `truncated`, with the error `relay_killed`. Several relays may share a file. Each holds a lock (flock(2)) on
-another file beside it, `ledger.db-owner-…`, which the system releases when the process ends.
+relay marks them `truncated`, with the error `relay_killed`. Their tokens are not known, and count for no quota. Several relays
+may share a file. Each holds a lock (flock(2)) on another file beside it, `ledger.db-owner-…`, which the system releases when
+the process ends.
 
 A row holds the tokens that the API has counted: a lower bound unless `exact`. `estimated_tokens` is for the quotas alone.
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from rawsse.errors import ConfigurationError
 from rawsse.relay.dialects import one_line
-from rawsse.relay.record import LEASE_LOST, Observer, RunRecord, RunStart
+from rawsse.relay.record import LEASE_LOST, NODE_LOST, Observer, RunRecord, RunStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,11 +57,13 @@ FAMILIES: Mapping[str, Family] = {
     "gen_ai_client_token_usage": Family("histogram", "Tokens that a call used, including those of the cache.", TOKENS),
     "rawsse_cache_tokens_total": Family("counter", "Input tokens written to the prompt cache, and read from it."),
     "rawsse_runs_total": Family("counter", "Runs that have ended."),
-    "rawsse_upstream_errors_total": Family("counter", "Runs that ended with an error, by its type."),
+    "rawsse_upstream_errors_total": Family("counter", "Runs that failed at the API, by the type of the error."),
+    "rawsse_relay_errors_total": Family("counter", "Runs that were cut because a node, or its store, was lost."),
     "rawsse_resumes_total": Family("counter", "Requests to read a run again."),
     "rawsse_refused_requests_total": Family("counter", "Requests that were refused before a call of the API."),
     "rawsse_open_streams": Family("gauge", "Runs that have not ended."),
     "rawsse_readers": Family("gauge", "Clients that are reading a run, at this node."),
+    "rawsse_ready": Family("gauge", "1: new runs may begin. 0: a shutdown has begun, or the store is lost."),
     "rawsse_ledger_rows_dropped_total": Family("counter", "Rows that the ledger could not write."),
 }
 
@@ -93,7 +95,7 @@ class Metrics(Observer):
         """Count the run, its time and its tokens."""
         asked = self._asked.pop((record.user, record.run), record.model)
         if record.error == LEASE_LOST:  # counted by the node that ended it
-            self._count("rawsse_upstream_errors_total", type=self._types.find(record.error))
+            self._count("rawsse_relay_errors_total", type=record.error)
             return
         has_answered = record.total_tokens > 0  # the model's name arrives with the first counts
         labels = {
@@ -111,7 +113,8 @@ class Metrics(Observer):
             self._observe("gen_ai_client_operation_time_to_first_chunk_seconds", record.first_token_seconds, **labels)
         if record.error is not None:
             labels["error_type"] = self._types.find(record.error)
-            self._count("rawsse_upstream_errors_total", type=labels["error_type"])
+            whose = "relay" if record.error == NODE_LOST else "upstream"
+            self._count(f"rawsse_{whose}_errors_total", type=labels["error_type"])
         self._observe("gen_ai_client_operation_duration_seconds", record.seconds, **labels)
         self._count("rawsse_runs_total", ending=record.ending, dialect=record.dialect)
 

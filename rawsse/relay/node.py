@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -29,10 +30,10 @@ from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart, log, record_of
-from rawsse.relay.runs import STOPPED, Home, OpenSource, Runs, checked, id_of, unread
+from rawsse.relay.record import BYTES_PER_TOKEN, LEASE_LOST, NODE_LOST, RunRecord, RunStart, log, record_of
+from rawsse.relay.runs import STOPPED, USED_UP, Home, OpenSource, Runs, checked, id_of, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
-from rawsse.relay.stored_runs import RESUMABLE, OwnedRun, RemoteRun, start_of
+from rawsse.relay.stored_runs import CONTENT_BYTES, RESUMABLE, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
 
 T = TypeVar("T")
@@ -52,15 +53,12 @@ GATHER_SECONDS = 0.00005
 
 MAX_GATHER_SECONDS = 0.025
 
-NODE_LOST = "node_lost"
-"""The `error` of a run whose node died."""
-
 _FILLER = ": lost\n\n"
 """In the place of a frame that the store has lost: a reader that has seen it must not miss the error after it."""
 
-_LOST = Failure(502, "api_error", "the answer was cut: its relay was lost")
-_SHUTDOWN = Failure(503, "shutdown", "the relay is shutting down")
-_ALONE = Failure(502, "api_error", "the answer was cut: its relay cannot reach the others")
+_LOST = Failure(502, "api_error", "the answer was cut: its server was lost")
+_SHUTDOWN = Failure(503, "shutdown", "the server is shutting down")
+_ALONE = Failure(502, "api_error", "the answer was cut: its server cannot reach the others")
 
 
 class Node(Home):
@@ -75,7 +73,6 @@ class Node(Home):
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self._is_cut_off = False  # the store cannot be used, and this has been logged
         self._lease_until = 0.0  # by the event loop's clock
         self._owned: set[OwnedRun] = set()
         # Runs with frames to write, in their order, each with the write that the store has not confirmed.
@@ -94,7 +91,7 @@ class Node(Home):
     async def _join(self) -> None:
         """Take the lease, and begin to work; any number of times."""
         if self._is_closed:
-            raise unavailable("the relay is shutting down")
+            raise unavailable("the server is shutting down")
         if self._tasks:
             return
         await self._renew_lease()
@@ -154,7 +151,7 @@ class Node(Home):
             return await ask(*args, **named)
         except StoreUnavailableError as exc:
             self._complain(exc)
-            raise unavailable("the relay cannot reach its store") from exc
+            raise unavailable("the server cannot reach its store") from exc
 
     # Owning --------------------------------------------------------------------------------------------------------
 
@@ -163,7 +160,7 @@ class Node(Home):
         await self._ask(self._join)
         self.runs.check_room()  # nothing waits from here on until the run is among those that `drain` waits for
         if not self.has_lease:  # the store would refuse it
-            raise unavailable("the relay cannot reach its store")
+            raise unavailable("the server cannot reach its store")
         run = OwnedRun(asked, id_of(user), self)
         acquired = await self._acquire(run.stored, self.quotas.terms(user))
         if acquired.known is not None:
@@ -260,10 +257,11 @@ class Node(Home):
         await asyncio.sleep(max(RETRY_SECONDS, due - asyncio.get_running_loop().time()))
 
     async def _help(self) -> None:
-        """Work for other nodes, each time the lease was renewed. This may take longer than the lease."""
+        """Do what other nodes have to do with, each time the lease was renewed. This may take longer than the lease."""
         await self._may_help.wait()
         self._may_help.clear()
         await self._touch([run for run in self._remote.values() if run.is_read])
+        await self._stop_used_up()
         for dead in self._dead:
             # Each time under a new name: if the answer is lost, the runs are those of a node that will be dead soon.
             while taken := await self._store.take(secrets.token_hex(8), dead, self._store.lease_seconds):
@@ -272,6 +270,18 @@ class Node(Home):
                     self._orphans[run.tag] = _Orphan(run, max(last, known.last), record=known.record)
                 await self._end_orphans()
         await self._end_orphans()
+
+    def stop_used_up(self) -> None:
+        """See `Home.stop_used_up`. The store counts for all nodes, so it is asked first."""
+        self._may_help.set()
+
+    async def _stop_used_up(self) -> None:
+        terms = self.quotas.ending_terms({run.start.user for run in self.runs.open()})
+        counts = (await self._store.admit(terms, counts=False)).counts if terms else ()
+        used_up = {each.user for each, count in zip(terms, counts, strict=True) if count.refuses(each, is_run=True)}
+        for run in self.runs.open():
+            if used_up & {run.start.user, ""}:
+                run.stop(USED_UP)
 
     def _lapse(self) -> None:
         """The lease has expired, and others may take over the runs of this node. End them here, and continue as a new node."""
@@ -283,8 +293,8 @@ class Node(Home):
 
     def _complain(self, exc: StoreUnavailableError | None) -> None:
         """Log once that the store cannot be used, and once that it is back."""
-        if (exc is None) == self._is_cut_off:
-            self._is_cut_off = exc is not None
+        if (exc is None) == self.is_cut_off:
+            self.is_cut_off = exc is not None
             log.warning("the store of the runs %s", "is back" if exc is None else f"cannot be used: {exc}")
 
     async def _end_orphans(self) -> None:
@@ -297,9 +307,8 @@ class Node(Home):
             if is_mine or now >= orphan.until:
                 del self._orphans[tag]
             if orphan.record is not None:  # it began here
-                words = f"{record.words} (another node has ended it, and counts it)"
                 is_counted = is_known and not is_mine
-                self.runs.notify(replace(record, error=LEASE_LOST, words=words) if is_counted else record)
+                self.runs.notify(replace(record, error=LEASE_LOST) if is_counted else record)
             elif is_mine:
                 self.runs.notify(start_of(orphan.run))
                 self.runs.notify(record)
@@ -353,9 +362,12 @@ class Node(Home):
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """See `Home.open_runs`. Those who read a run at another node are not counted."""
-        stored = await self._ask(self._store.open_runs, user)
-        readers = {tag: run.readers for tag, run in self._remote.items()}
-        return {start_of(run): readers.get(run.tag, 0) for run in stored} | await super().open_runs(user)
+        stored, readers = await self._ask(self._store.open_runs, user), self.count_readers()
+        return {start_of(run): readers[run.tag] for run in stored} | await super().open_runs(user)
+
+    def count_readers(self) -> Counter[str]:
+        """See `Home.count_readers`. Some may read a run of this node from the store."""
+        return super().count_readers() + Counter({tag: run.readers for tag, run in self._remote.items()})
 
     async def stop(self, run: Feed) -> None:
         """See `Home.stop`."""
@@ -446,14 +458,12 @@ def unavailable(text: str) -> Answer:
 
 
 def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
-    """The record of a run whose node died. Its model and tokens are those that the store has: a lower bound."""
-    usage: Any = None
-    with contextlib.suppress(ValueError):
-        usage = json.loads(run.usage)
-    usage = usage if isinstance(usage, dict) else {}
+    """The record of a run whose node died. Its model, tokens and bytes are those that the store has: a lower bound."""
+    usage = json.loads(run.usage or "{}")
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
     more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
     changes: dict[str, Any] = {**token_counts(usage)[0], "exact": False, "error": NODE_LOST if ending else None}
+    changes["estimated_tokens"] = -(-usage.get(CONTENT_BYTES, 0) // BYTES_PER_TOKEN)
     if isinstance(usage.get("model"), str):
         changes["model"] = usage["model"]
     return replace(record_of(start_of(run), None, ending, failure, **more), **changes)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
@@ -93,6 +93,11 @@ class Quotas(Observer):
         of_user = [(user.id, self.limits_of(user))] if user is not None else []
         named = [*of_user, ("", self.everyone)]
         return [Limits(id, each.requests_per_minute, each.open_runs, each.tokens_per_day) for id, each in named]
+
+    def ending_terms(self, users: Iterable[str]) -> list[Limits]:
+        """The limits of tokens, of these users and of all together, that end open runs: see `must_end`."""
+        named = [*((user, self._kept[user][0]) for user in users if user in self._kept), ("", self.everyone)]
+        return [Limits(id, tokens_per_day=each.tokens_per_day) for id, each in named if each.ends_open_runs]
 
     def admit(self, user: User | None, now: float, *, is_messages: bool = False, is_run: bool = True) -> dict[str, str]:
         """Count one more run, and return the rate-limit header fields. Raises `Answer`: 429, with these and `retry-after`.

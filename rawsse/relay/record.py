@@ -20,7 +20,11 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """Run ids that clients may choose: safe in header fields and paths, and long enough to be hard to guess."""
 
 LEASE_LOST = "lease_lost"
-"""The `error` of a run that its node has lost, and whose end another node tells, too: the metrics count it there."""
+"""The `error` of a run that its node has lost, and whose end another node tells, too: the metrics count it there, and its
+log has it."""
+
+NODE_LOST = "node_lost"
+"""The `error` of a run that was cut because its node died, or could not reach the store."""
 
 BYTES_PER_TOKEN = 4
 """How many bytes of content the quotas count as one token, where the API has not counted: about right for English text."""
@@ -136,4 +140,5 @@ class RunLog(Observer):
         tokens = f"{record.all_input_tokens} tokens in, {record.output_tokens} out"
         text = "run %s (%s)%s ended: %s, %s, %.1f s, request %s"
         values = (record.run, record.dialect, user, how, tokens, record.seconds, record.request_id)
-        log.log(level, text, *values, extra={"run": record})
+        if record.error != LEASE_LOST:
+            log.log(level, text, *values, extra={"run": record})

@@ -323,8 +323,6 @@ class RedisStore:
             keys = [_log(each.run.key) for each in some]
             answer = await self._run(_WRITE, keys, [arg for each in some for arg in _to_append(each)], waits=False)
             done += [digit != "0" for digit in answer.decode()]
-        if len(frames) == len(writes):
-            return done
         ends = await asyncio.gather(*(self._finish(each) for each in writes if each.tokens is not None))
         written, ended = iter(done), iter(ends)
         return [next(written if each.tokens is None else ended) for each in writes]

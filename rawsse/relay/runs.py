@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -84,6 +85,7 @@ class Source(Protocol):
 
 
 STOPPED = Failure(200, "cancelled", "stopped")
+USED_UP = Failure(429, "rate_limit_error", "the tokens of the day are used up")
 
 OpenSource = Callable[[Receive, Ended], Source]
 """Makes a source of the functions that it calls: with the events of one moment, and at the end."""
@@ -170,7 +172,7 @@ class Run(Feed):
         self._opening = None
         self.runs.tasks.discard(opening)
         if opening.cancelled():  # by `stop`, or by the end of the event loop
-            self.stop(Failure(200, "cancelled", "the relay was stopped"))
+            self.stop(Failure(200, "cancelled", "the server was stopped"))
 
     def stop(self, failure: Failure) -> None:
         """End the run now, with this in its last frame. A run that is over stays as it is."""
@@ -292,11 +294,6 @@ class Runs:
         self.has_left = asyncio.Event()
         """A run has ended, or one that was about to begin has not: it is set for those who wait for the last one."""
 
-    @property
-    def readers(self) -> int:
-        """How many clients read a run."""
-        return sum(run.readers for run in self._runs.values())
-
     def open(self, user: str | None = None) -> list[Run]:
         """The runs of one user, or of all, that have not ended."""
         return [run for run in self._runs.values() if not run.is_finished and user in (None, run.start.user)]
@@ -315,7 +312,7 @@ class Runs:
         is_closed = self.is_closed if was_admitted else self.is_draining
         self._forget_early(room_for=1)
         if is_closed or len(self._runs) >= self.limits.max_runs:
-            why = "the relay is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
+            why = "the server is shutting down" if is_closed else f"{self.limits.max_runs} runs are not finished"
             raise Answer(503, "overloaded_error", why, headers={"retry-after": "5"})
 
     def begin(self, run: Run, open_source: OpenSource) -> Run:
@@ -355,11 +352,13 @@ class Runs:
         """Let no request begin a run any more, and wait until all runs have ended, those that are `beginning` included: for
         `seconds` at most, and until `aclose` is called."""
         self.is_draining = True
+        log.info("no more runs begin; those that are open have %g s to end: %d", seconds, len(self.open()))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (self.beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
                     self.has_left.clear()
                     await self.has_left.wait()
+        log.info("the wait for the open runs is over; those that have not ended: %d", len(self.open()))
 
     async def aclose(self, failure: Failure, flush: Callable[[], Awaitable[None]] | None = None) -> None:
         """End every run with this in its last frame, and wait until all are over. No run begins after it. `flush` waits until
@@ -393,6 +392,9 @@ class Runs:
 class Home:
     """Where a relay begins and finds its runs: the runs and quotas of this process, where nothing waits for anything. `Node`
     has the same functions for several relays that share a store."""
+
+    is_cut_off = False
+    """The store cannot be used, as far as this is known."""
 
     def __init__(self, runs: Runs, quotas: Quotas) -> None:
         self.runs = runs
@@ -431,7 +433,12 @@ class Home:
 
     async def open_runs(self, user: str | None) -> dict[RunStart, int]:
         """The runs of a user, or of all, that have not ended, each with the number of its readers here, at this node."""
-        return {run.start: run.readers for run in self.runs.open(user)}
+        readers = self.count_readers()
+        return {run.start: readers[run.tag] for run in self.runs.open(user)}
+
+    def count_readers(self) -> Counter[str]:
+        """How many clients read each run here, at this node, by the tags of the runs."""
+        return Counter({run.tag: run.readers for run in self.runs._runs.values()})
 
     async def stop(self, run: Feed) -> None:
         """Stop a run, and return when its last frame is there."""
@@ -444,6 +451,13 @@ class Home:
         for run in runs:
             run.stop(STOPPED)
         return len(runs)
+
+    def stop_used_up(self) -> None:
+        """Stop the runs of users whose day's tokens are used up, if their limits say so."""
+        now = self.runs.clock()
+        for run in self.runs.open():
+            if self.quotas.must_end(run.start.user, now):
+                run.stop(USED_UP)
 
     async def admit(self, user: User | None) -> dict[str, str]:
         """Count a request without a run; header fields as those of `begin`. Raises `Answer`: 429."""

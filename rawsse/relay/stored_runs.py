@@ -7,18 +7,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 from rawsse.errors import Ending
 from rawsse.relay.dialects import Asked, Dialect, Failure, Frame
 from rawsse.relay.feed import Feed, Reader
-from rawsse.relay.record import RunRecord, RunStart
+from rawsse.relay.record import NODE_LOST, RunRecord, RunStart
 from rawsse.relay.runs import Run, Runs
 from rawsse.relay.store import Entry, StoredRun, Write
 from rawsse.relay.ui import DIALECTS
 
 MAX_UNWRITTEN_BYTES = 256 * 1024
 """Frames of one run that wait for the store; above it the upstream is not read."""
+
+CONTENT_BYTES = "content_bytes"
+"""Beside the usage of a run: how many bytes of content have come. If its node dies, the quotas count these."""
+
+UNCOUNTED_BYTES = 64
+"""The usage is written again when so many bytes of content have come since, and a quarter of those before."""
 
 _FRAME = re.compile(r".*?\n\n", re.DOTALL)
 """One frame: a blank line ends it, and no frame has another."""
@@ -63,10 +69,13 @@ class OwnedRun(Run):
         self._next_bytes = 0
         self._sent: list[Frame] = []  # at the store
         self._is_lost = False
+        self._due_bytes = 0  # the content with which the usage is written again
 
     def _append(self, frames: Sequence[Frame], now: float) -> None:
         if self._is_lost or not self.is_resumable:  # what cannot be read on from elsewhere is not kept
             self.publish(frames, now)
+            if not self._is_lost and self._usage():
+                self._node.write_soon(self)
         elif frames:
             self._next += frames
             self._next_bytes += sum(map(len, frames))
@@ -79,11 +88,12 @@ class OwnedRun(Run):
             super()._begin_readers(now)
 
     def _end(self, frames: Sequence[Frame], record: RunRecord) -> None:
-        self.record = record
-        if self._is_lost:  # how it ended is not known yet
+        if self._is_lost:  # how it ended is not known yet; it was not the API that cut it
+            self.record = self.record or replace(record, error=NODE_LOST)
             self._publish_last(frames)
             self.runs.ended(self, None)
             return
+        self.record = record
         self._next += frames
         self._node.write_soon(self)
 
@@ -107,12 +117,20 @@ class OwnedRun(Run):
     def _can_grow(self) -> bool:
         return super()._can_grow() and self._next_bytes <= MAX_UNWRITTEN_BYTES
 
+    def _usage(self) -> dict[str, Any]:
+        """The usage, as it is to be written: empty if the store has nearly all of it."""
+        stream = self._stream
+        if stream is None or (builder := stream._call.exchange.builder).content_bytes < self._due_bytes:
+            return {}
+        return {**builder.usage, "model": builder.model, CONTENT_BYTES: builder.content_bytes} if builder.usage else {}
+
     def next_write(self) -> Write:
         """The frames that wait. They are published when the store has them: see `written`."""
         self._sent, self._next, self._next_bytes = self._next, [], 0
-        usage, stream = "", self._stream
-        if stream is not None and not self.stored.usage and (found := stream._call.exchange.builder.usage):
-            usage = json.dumps({**found, "model": stream._call.exchange.builder.model})
+        usage = ""
+        if found := self._usage():
+            self._due_bytes = found[CONTENT_BYTES] * 5 // 4 + UNCOUNTED_BYTES
+            usage = json.dumps(found)
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
         write = Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)

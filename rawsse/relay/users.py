@@ -55,13 +55,15 @@ log = logging.getLogger("rawsse.relay")
 
 @dataclass(frozen=True, slots=True)
 class UserLimits:
-    """The limits of one user, or of all users together. None means no limit. Raises `ConfigurationError`.
+    """The limits of one user, or of all users together. None means no limit. Raises `ConfigurationError`. To lock a user out,
+    remove the entry from the file, or return None from `authenticate`.
 
     `requests_per_minute` may be sent in one burst, and are refilled evenly, so the first minute may have nearly twice as many.
     `open_runs` is how many runs may be in progress. `tokens_per_day` counts all kinds of tokens when a run ends, for the UTC
     day on which it began; the output of a stopped or truncated answer is estimated, and the prompt of one that had not begun
-    (`RunRecord.estimated_tokens`). A request may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in
-    progress are stopped when the day's tokens are used up.
+    (`RunRecord.estimated_tokens`). Runs of a process that was killed (`kill -9`) do not count; with a store they count for what
+    it has. A request may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the
+    day's tokens are used up.
     """
 
     requests_per_minute: int | None = None
@@ -76,7 +78,8 @@ class UserLimits:
             value = getattr(self, name)
             # 0 would be ambiguous: "none" or "no limit".
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_LIMIT):
-                raise ConfigurationError(f"{name} must be a whole number from 1 to {MAX_LIMIT}, or left out")
+                how = "; to lock a user out, remove the user" if value == 0 else ""
+                raise ConfigurationError(f"{name} must be a whole number from 1 to {MAX_LIMIT}, or left out{how}")
         models: object = self.models
         if models is not None:
             if not isinstance(models, tuple | list) or not models or not all(isinstance(m, str) and m for m in models):
@@ -243,7 +246,7 @@ async def identify(
         # RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field". No registered
         # scheme stands for a login of the host.
         challenge = {"www-authenticate": "Bearer" if takes_tokens else "Login"}
-        raise Answer(401, "authentication_error", f"the relay needs {', or '.join(ways)}", headers=challenge)
+        raise Answer(401, "authentication_error", f"you need {', or '.join(ways)}", headers=challenge)
     return user
 
 

@@ -1,5 +1,20 @@
 """Record, play, cut and check streams of the Messages API, to test any streaming code.
 
+The names by task (with pytest: `pydoc rawsse.replay.pytest_plugin`):
+
+    play recordings   ReplayServer (over HTTP), Player (in an ASGI server), FakeNetwork, stream_of (without a socket; FakeStream
+                      and fake_links for connections of your own), Replay (the API of one test), VirtualClock (no waiting)
+    see what came     PlayedRequest, Miss; and let it fail: Fault
+    make an answer    answer, of text, citation, thinking, redacted_thinking, tool_use, server_tool_use, server_tool_result,
+                      mcp_tool_use, web_search_result; recording_of sets fragments, pings and an ending (Break: cut, error)
+    make several      turns, ToolResults; error_recording for an HTTP error
+    have recordings   Recording (of Read and RecordedRequest), shipped_fixtures, find_recordings, load_recordings
+    record            Recorder (in a client), RecordingProxy (any client); scrub, ScrubPolicy, find_secrets, Secret, checked
+    test a parser     assert_every_split, smallest_failing_cut (FailingCut); every_split, every_pair_split, random_splits
+    cut a stream      split_by; whole, by_event, byte_by_byte, fixed, sized, random_chunks, as_recorded
+    change a stream   rewrite_by; its times: pace_by, recorded, immediate, slower, profile
+    check a stream    check, Checker; Finding, Severity and Place
+
 Read in this order:
 
     recording.py      one exchange, recorded without loss; the file format
@@ -40,6 +55,7 @@ from rawsse.replay.recording import (
     RecordedRequest,
     Recording,
     find_recordings,
+    load_recordings,
     shipped_fixtures,
 )
 from rawsse.replay.scrub import *
@@ -47,7 +63,7 @@ from rawsse.replay.variants import *
 from rawsse.replay.virtual_clock import VirtualClock
 
 __all__ = ["FORMAT_VERSION", "MAX_FILE_BYTES", "Read", "RecordedRequest", "Recording"]
-__all__ += ["find_recordings", "shipped_fixtures"]
+__all__ += ["find_recordings", "load_recordings", "shipped_fixtures"]
 __all__ += ["AS_UNCUT", "Chunks", "FailingCut", "Split", "assert_every_split", "smallest_failing_cut", "split_by"]
 __all__ += ["as_recorded", "by_event", "byte_by_byte", "fixed", "random_chunks", "sized", "whole"]
 __all__ += ["every_pair_split", "every_split", "random_splits"]

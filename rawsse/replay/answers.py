@@ -3,7 +3,7 @@
     api = RecordedAPI([Recording.load("fixtures/plain.sse.jsonl")], match="request")
     answer = api.answer(RecordedRequest("POST", "/v1/messages", {}, {"model": …, "max_tokens": …, "messages": […]}))
     answer.status, answer.headers, answer.reads
-    print(api.misses[0].message)    # no recording matches this request. Nearest of 2: tools.sse.jsonl. It differs at
+    print(api.misses[0].message)    # no recording matches this request. Nearest of 2: tools. It differs at
                                     # messages[0].content[0].text: recorded "…", asked "…"
 
 With `stream` the recording itself is the answer; without it, the message folded from its events. A message that was recorded

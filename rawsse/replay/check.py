@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from rawsse.errors import EventDataError, LimitExceededError, quote
-from rawsse.messages import Block, MessageBuilder, StreamEvent, UnknownEvent
+from rawsse.messages import Block, ContentBlockDelta, ContentBlockStop, MessageBuilder, StreamEvent, UnknownEvent
 from rawsse.messages.content import KNOWN_BLOCK_TYPES, StopReason
 from rawsse.messages.events import DONE, KNOWN_DELTA_TYPES
 from rawsse.replay.recording import End, Recording
@@ -69,6 +69,7 @@ _MESSAGE_FIELDS: Mapping[str, type] = {
     "usage": dict,
 }
 _SSE_TYPE = "text/event-stream"
+_RELAYED = "this looks like a relay's /stream (text dialect), not the Messages API"
 _MARK = b"\xef\xbb\xbf"
 # Only such lines are quoted: it may be the wrong file, and contain a key.
 _NAME = re.compile(rb"[A-Za-z-]{1,20}")
@@ -104,9 +105,7 @@ def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[
     `policy` adds secrets to the known shapes.
     """
     recording = Recording.from_sse(stream) if isinstance(stream, bytes) else stream
-    body = recording.request.body if recording.request else None
-    wants_stream = isinstance(body, dict) and body.get("stream") is True
-    checker = Checker(recording.status, recording.content_type, wants_stream=wants_stream, max_searched_bytes=0)
+    checker = Checker.of(recording)
     findings = checker.feed(recording.body) + checker.close(recording.end) + _secrets(recording, policy)
     return sorted(findings, key=lambda finding: finding.where.byte)
 
@@ -153,7 +152,8 @@ class Checker:
         self._event = 0  # its number
         self._fields: set[bytes] = set()  # its fields
         self._calls: set[str] = set()  # ids of the tool calls so far
-        self._closed: set[int] = set()  # indices of the blocks that have ended
+        self._started: set[int] = set()  # indices of the blocks that have begun
+        self._closed: set[int] = set()  # indices of those that have ended
         self._signed: set[int] = set()  # indices of the blocks that have a signature
         if status != 200:
             self._find("http-status", f"the status is {status}", "note")
@@ -162,6 +162,13 @@ class Checker:
             self._find("http-type", text, "error" if wants_stream else "note")
         elif content_type.partition(";")[0].strip().lower() != _SSE_TYPE:
             self._find("http-type", f"the content type is {quote(content_type)}", "warning")
+
+    @classmethod
+    def of(cls, recording: Recording) -> Checker:
+        """A checker for the body of a recording. It does not search for secrets."""
+        body = recording.request.body if recording.request else None
+        wants_stream = isinstance(body, dict) and body.get("stream") is True
+        return cls(recording.status, recording.content_type, wants_stream=wants_stream, max_searched_bytes=0)
 
     def feed(self, data: bytes) -> list[Finding]:
         """Take the next bytes of the body, split anywhere; return their findings."""
@@ -265,7 +272,7 @@ class Checker:
         if self.builder.is_complete:
             self._find("stream-end", "message_stop is missing; the stop reason has arrived", "warning")
         else:
-            self._find("stream-end", f"the stream ends {self.builder.state.value}, before message_stop")
+            self._find("stream-end", f"the stream ends {self.builder.state.value}: message_stop is missing")
 
     # --- The Messages API ---
 
@@ -282,11 +289,14 @@ class Checker:
             self._find("event-data", "an event without name and data: it only keeps the connection alive", "note")
         else:
             if b"event" not in self._fields:
-                self._find("event-name", f"{quote(event.type)} has no event line")
+                is_relayed = self._event == 1 and sse.data.startswith('{"text":')
+                self._find("event-name", _RELAYED if is_relayed else f"{quote(event.type)} has no event line")
             elif sse.event != event.type:
                 self._find("event-name", f"the event is called {quote(sse.event)}, its type is {quote(event.type)}")
+            index = event.raw["index"] if isinstance(event, ContentBlockDelta | ContentBlockStop) else None
+            lost = "" if index is None or index in self._started else f"block {index} was never started: "
             for deviation in self.builder.deviations[known:]:
-                self._find("event-order", deviation.rule)
+                self._find("event-order", lost + deviation.rule)
             self._check_kind(event)
         return event
 
@@ -294,7 +304,8 @@ class Checker:
         match event.raw:
             case {"type": "message_start", "message": message}:
                 self._check_message(message)
-            case {"type": "content_block_start", "content_block": block}:
+            case {"type": "content_block_start", "index": index, "content_block": block}:
+                self._started.add(index)
                 self._check_block(block)
             case {"type": "content_block_delta", "index": index, "delta": delta}:
                 self._check_delta(index, delta.get("type"))
@@ -318,7 +329,8 @@ class Checker:
                 self._find("message-fields", f"message_start has a message without {name!r}")
         self._check_usage("message_start", message.get("usage"))
         # An answer that continues after a tool call begins with complete blocks.
-        self._closed |= set(range(len(self._blocks())))
+        self._started = set(range(len(self._blocks())))
+        self._closed |= self._started
 
     def _check_usage(self, kind: str, usage: Any) -> None:
         if not isinstance(usage, dict) or type(usage.get("output_tokens")) is not int:

@@ -167,7 +167,7 @@ def answer(*parts: Mapping[str, Any] | str, usage: Mapping[str, Any] | None = No
         "input_tokens": 25,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
-        "output_tokens": max(1, math.ceil(tokens)),  # as a pace counts them
+        "output_tokens": max(1, math.ceil(tokens)),  # as a pace estimates them
         "service_tier": "standard",
     }
     raw = {

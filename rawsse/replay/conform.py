@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -65,7 +66,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """How much of an answer is read. A longer one counts as cut."""
 
 MAX_ROW_CHARS = 160
-PACE = "ttft=0.3,tps=110"
+PACE = "ttft=0.3,tps=115"
 """The duration of the answer that shows whether a gateway holds events back."""
 
 AT_ONCE_SECONDS = 0.02
@@ -143,7 +144,7 @@ def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int
         words = "whole"
     else:
         how = "no end" if text == whole else "altered" if stop in GOOD_STOPS or not whole.startswith(text) else "cut"
-        words = f"{SILENT} {how if text else 'nothing'}, no error"
+        words = f"{how if text else 'nothing'}, no error"
     # A hundredth more: a sum of floats may be slightly too small.
     waited = int(seconds + 0.01)
     after = f" after {waited} s" if waited >= LONG_SECONDS else ""
@@ -154,10 +155,10 @@ def cell(text: str, stop: str | None, whole: str, error: str = "", requests: int
 
 _MARKS: Mapping[Verdict, str] = {"right": "ok", "wrong": "wrong", "silent": SILENT, "open": "-"}
 LEGEND: Mapping[Verdict, str] = {
-    "right": "the ending that this row allows",
+    "right": "the ending that this row allows: some rows allow both the whole answer and an error",
     "wrong": "another ending, and an error or the result says so",
     "silent": "not the whole answer came out, and no error said so",
-    "open": "not judged: nothing in a stream tells this, or both endings are allowed",
+    "open": "not judged: nothing in a stream tells this, or the client may go on waiting",
 }
 """The meaning of each verdict."""
 
@@ -180,7 +181,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
 def as_columns(clients: Mapping[str, Sequence[Row]]) -> str:
     """Several clients side by side, as in `fixtures/README.md`: a Markdown table of what came. All have the same rows."""
     names = [f"`{row.name}`" for row in next(iter(clients.values()))]
-    columns = ([row.what for row in rows] for rows in clients.values())
+    marks: Mapping[Verdict, str] = {"silent": f"{SILENT} "}
+    columns = ([marks.get(row.verdict, "") + row.what for row in rows] for rows in clients.values())
     return table(["tried", *clients], zip(names, *columns, strict=True))
 
 
@@ -202,8 +204,7 @@ def counts(rows: Iterable[Row]) -> dict[Verdict, int]:
 def totals(rows: Sequence[Row]) -> str:
     """The meaning of the marks, and a line with the counts."""
     count = counts(rows)
-    unclear: tuple[Verdict, ...] = ("silent", "open")
-    lines = [f"{_MARKS[verdict]:5}  {LEGEND[verdict]}" for verdict in unclear if count[verdict]]
+    lines = [f"{_MARKS[verdict]:5}  {words}" for verdict, words in LEGEND.items() if count[verdict]]
     silent = f"{count['silent']} {SILENT} taken for whole, {count['open']} not judged"
     return "\n".join([*lines, f"{count['right']} right, {count['wrong']} wrong, {silent}"])
 
@@ -238,7 +239,7 @@ async def _confirmed(attempt: Callable[[], Awaitable[list[Row]]], sent: Mapping[
 
 
 class Run(NamedTuple):
-    """A client's run: `code` is None if it was stopped; `said` is the end of its standard error.
+    """A client's run: `code` is None if it was stopped; `said` is the last line of its standard error; of Node, the error.
 
     Of a client within a program, more may be known: the stop reason that it reports (empty if it is not known), how its
     error is called, and how long it took, in seconds.
@@ -267,18 +268,24 @@ def client_cases() -> list[Case]:
 
 def judge_client(case: Case, run: Run) -> Row:
     """Whether the run ended as it should."""
-    whole = message.text.strip() if (message := case.recording.fold()[0].message) else ""
+    builder, text = case.recording.fold()[0], run.text.strip()
+    whole = builder.message.text.strip() if builder.message else ""
+    whole += "" if builder.is_complete else "…"  # then all of the text is a part
     stop = run.stop if run.stop != "" else None if case.wanted in ("failed", "waits") else GOOD_STOPS[0]
     error = run.error or ("hangs" if run.code is None else f"exit {run.code}" if run.code else "")
-    words = cell(run.text.strip(), stop, whole, error, run.requests, run.seconds)
+    words = cell(text, stop, whole, error, run.requests, run.seconds)
+    said = f": {run.said}" if run.said else ""
     if not run.requests:
-        return _row(case.name, f"{error or 'exit 0'}: it did not ask ANTHROPIC_BASE_URL")
+        return _row(case.name, f"{error or 'exit 0'}: it did not ask ANTHROPIC_BASE_URL{said}")
     if case.wanted == "open" or (case.wanted == "waits" and run.code is None):
-        return _row(case.name, words.removeprefix(f"{SILENT} "), verdict="open")
-    if words.startswith(SILENT):
+        return _row(case.name, words, verdict="open")
+    if not error and not words.startswith("whole"):
+        if case.wanted == "whole" and text != whole:
+            at = next((at for at, pair in enumerate(zip(text, whole, strict=False)) if pair[0] != pair[1]), len(text))
+            words += f": at character {at} it printed {quote(text[at:], 40)}, not {quote(whole[at:], 40)}"
         return _row(case.name, words, verdict="silent")
     if run.code and case.wanted == "whole":
-        return _row(case.name, f"{words}: {run.said}" if run.said else words)
+        return _row(case.name, f"{words}{said}")
     return _row(case.name, words if run.code is None else "", words)
 
 
@@ -346,8 +353,10 @@ async def _run(command: Sequence[str], base_url: str, limit: float) -> Run:
             with contextlib.suppress(ProcessLookupError):
                 process.kill() if sys.platform == "win32" else os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-        said = _output(err).strip().rpartition("\n")[2] or "it wrote no error"
-        return Run(code, _output(out), said)
+        *lines, said = _output(err).strip().split("\n")
+        if said.startswith("Node.js v"):  # after the error and its stack
+            said = next((line for line in reversed(lines) if re.search(r"^(?!\s*at ).*Error", line)), said)
+        return Run(code, _output(out), said or "it wrote no error")
 
 
 def _output(file: IO[bytes]) -> str:
@@ -522,17 +531,18 @@ async def _asked(client: AsyncClient, body: Mapping[str, Any], limit: float) -> 
     call = client.call("POST", "/v1/messages", kind=RawAnswer, body=body, headers=headers, max_retries=0)
     now = asyncio.get_running_loop().time
     reads, started = list[Read](), now()
-    with contextlib.suppress(APIError, TimeoutError), contextlib.closing(call):
-        async with asyncio.timeout(limit) as timeout:
-            answer = await call.open()
-            decoder = ContentDecoder(answer.response.headers.get("content-encoding", ""))
-            while True:
-                reads += [Read(now() - started, decoder.decode(piece)) for piece in answer.take()]
-                if answer.is_over or answer.bytes_received > MAX_ANSWER_BYTES:
-                    break
-                await call.more()
-    head, error = call.response, call.exchange.error
+    with contextlib.closing(call):
+        with contextlib.suppress(APIError, TimeoutError):
+            async with asyncio.timeout(limit) as timeout:
+                answer = await call.open()
+                decoder = ContentDecoder(answer.response.headers.get("content-encoding", ""))
+                while True:
+                    reads += [Read(now() - started, decoder.decode(piece)) for piece in answer.take()]
+                    if answer.is_over or answer.bytes_received > MAX_ANSWER_BYTES:
+                        break
+                    await call.more()
+        head, error = call.response, call.exchange.error  # before `close`, which fails the call if it is not complete
+        end: End = "clean" if call.exchange.is_over and error is None else "cut"
     fields = {name.lower(): value for name, value in head.headers.items()} if head else {}
-    end: End = "clean" if call.exchange.is_over and error is None else "cut"
     why = f"nothing came within {limit:g} s" if timeout.expired() else str(error)
     return Recording(None, head.status if head else 0, fields, tuple(reads), end, now() - started, why)

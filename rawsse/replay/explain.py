@@ -6,10 +6,11 @@
     timeline = Timeline.of(recording)
     for group in timeline.groups:
         print(group.t, group.event, group.kind, [piece.data for piece in group.pieces])
-    timeline.first_content, timeline.gaps, timeline.tokens_per_second, timeline.verdict
+    timeline.first_content, timeline.gaps, timeline.tokens_per_second, timeline.verdict, timeline.broken
 
 `explain` and `explain_event` print a timeline as text for a terminal, `explain_page.py` as HTML. They accept a recording
-with any content: the errors and warnings of `check` are the `problems` of the lines where it found them.
+with any content: the errors and warnings of `check` are the `problems` of the lines where it found them, and its errors are
+counted in the figures.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.messages import Message, MessageBuilder, StreamEvent
 from rawsse.messages.events import DONE, brings_content
 from rawsse.messages.lens import object_at
-from rawsse.replay.check import Checker
+from rawsse.replay.check import Checker, Finding
 from rawsse.replay.recording import Recording, parse_body
 from rawsse.sse import Event
 
@@ -74,7 +75,8 @@ _LANE_OF: Mapping[str, Lane] = {
 _ADDS: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _MARGIN = 24  # time, read, byte
 _LABEL = 19
-_DIM, _ALARM = "2", "1;31"
+_ROOM = WIDTH - _LABEL  # beside a label
+_DIM, _ALARM, _LIT = "2", "1;31", "7"
 _SGR = re.compile(r"\x1b\[[\d;]*m")
 # Terminals interpret control characters; direction marks and zero-width characters hide or reorder the text around them.
 _UNSAFE = re.compile(
@@ -92,12 +94,13 @@ class Gap(NamedTuple):
 class Piece(NamedTuple):
     """A line with its end, or the part of it in one read. `read` counts from 1; `start` is the offset of its first byte.
 
-    `begins` is the size of the read that begins with the piece; 0 if it does not begin one. `is_new`: it begins its line. `gap`
-    is the long wait before it.
+    `time` is `t` in words: unknown in a bare event stream. `begins` is the size of the read that begins with the piece; 0 if it
+    does not begin one. `is_new`: it begins its line. `gap` is the long wait before it.
     """
 
     read: int
     t: float
+    time: str
     start: int
     data: bytes
     begins: int
@@ -151,9 +154,9 @@ class Group:
 class Timeline:
     """A recording as a timeline. Times are in seconds since the request was sent.
 
-    `waits` are the waits between reads and before the end. The wait for the first byte is excluded: the model causes it. `gaps`
+    `waits` are the waits between reads and before the end. The wait for the first read is excluded: the model causes it. `gaps`
     are the waits of at least `MIN_GAP_SECONDS` and `GAP_FACTOR` times the median, keyed by the number of the read that ended
-    each (the end counts as one more read). `is_cut_off`: the stream ends within an event.
+    each (the end counts as one more read). `broken` are the errors of `check`, without those about secrets.
     """
 
     recording: Recording
@@ -162,13 +165,13 @@ class Timeline:
     groups: tuple[Group, ...]
     message: Message | None
     verdict: str
-    is_cut_off: bool
+    broken: tuple[Finding, ...]
 
     @classmethod
     def of(cls, recording: Recording) -> Timeline:
         """Build the timeline of a recording."""
-        checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
-        findings = checker.feed(recording.body)
+        checker = Checker.of(recording)
+        findings = checker.feed(recording.body) + checker.close(recording.end)
         times = [*(read.t for read in recording.reads), recording.duration]
         waits = tuple(Gap(start, end - start) for start, end in pairwise(times))
         least = max(MIN_GAP_SECONDS, GAP_FACTOR * statistics.median(wait.seconds for wait in waits)) if waits else 0.0
@@ -191,8 +194,8 @@ class Timeline:
         message = checker.builder.message
         if message is None and not recording.is_stream and (whole := recording.message()):
             message = Message(whole)
-        is_cut_off = any(finding.rule == "sse-cut" for finding in checker.close())
-        return cls(recording, waits, gaps, tuple(groups), message, _verdict(recording, checker.builder), is_cut_off)
+        broken = tuple(finding for finding in findings if finding.severity == "error")
+        return cls(recording, waits, gaps, tuple(groups), message, _verdict(recording, checker.builder, broken), broken)
 
     @property
     def events(self) -> tuple[Group, ...]:
@@ -208,7 +211,7 @@ class Timeline:
 
     @property
     def first_content(self) -> Group | None:
-        """The first event with content of the answer: the first token."""
+        """The first event with content of the answer: text, thinking, a tool's input or its result."""
         return next((event for event in self.events if event.is_content), None)
 
     @property
@@ -224,43 +227,48 @@ class Timeline:
 
     @property
     def figures(self) -> Iterator[tuple[str, str]]:
-        """The summary: names and values, as shown."""
-        events, first, speed = self.events, self.first_content, self.tokens_per_second
+        """The summary: names and values, which a printer makes `visible`."""
+        events, first, end = self.events, self.first_content, self.recording.duration
+        text = next((event for event in events if event.is_content and event.lane == "text"), None)
         longest = max(self.waits, key=lambda wait: wait.seconds, default=None)
-        yield "first event", f"{events[0].t:.3f} s" if events else "none"
-        yield "first content", f"{first.t:.3f} s, event {first.event}" if first else "none"
-        yield "longest gap", f"{longest.seconds:.3f} s after {longest.t:.3f} s" if longest else "none"
-        yield "end", f"{self.recording.duration:.3f} s"
-        yield "tokens per second", f"{speed:.1f}" if speed else "unknown"
+        firsts = [("first event", events[0] if events else None), ("first content", first), ("first text", text)]
+        for name, event in firsts[: 2 if text is first else 3]:
+            yield name, f"{event.pieces[-1].time}, event {event.event}" if event else "none"
+        gap = f"{longest.seconds:.3f} s after {longest.t:.3f} s" if longest else "none"
+        yield "longest gap", gap if end else "unknown"
+        yield "end", f"{end:.3f} s" if end else "unknown"
+        yield "tokens per second", f"{speed:.1f}" if (speed := self.tokens_per_second) else "unknown"
         yield "reads", f"{len(self.recording.reads):,}, {len(self.recording.body):,} bytes"
         yield "pings", str(sum(event.lane == "ping" for event in events))
         yield "events", f"{len(events):,}: {kinds_of(events)}" if events else "0"
         if self.message is not None:
             usage = object_at(self.message.raw, "usage").items()
-            counts = [
-                (name, value) for name, value in usage if (any(value.values()) if isinstance(value, dict) else value)
-            ]
-            yield "usage", visible(", ".join(f"{name} {to_json(value)}" for name, value in counts))
-        yield "ending", visible(f"{self.recording.end}: {self.verdict}")
+            shown = (item for item in usage if any(item[1].values() if isinstance(item[1], dict) else item[1:]))
+            yield "usage", ", ".join(f"{name} {to_json(value)}" for name, value in shown)
+        yield "ending", f"answer: {self.verdict}; connection: {self.recording.end if end else 'unknown'}"
+        if self.broken:
+            rules = "1 broken rule" if len(self.broken) == 1 else f"{len(self.broken)} broken rules, the first"
+            yield "problems", f"{rules} at {self.broken[0].where}: {self.broken[0].text}"
 
 
 def kinds_of(events: Sequence[Group]) -> str:
     """The number of events of each kind; deltas are counted by their own type."""
     deltas = "content_block_delta"
     kinds = Counter(event.detail or deltas if event.kind == deltas else event.kind for event in events)
-    return ", ".join(f"{count:,} {visible(kind)}" for kind, count in kinds.items())
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
 
 
 def _pieces(recording: Recording, gaps: Mapping[int, Gap]) -> Iterator[Piece]:
     start, is_new = 0, True
     for number, read in enumerate(recording.reads, 1):
         size, gap = len(read.data), gaps.get(number)
+        time = f"{read.t:.3f} s" if recording.duration else "unknown time"
         for data in read.data.splitlines(keepends=True):
-            yield Piece(number, read.t, start, data, size, is_new, gap)
+            yield Piece(number, read.t, time, start, data, size, is_new, gap)
             start, is_new, size, gap = start + len(data), data.endswith((b"\r", b"\n")), 0, None
 
 
-def _verdict(recording: Recording, builder: MessageBuilder) -> str:
+def _verdict(recording: Recording, builder: MessageBuilder, broken: Sequence[Finding]) -> str:
     if recording.status != 200:
         match parse_body(recording.body):
             case {"error": {"type": kind, "message": message}}:
@@ -270,9 +278,10 @@ def _verdict(recording: Recording, builder: MessageBuilder) -> str:
         return f"no stream: {recording.content_type or 'no content type'}"
     if builder.error is not None:
         return f"error event, {builder.error.error.get('type')}: {builder.error.error.get('message')}"
+    word = "broken" if broken else "complete"
     if builder.is_done:
-        return "complete"
-    return "complete, but message_stop is missing" if builder.is_complete else f"truncated {builder.state.value}"
+        return word
+    return f"{word}, without message_stop" if builder.is_complete else f"truncated {builder.state.value}"
 
 
 # --- The subject of an event -----------------------------------------------------------------------------------------
@@ -369,7 +378,7 @@ def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
     A recording has the body, but not its HTTP chunks (RFC 9112, 7.1). They are rebuilt as the player sends them, one per read.
     """
     recording = timeline.recording
-    checker = Checker(recording.status, recording.content_type, max_searched_bytes=0)
+    checker = Checker.of(recording)
     checker.feed(recording.body[: group.pieces[-1].last + 1])
     *_, (_, _, event) = checker.groups
     reads = [(number, list(pieces)) for number, pieces in groupby(group.pieces, key=lambda piece: piece.read)]
@@ -378,7 +387,7 @@ def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
     for number, pieces in shown_reads:
         data, start = recording.reads[number - 1].data, pieces[0].start
         at, count = start - starts[number - 1], sum(len(piece.data) for piece in pieces)
-        words = f"{number} at {pieces[0].t:.3f} s, {len(data):,} bytes; the event's: {count:,}"
+        words = f"{number} at {pieces[0].time}, {len(data):,} bytes; the event's: {count:,}"
         yield Layer("read", [f"{words}, from byte {start:,} of the body"])
         yield _chunk((data[:at], data[at : at + count], data[at + count :]), _room(len(shown_reads)))
     if len(reads) > MAX_LAYER_READS:
@@ -387,7 +396,8 @@ def layers(timeline: Timeline, group: Group) -> Iterator[Layer]:
     yield _limited("lines", [(piece.text, piece.size) for piece in group.pieces])
     lines = {"JSON": text.split("\n"), "problem": group.problems, "message": message_lines(checker.builder.message)}
     yield from (_limited(name, [(line, "") for line in shown]) for name, shown in lines.items())
-    yield Layer("note", ["A recording has no HTTP chunks: these are rebuilt as `rawsse replay` sends them."])
+    note = "A read's size is without the framing of HTTP chunks, which a recording lacks."
+    yield Layer("note", [note, "Here each read is one chunk; `rawsse replay --split` or --segments sends others."])
 
 
 def _chunk(parts: tuple[bytes, bytes, bytes], room: int) -> Layer:
@@ -443,14 +453,16 @@ def explain_event(recording: Recording, number: int, *, color: bool = False) -> 
     """The `layers` of one event, counted from 1, as text. Raises `ConfigurationError` if the recording has no such event."""
     timeline = Timeline.of(recording)
     group = timeline.event(number)
-    shown = (_layer(layer.name, chain.from_iterable(map(_wrapped, layer.lines))) for layer in layers(timeline, group))
+    shown = (_layer(layer.name, _wrapped(layer)) for layer in layers(timeline, group))
     return _text([_event(group, WIDTH), *chain.from_iterable(shown)], color=color)
 
 
-def _wrapped(line: str) -> Iterator[str]:
-    """The line made visible, wrapped to the width of a layer."""
-    shown, room = visible(line), WIDTH - _LABEL
-    yield from (shown[at : at + room] for at in range(0, max(len(shown), 1), room))
+def _wrapped(layer: Layer) -> Iterator[str]:
+    """The lines made visible, and wrapped. The event's own bytes are highlighted."""
+    for number, line in enumerate(map(visible, layer.lines)):
+        for at in range(0, max(len(line), 1), _ROOM):
+            shown = line[at : at + _ROOM]
+            yield _paint(_LIT, shown) if number == layer.own else _fit(shown)
 
 
 def _text(lines: Iterable[str], *, color: bool) -> str:
@@ -463,34 +475,31 @@ def _lines(timeline: Timeline) -> Iterator[str]:
     if request is not None:
         fields = request.body.items() if isinstance(request.body, dict) else ()
         shown = (f"{name}: {to_json(value)}" for name, value in fields)
-        yield from _layer("request", [f"{request.method} {request.path}", *shown])
+        yield from _layer("request", map(_fit, [f"{request.method} {request.path}", *shown]))
     headers = (f"{name}: {value}" for name, value in recording.headers.items())
-    yield from _layer("answer", [f"HTTP status {recording.status}", *headers])
+    yield from _layer("answer", map(_fit, [f"HTTP status {recording.status}", *headers]))
     yield from ("", _paint(_DIM, "    time  read    byte  line"))
     for group in timeline.groups:
         yield from _group(group)
     yield from _gap(timeline.gaps.get(len(recording.reads) + 1))
-    if timeline.is_cut_off:
-        yield _paint(_ALARM, f"{'':{_MARGIN}}! cut off: not an event")
     yield ""
-    room = WIDTH - _LABEL
     for name, value in timeline.figures:
-        yield from _layer(name, textwrap.wrap(clip(value, MAX_LABELLED_LINES * room), room, break_on_hyphens=False))
-    yield from _layer("message", message_lines(timeline.message))
+        words = clip(visible(value), MAX_LABELLED_LINES * _ROOM)
+        yield from _layer(name, textwrap.wrap(words, _ROOM, break_on_hyphens=False))
+    yield from _layer("message", map(_fit, message_lines(timeline.message)))
 
 
 def _layer(name: str, lines: Iterable[str]) -> Iterator[str]:
-    """A name with its lines next to it."""
+    """A name with its lines, which are visible and not too long, next to it."""
     for number, line in enumerate(lines):
-        label = " " * _LABEL if number else _paint(_DIM, f"{name:{_LABEL}}")
-        yield label + _fit(line, WIDTH - _LABEL)
+        yield (" " * _LABEL if number else _paint(_DIM, f"{name:{_LABEL}}")) + line
 
 
 def _group(group: Group) -> Iterator[str]:
     for piece in group.pieces:
         yield from _gap(piece.gap)
         # The read and its time are shown where it begins; the byte offset on every line.
-        begins = f"{piece.t:8.3f}{piece.read:6}" if piece.begins else " " * 14
+        begins = f"{piece.time.split()[0]:>8}{piece.read:6}" if piece.begins else " " * 14
         margin = f"{begins}{_paint(_DIM, f'{piece.start:8}')}  "
         if group.event and piece is group.pieces[-1]:
             blank = visible(piece.text)
@@ -514,7 +523,7 @@ def _paint(code: str, text: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
-def _fit(text: str, room: int, size: str = "") -> str:
+def _fit(text: str, room: int = _ROOM, size: str = "") -> str:
     """The text made visible, and shortened before its line end."""
     shown = visible(text)
     body = shown.rstrip("␍␊⋯")

@@ -40,7 +40,8 @@ MAX_TEXT_CHARS = 100_000
 
 _SHOWN_AT_END = 60
 _HEX_BYTES = 8
-# Not the "Control Pictures" of Unicode: many fonts lack them.
+# Many fonts lack the "Control Pictures" of Unicode, with which `visible` represents control characters.
+_CONTROLS: Mapping[int, str] = {code: repr(chr(code))[1:-1] for code in (*range(0x20), 0x7F)}
 _LINE_ENDS: Mapping[str, str] = {
     "\n": "<i>LF</i>",
     "\r": "<i>CR</i>",
@@ -109,12 +110,14 @@ def _whole(timeline: Timeline) -> Iterator[str]:
     runs = _runs(timeline.groups)
     # Event number -> row number: the event's own, or that of the first event in a shared row.
     rows = {event.event: events[0].event for events in map(_events, runs) for event in events}
-    svg = picture(timeline, lambda event: f"e{rows[event]}")
-    yield f"""<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>
-<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n<dl class="figures">"""
+    yield '<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>\n'
+    if timeline.recording.duration:  # a bare event stream has no times
+        svg = picture(timeline, lambda event: f"e{rows[event]}")
+        yield f'<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n'
+    yield '<dl class="figures">'
     for name, value in timeline.figures:
-        wide = ' class="wide"' if name in ("events", "usage", "ending") else ""
-        yield f"<div{wide}><dt>{_escaped(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        wide = ' class="wide"' if name in ("events", "usage", "ending", "problems") else ""
+        yield f"<div{wide}><dt>{_escaped(name)}</dt><dd>{_visible(value)}</dd></div>"
     yield '</dl></section>\n<div class="sides">\n'
     yield from _anatomy(timeline, runs)
     yield from _message(timeline, rows)
@@ -127,18 +130,23 @@ def _hash(source: str) -> str:
 
 def _escaped(value: str, limit: int = MAX_LINE_CHARS, size: str = "") -> str:
     """A text as HTML, without markup or invisible characters."""
-    return html.escape(visible(clip(value, limit, size)))
+    return _visible(clip(value, limit, size))
+
+
+def _visible(value: str) -> str:
+    """The same, whole. Control characters are written as in Python: with a backslash."""
+    return html.escape(visible(value.translate(_CONTROLS)))
 
 
 def _with_line_ends(line: str) -> str:
     """The same for one or more whole lines."""
     parts = re.split("(\r\n|\r|\n)", line)
-    return "".join(_LINE_ENDS[part] if at % 2 else html.escape(visible(part)) for at, part in enumerate(parts))
+    return "".join(_LINE_ENDS[part] if at % 2 else _visible(part) for at, part in enumerate(parts))
 
 
 def _prose(value: str) -> str:
     """The same, but with line ends and tabs unchanged."""
-    return html.escape("\n".join(visible(line).replace("␉", "\t") for line in value.split("\n")))
+    return "\n".join("\t".join(map(_visible, line.split("\t"))) for line in value.split("\n"))
 
 
 def _asset(name: str) -> str:
@@ -156,8 +164,6 @@ def _anatomy(timeline: Timeline, runs: Sequence[Sequence[Group]]) -> Iterator[st
     for run in runs:
         yield from _row(run[0]) if len(run) == 1 else _shared_row(run)
     yield from _waits([timeline.gaps.get(len(timeline.recording.reads) + 1)])
-    if timeline.is_cut_off:
-        yield '<li class="problem">The end cut these lines off: no blank line came, so they are not an event.</li>\n'
     yield "</ol></section>\n"
 
 
@@ -182,9 +188,7 @@ def _row(group: Group) -> Iterator[str]:
 
 
 def _line(piece: Piece) -> str:
-    begins = (
-        f'<p class="read">read {piece.read:,} · {piece.t:.3f} s · {piece.begins:,} bytes</p>' if piece.begins else ""
-    )
+    begins = f'<p class="read">read {piece.read:,} · {piece.time} · {piece.begins:,} bytes</p>' if piece.begins else ""
     line = piece.data.decode("utf-8", "backslashreplace")
     ended = line.rstrip("\r\n")
     field, colon, value = ended.partition(":")
@@ -248,6 +252,7 @@ def _message(timeline: Timeline, rows: Mapping[int, int]) -> Iterator[str]:
     if message is None:
         yield '<p class="says">None: message_start never came.</p></section>\n'
         return
+    yield from _problems([value for name, value in timeline.figures if name == "problems"])
     names = f"{message.get('id')}, {message.get('model')}"
     yield f'<p class="says">{_escaped(names)}</p>\n'
     for index, block in enumerate(message.content):
@@ -272,11 +277,12 @@ def _block(index: int, block: Block, pieces: Sequence[Group], rows: Mapping[int,
 
 
 def _linked(pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:
-    """The text that the events added, one element per row."""
+    """The text that the events added, one element per row: marked, if an event has a problem."""
     left = MAX_TEXT_CHARS
     for row, groups in groupby(pieces, key=lambda group: rows[group.event]):
-        text = "".join(group.adds for group in groups)
-        yield f'<span id="m{row}" data-e="{row}">{_prose(text[:left])}</span>'
+        added = list(groups)
+        text, tag = "".join(group.adds for group in added), "mark" if any(group.problems for group in added) else "span"
+        yield f'<{tag} id="m{row}" data-e="{row}">{_prose(text[:left])}</{tag}>'
         left -= len(text)
         if left < 0:
             yield "…"
@@ -306,7 +312,7 @@ def picture(timeline: Timeline, anchor: Callable[[int], str] = "e{}".format) -> 
         *_axis(seconds, x_of, bottom),
     ]
     if reads and reads[0].t > 0:
-        parts += _shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first byte", x_of, bottom)
+        parts += _shade(Gap(0.0, reads[0].t), "waiting", "waiting for the first read", x_of, bottom)
     for gap in timeline.gaps.values():
         parts += _shade(gap, "gap", "nothing came", x_of, bottom)
     for number, (name, items) in enumerate(rows.items()):

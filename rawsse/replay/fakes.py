@@ -212,8 +212,9 @@ class FakeNetwork:
     """For a client's `connect`: each connection answers one request with a recording and the faults that are due.
 
     Recordings take turns; one that a fault cut is played again on the next connection. `streams` are the connections,
-    `unused_faults` the faults that have not been applied yet, `misplaced` the last errors of faults that did not fit an
-    answer. Routes and certificates are ignored. Raises `ConfigurationError`.
+    `unused_faults` the faults that have not changed an answer yet (the log says which others hide), `misplaced` the last
+    errors of faults that did not fit an answer. Routes, the proxies of the environment and certificates are ignored.
+    Raises `ConfigurationError`.
     """
 
     def __init__(self, *recordings: Recording, faults: Faults = (), **options: Unpack[StreamOptions]) -> None:
@@ -246,7 +247,7 @@ class FakeNetwork:
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise
-        self._schedule.applied(due)
+        self._schedule.applied(due, answer)
         self._turn += instead is None and not any(fault.cuts for fault in due)
         ends = {End.RESET: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), End.HOLD: None}
         end = next((ends.get(step, b"") for step in steps if isinstance(step, End)), b"")

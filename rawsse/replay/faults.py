@@ -18,7 +18,8 @@ place that an answer lacks is an error.
 
 Several faults of one request are applied in this order, regardless of their order in the list: those that replace the
 answer (`status`, `html`, `redirect`; only the first), those that edit the body (one after the other), compression,
-framing, then those of the network by place, up to the first end. See `wire.py` for the last three.
+framing, then those of the network by place, up to the first end. See `wire.py` for the last three. A fault without which
+the same bytes would be sent, such as one behind that end, counts as one that never happened.
 """
 
 from __future__ import annotations
@@ -269,8 +270,8 @@ def edited(answer: Recording, faults: Iterable[Fault], split: Split | None = Non
     return answer if split is None else replace(answer, reads=recut(answer.reads, split_by(split)))
 
 
-def offset_of(fault: Fault, body: bytes) -> int:
-    """The number of bytes (of a body or a head) before a fault's place. The end is also a place.
+def offset_of(fault: Fault, body: bytes, *, has_end: bool = True) -> int:
+    """The number of bytes (of a body or a head) before a fault's place. `has_end`: the end is also a place.
 
     Raises `ConfigurationError` if there is no such place.
     """
@@ -279,19 +280,17 @@ def offset_of(fault: Fault, body: bytes) -> int:
     if place.unit == "event":
         ends = [0, *accumulate(len(event) for event in by_event(body))]
     count = len(ends) - 1
-    if not 0 <= (at := place.index + (count if place.index < 0 else 0)) <= count:
-        has = {"event": "events", "byte": "bytes of body", "head": "bytes of head"}[place.unit]
+    if not 0 <= (at := place.index + (count if place.index < 0 else 0)) < count + has_end:
+        events = "events, counted from 0 (by explain and check from 1)"
+        has = {"event": events, "byte": "bytes of body", "head": "bytes of head"}[place.unit]
         raise ConfigurationError(f"{fault} has no place in this answer, which has {count} {has}")
     return ends[at]
 
 
 def _span(fault: Fault, body: bytes) -> tuple[int, int]:
     """The start and end of the event at a fault's place."""
-    start = offset_of(fault, body)
-    event = next(iter(by_event(body[start:])), None)
-    if event is None:
-        raise ConfigurationError(f"{fault} has no place in this answer, which has no such event")
-    return start, start + len(event)
+    start = offset_of(fault, body, has_end=False)
+    return start, start + len(by_event(body[start:])[0])
 
 
 def _drop(fault: Fault, body: bytes) -> Splice:
@@ -403,9 +402,7 @@ _ROWS = (
         cuts=True,
     ),
     Kind("end@PLACE", "the answer ends there, with complete framing", edit=_end, cuts=True),
-    Kind(
-        "bad-chunk-size[=TEXT][@PLACE]", "the next chunk's size is TEXT (default: zz)", _ASCII, "zz", _BODY, cuts=True
-    ),
+    Kind("bad-chunk-size[=TEXT][@PLACE]", "the next chunk's size is TEXT, or zz", _ASCII, "zz", _BODY, cuts=True),
     Kind("no-last-chunk", "the connection is closed without the chunk that ends the body", cuts=True),
     Kind("wrong-content-length=N", "Content-Length is N more (+N) or less (-N) than the body", _NOT_0, cuts=True),
     Kind("gzip", "the body is compressed, even if the client did not ask for it"),
@@ -416,9 +413,7 @@ _ROWS = (
         answer=_status,
     ),
     Kind("html[=CODE]", "a proxy's error page instead (default: 502)", _whole(200, 599), 502, answer=_html),
-    Kind(
-        "redirect[=CODE][,location=URL]", "a redirect instead (default: 307)", _whole(300, 399), 307, answer=_redirect
-    ),
+    Kind("redirect[=CODE][,location=URL]", "a redirect (default: 307)", _whole(300, 399), 307, answer=_redirect),
 )
 
 FAULTS: Mapping[str, Kind] = {re.split(r"[@=\[]", kind.form)[0]: kind for kind in _ROWS}

@@ -20,6 +20,7 @@ import shutil
 import socket
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -36,7 +37,7 @@ from rawsse.replay.faults import Faults
 from rawsse.replay.player import LocalServer, PlayedRequest, Player, send_answer
 from rawsse.replay.proxy import RawAnswer, RecordingProxy
 from rawsse.replay.recorder import Recorder
-from rawsse.replay.recording import Recording, find_recordings, is_messages, shipped_fixtures
+from rawsse.replay.recording import Recording, is_messages, load_recordings, shipped_fixtures
 from rawsse.replay.scrub import ALLOWED_REQUEST_HEADERS, ScrubPolicy
 from rawsse.replay.variants import Pace, Rewrite, Split
 from rawsse.server import Receive, Scope, Send
@@ -75,8 +76,8 @@ class PlayOptions(TypedDict, total=False):
 class Replay(LocalServer):
     """The API of one test. `with` serves it in a thread, `async with` in the running event loop.
 
-    `folder` has the recordings (see `find`). `record` records the real API at `record_url`: `once` only missing recordings,
-    `all` every one; `policy` sets what is scrubbed. `on_start` is called when `environment` is known.
+    `folder` has the recordings (see `find`). `record` records the API at `record_url` (default: the real one): `once` only
+    missing recordings, `all` every one; `policy` sets what is scrubbed. `on_start` is called when `environment` is known.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Replay(LocalServer):
         folder: str | Path = ".",
         *,
         record: Literal["once", "all"] | None = None,
-        record_url: str = DEFAULT_BASE_URL,
+        record_url: str | None = None,
         policy: ScrubPolicy | None = None,
         on_start: Callable[[Replay], object] = lambda _: None,
     ) -> None:
@@ -94,12 +95,12 @@ class Replay(LocalServer):
         """Whether the test failed: then its new recordings are not written."""
         self._folder = Path(folder)
         self._record = record
-        self._record_url = record_url
+        self._record_url = record_url or DEFAULT_BASE_URL
         self._policy = policy
         self._on_start = on_start
         self._held_port = ExitStack()
         self._is_kept = False
-        self._unplayable: list[str] = []  # requests before the first `play`
+        self._unplayable = Counter[str]()  # requests before the first `play`
         self._plays: list[_Play | _Recorded] = []
 
     def play(self, *sources: Source, strict: bool | None = None, **options: Unpack[PlayOptions]) -> None:
@@ -110,9 +111,7 @@ class Replay(LocalServer):
         a missing request or an unused fault is an error. Raises `RecordingError` and `ConfigurationError`.
         """
         if not sources:
-            raise ConfigurationError(
-                "there is nothing to play: name a recording, or make one with recording_of(answer(…))"
-            )
+            raise ConfigurationError("there is nothing to play: name a recording, or give an answer(…)")
         names = [source for source in sources if isinstance(source, str | Path)]
         if self._record is not None and any(self._is_wanted(name) for name in names):
             if len(names) != len(sources):
@@ -161,7 +160,8 @@ class Replay(LocalServer):
     @property
     def _nothing_to_play(self) -> str:
         how = "name a recording with replay.play(NAME), or @pytest.mark.replay(NAME)"
-        return f"there was nothing to play for {', '.join(self._unplayable)}: {how}"
+        counted = (what if n == 1 else f"{what} ({n} times)" for what, n in self._unplayable.items())
+        return f"there was nothing to play for {', '.join(counted)}: {how}"
 
     def verify(self) -> None:
         """Raise an AssertionError if there are problems."""
@@ -176,7 +176,7 @@ class Replay(LocalServer):
         if self._plays:
             await self._plays[-1](scope, receive, send)
         elif scope["type"] == "http":
-            self._unplayable.append(f"{scope['method']} {scope['path']}")
+            self._unplayable[f"{scope['method']} {scope['path']}"] += 1
             await send_answer(send, error_answer(404, "not_found_error", self._nothing_to_play))
         else:
             raise NotImplementedError(f"a Replay answers HTTP, not {scope['type']}")
@@ -245,15 +245,14 @@ class _Play(Player):
         return ", ".join(recording.name for recording in self.api.recordings)
 
     def problems(self, *, is_over: bool) -> list[str]:
-        """Requests that no recording answered, faults that no answer had, and recordings not played once."""
+        """Requests that no recording answered, faults that no client met, and recordings not played once."""
         found = list(dict.fromkeys(self.misplaced))  # no test expects such an answer
         if self.is_lenient:
             return found
-        found += [miss.message for miss in self.misses]
+        found += dict.fromkeys(miss.message for miss in self.misses)
         if is_over and not found:  # else they may be a consequence
-            found += [
-                f"the fault {fault} never happened: the test sent too few requests" for fault in self.unused_faults
-            ]
+            hidden, few = self._schedule.hidden, "the test sent too few requests"
+            found += [f"the fault {fault} never happened: {hidden.get(fault, few)}" for fault in self.unused_faults]
         if is_over and self._is_strict:
             count, left = len(self.api.recordings), [recording.name for recording in self.unplayed]
             again = ", ".join(dict.fromkeys(recording.name for recording in self.repeats))
@@ -327,7 +326,7 @@ def find(source: Source, folder: Path) -> list[Recording]:
     if isinstance(source, Message | Mapping):
         return [recording_of(source)]
     if (path := own_path(source, folder)) is not None:
-        return [Recording.load(file) for file in find_recordings(path)]
+        return load_recordings(path)
     shipped = shipped_fixtures()
     if str(source) in shipped:
         return [shipped[str(source)]]

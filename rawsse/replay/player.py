@@ -14,7 +14,8 @@ ends with a cut connection. `…/count_tokens` and `…/v1/models` are answered,
 `faults` make answers fail (`faults.py`): `["status=529 x2", "reset@event=3 x1 after=2"]`. They count the requests to
 `…/v1/messages`, and each of `requests` lists its faults. If a fault cuts an answer short and the identical request is
 repeated, it gets the same recording. A fault that fits no recording is rejected at once; if it does not fit the answer
-to a request, that is an HTTP 500 with the reason.
+to a request, that is an HTTP 500 with the reason. One that another fault keeps from the client, as after a `close`, stays in
+`unused_faults`, and the log says why.
 
 An answer can be split in two ways. `split` splits the body: each piece is one HTTP chunk. `segments` splits the bytes on the
 wire, including the head and the chunk framing: each piece is one TCP write. A client in the same event loop reads each piece
@@ -40,8 +41,8 @@ from rawsse.replay.recording import (
     Read,
     RecordedRequest,
     Recording,
-    find_recordings,
     is_messages,
+    load_recordings,
     parse_body,
     shipped_fixtures,
 )
@@ -111,8 +112,9 @@ class Player:
     (`variants.py`). `sleep` replaces `asyncio.sleep`.
 
     `misses` are the last requests that no recording answered; `unplayed` the recordings that have not been played yet, and
-    `repeats` those that have been played more often than they were given; `unused_faults` the faults that have not been applied
-    yet, and `misplaced` the last errors of faults that did not fit an answer. Raises `ConfigurationError` and `RecordingError`.
+    `repeats` those that have been played more often than they were given; `unused_faults` the faults that have not changed an
+    answer yet, and `misplaced` the last errors of faults that did not fit an answer. Raises `ConfigurationError` and
+    `RecordingError`.
     """
 
     _default_speed = 1.0
@@ -194,18 +196,18 @@ class Player:
             raise ConfigurationError(f"{wanting[0]} rawsse.server: other ASGI servers do not let an app write to TCP")
         self._count += 1
         headers = {"request-id": f"req_replay_{self._count:06}"} | dict(answer.headers) | dict(_CORS)
+        answer, steps = replace(answer, headers=headers), None
         try:
-            answer = edited(replace(answer, headers=headers), faults, self._split)
-            steps: Script | None = None
-            if wanting or (answer.end != "clean" and connection is not None):
+            played = edited(answer, faults, self._split)
+            if wanting or (played.end != "clean" and connection is not None):
                 request = {"method": scope["method"], "http_version": scope.get("http_version", "1.1")}
-                steps = script(answer, faults, **request, segments=self._segments, speed=self._speed)
-            self._schedule.applied(faults)
+                steps = script(played, faults, **request, segments=self._segments, speed=self._speed)
+            self._schedule.applied(faults, answer)
         except ConfigurationError as exc:  # a fault without a place
             self._schedule.failed(exc)
-            answer, steps = error_answer(500, "api_error", str(exc)), None
+            played, steps = error_answer(500, "api_error", str(exc)), None
         if steps is None:
-            await self._play_chunks(answer, send)
+            await self._play_chunks(played, send)
         else:
             await self._perform(steps, Wire(connection))
 
@@ -283,9 +285,8 @@ class LocalServer:
     def base_url(self) -> str:
         """`http://HOST:PORT`, for the client under test. Raises `ConfigurationError` while nothing is served."""
         if self._server is None:
-            raise ConfigurationError(
-                "the API is not served: use it within `with`, `async with`, or what virtual_clock runs"
-            )
+            how = "use it within `with`, `async with`, or what virtual_clock runs"
+            raise ConfigurationError(f"the API is not served: {how}")
         return self._server.base_url
 
     async def __aenter__(self) -> Self:
@@ -382,7 +383,7 @@ def _loaded(sources: Sources) -> list[Recording]:
     given = [sources] if isinstance(sources, Recording | str | Path) else sources
     recordings: list[Recording] = []
     for source in given:
-        recordings += [source] if isinstance(source, Recording) else map(Recording.load, find_recordings(source))
+        recordings += [source] if isinstance(source, Recording) else load_recordings(source)
     if not recordings:
         raise ConfigurationError("there is no recording to play")
     return recordings

@@ -8,7 +8,7 @@ its path (`_rawsse_pytest.py`), not through the package.
         assert my_bot.ask("Oslo?") == "It rains in Oslo."       # the code under test, led here by ANTHROPIC_BASE_URL
         assert replay.requests[0].body["model"] == "claude-sonnet-5"
 
-    @pytest.mark.replay(answer(text("Hello.")), faults=["status=529 x1"])       # a made-up answer, and a fault
+    @pytest.mark.replay(answer("Hello."), faults=["status=529 x1"])             # a made-up answer, and a fault
     @pytest.mark.replay("a", "b", match="sequence")             # each once, in this order; fails if one is left
     replay.play("weather", split=split)                         # reads split as the test's parameter says: "event", 7 …
     async def test_…(replay, virtual_clock)                     # test and API run in virtual time; pytest-asyncio too
@@ -17,20 +17,24 @@ its path (`_rawsse_pytest.py`), not through the package.
 and `segment_seconds` (between two of these). A client in another thread may read several pieces at once. To test every
 split, use `virtual_clock`, where each piece is one read even without `segment_seconds`, or call the parser directly.
 
-Names are looked up in the test file's folder, in `recordings/` there, and among the recordings shipped with rawsse. The
-arguments of the mark are those of `Replay.play`, and `env=False` leaves the environment unchanged. A mark on a function takes
-precedence over one on its class or module. `replay` is set up before a test's other fixtures, since those may make clients. A
-client that is made when its module is imported has already read the environment.
+Names are looked up in the test file's folder, in `recordings/` there, and among the recordings shipped with rawsse. An
+`answer(…)` is given as it is; `recording_of(answer(…), …)` is needed only to set its fragments, pings or ending. The arguments
+of the mark are those of `Replay.play`, and `env=False` leaves the environment unchanged. A mark on a function takes precedence
+over one on its class or module. `replay` is set up before a test's other fixtures, since those may make clients. A client that
+is made when its module is imported has already read the environment.
 
-No test passes by mistake. It fails if no request arrived, if no recording answers one, or if a fault never happened. While a
-test uses `replay`, connections to other machines are refused (`guard`): a client that misses the test's API does not reach the
-real one with the real key. A refused connection fails the test at its end, even if the code under test catches the error.
-`network=True` allows such connections; `network=False` refuses them without failing the test.
+No test passes by mistake. It fails if no request arrived, if no recording answers one, or if a fault never happened: because of
+too few requests, or because another fault ended the answer before it. While a test uses `replay`, connections to other machines
+are refused (`guard`): a client that misses the test's API does not reach the real one with the real key. A refused connection
+fails the test at its end, even if the code under test catches the error. `network=True` allows such connections;
+`network=False` refuses them without failing the test.
 
 (PYTEST_DONT_REWRITE: there are no assertions here, and a second pytest in one process would warn that it cannot rewrite them.)
 
-Recordings are made only with `--rawsse-record=once` (missing ones) or `all`, and only by tests that pass. A fixture in
-`conftest.py` or in a test file sets what is scrubbed:
+Recordings are made only with `--rawsse-record=once` (missing ones) or `all`, and only by tests that pass. They come from
+ANTHROPIC_BASE_URL if it is set, else from the real API. `mark.replay("weather")` makes `recordings/weather.sse.jsonl`; a file
+may have any name, and the mark takes it without `.sse.jsonl`. A fixture in `conftest.py` or in a test file sets what is
+scrubbed:
 
     @pytest.fixture(scope="session")
     def rawsse_scrub_policy(): return ScrubPolicy(secrets=("our-project-name",))
@@ -115,13 +119,12 @@ def replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     own = {name: os.environ[name] for name in _KEYS if name in os.environ}
     if record is not None and not any(own.values()):
         _fail("recording needs a key for the real API: set ANTHROPIC_API_KEY")
-    real_url = {"record_url": os.environ["ANTHROPIC_BASE_URL"]} if os.environ.get("ANTHROPIC_BASE_URL") else {}
     replay = Replay(
         node.path.parent,
         record=record,
+        record_url=os.environ.get("ANTHROPIC_BASE_URL"),
         policy=None if record is None else request.getfixturevalue("rawsse_scrub_policy"),
         on_start=partial(_lead_here, monkeypatch, own) if env is not False else lambda _: None,
-        **real_url,
     )
     if sources:
         _or_fail(lambda: replay.play(*sources, **options))

@@ -7,10 +7,10 @@ A recording (`*.sse.jsonl`) is JSON Lines (https://jsonlines.org): a head, one l
     {"t": 0.987, "b64": "w6k="}
     {"end": "clean", "t": 1.204}
 
-`t` is in seconds since the request was sent. `data` is a read as text; `b64` is one that is not valid UTF-8, as a read may end
-inside a character. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the client disconnected, and the rest is
-unknown). `request` may be null. A changed answer shows as a changed line in a diff, and no byte, boundary or time is lost:
-`Recording.loads(recording.dump()) == recording`.
+`t` is in seconds since the request was sent. `data` is a read as text, without the framing of HTTP chunks; `b64` is one that is
+not valid UTF-8, as a read may end inside a character. `end` is `clean`, `cut` (the connection broke), or `client_closed` (the
+client disconnected, and the rest is unknown). `request` may be null. A changed answer shows as a changed line in a diff, and no
+byte, boundary or time is lost: `Recording.loads(recording.dump()) == recording`.
 
     recording = Recording.load("fixtures/plain.sse.jsonl")
     recording.body, recording.reads[0].t
@@ -197,10 +197,18 @@ def find_recordings(path: str | Path) -> list[Path]:
     return found
 
 
+def load_recordings(path: str | Path) -> list[Recording]:
+    """The recordings in the files of `find_recordings`. One that was found by its name is called by that name.
+
+    Raises `RecordingError`, and `OSError` if a file cannot be read.
+    """
+    recordings = map(Recording.load, find_recordings(path))
+    return list(recordings) if Path(path).is_dir() else [replace(each, name=str(path)) for each in recordings]
+
+
 def shipped_fixtures() -> dict[str, Recording]:
     """The recordings shipped with rawsse, by name (`plain`, `tools`, `cut` …; see `fixtures/README.md`)."""
-    files = _shipped_files()
-    return {name: Recording.loads(file.read_bytes(), name=file.name) for name, file in files.items()}
+    return {name: Recording.loads(file.read_bytes(), name=name) for name, file in _shipped_files().items()}
 
 
 def _shipped_files() -> dict[str, Path]:
@@ -301,9 +309,8 @@ def _head(line: dict[str, Any]) -> Recording:
     request = None
     if line.get("request") is not None:
         asked = _of(line, "request", dict)
-        request = RecordedRequest(
-            _of(asked, "method", str), _of(asked, "path", str), _headers(asked), asked.get("body")
-        )
+        method, path = _of(asked, "method", str), _of(asked, "path", str)
+        request = RecordedRequest(method, path, _headers(asked), asked.get("body"))
     return Recording(request, _of(line, "status", int), _headers(line))
 
 

@@ -19,6 +19,7 @@ The head has `connection: close` if the answer is complete. Nothing announces th
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import socket
 import struct
@@ -39,6 +40,8 @@ from rawsse.server.connection import Connection
 
 MAX_KEPT_MISPLACED = 100
 """How many of the last misplaced faults a `Schedule` keeps: the first is the most telling."""
+
+log = logging.getLogger("rawsse.replay")
 
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h: "output queue size (not sent only)"
 _UNSENT_SECONDS = 0.001
@@ -224,7 +227,9 @@ class Schedule:
         self._requests = 0
         self._left = [math.inf if fault.requests is None else fault.requests for fault in self._faults]
         self.unused = list(self._faults)
-        """The faults that have not been applied to any answer yet."""
+        """The faults that have not changed any answer yet."""
+        self.hidden: dict[Fault, str] = {}
+        """Why faults of an answer did not reach the client: most lie behind another one."""
         self.misplaced: list[str] = []
         """The error messages of the last faults that did not fit an answer."""
 
@@ -234,15 +239,29 @@ class Schedule:
         due = [index for index, fault in numbered if fault.skipped <= self._requests and self._left[index]]
         chosen = next((index for index in due if self._faults[index].row.answer is not None), None)
         if chosen is not None:
-            due = [index for index in due if index == chosen or _is_for_any_answer(self._faults[index])]
+            waiting = [index for index in due if index != chosen and not _is_for_any_answer(self._faults[index])]
+            due = [index for index in due if index not in waiting]
+            for index in waiting if self._faults[chosen].requests is None else ():  # they wait forever
+                self._hide(self._faults[index], f"it lies behind {self._faults[chosen]}, which replaces the answer")
         self._requests += 1
         for index in due:
             self._left[index] -= 1
         return tuple(self._faults[index] for index in due)
 
-    def applied(self, faults: Sequence[Fault]) -> None:
-        """These were applied to an answer."""
-        self.unused[:] = [fault for fault in self.unused if fault not in faults]
+    def applied(self, faults: Sequence[Fault], answer: Recording) -> None:
+        """These were applied to this answer, which none of them had edited yet."""
+        if any(fault in self.unused for fault in faults):
+            seen = _seen(faults, Recording() if replacement(faults) else answer)
+            self.unused[:] = [fault for fault in self.unused if fault not in seen]
+            end = next((fault for fault in seen if fault.cuts and fault.place), None)
+            why = f"it lies behind {end}, which ends the answer" if end else "it changed nothing"
+            for fault in set(faults).intersection(self.unused):
+                self._hide(fault, why)
+
+    def _hide(self, fault: Fault, why: str) -> None:
+        if fault not in self.hidden:
+            log.warning("the fault %s did not happen: %s", fault, why)
+        self.hidden[fault] = why
 
     def failed(self, error: ConfigurationError) -> None:
         """A fault did not fit an answer."""
@@ -257,18 +276,31 @@ def _require_places(faults: Sequence[Fault], recordings: Sequence[Recording]) ->
         of_events = fault.place is not None and fault.place.unit == "event"
         # Alone, or after the others: they may insert the event that it refers to.
         tried = product(streams if of_events else [*streams, *others], ([fault], faults))
-        errors = (_misplaced(given, answer) for answer, given in tried)  # until the first answer that has the place
-        if recordings and (error := next(errors, "")) and all(errors):
+        sent = (_sent(given, answer) for answer, given in tried)  # until the first answer that has the place
+        if recordings and isinstance(error := next(sent, None), str) and all(isinstance(each, str) for each in sent):
             raise ConfigurationError(f"{error}: it can never happen")
 
 
-def _misplaced(faults: Sequence[Fault], answer: Recording) -> str:
-    """The error of these faults in that answer; "" if they fit."""
+def _sent(faults: Sequence[Fault], answer: Recording) -> Script | str:
+    """The answer on the wire with these faults; an error message if they do not fit."""
     try:
-        script(edited(answer, faults), faults)
+        return script(edited(answer, faults), faults)
     except ConfigurationError as exc:
         return str(exc)
-    return ""
+
+
+def _seen(faults: Sequence[Fault], answer: Recording) -> list[Fault]:
+    """The faults without which other bytes would be sent; of several that do the same, the first."""
+
+    def sent(faults: Sequence[Fault]) -> Script | str:
+        return _sent(faults, replacement(faults) or answer)
+
+    seen, with_all = list(faults), sent(faults)
+    for fault in reversed(faults):
+        others = [other for other in seen if other is not fault]
+        if sent(others) == with_all:
+            seen = others
+    return seen
 
 
 def _is_for_any_answer(fault: Fault) -> bool:

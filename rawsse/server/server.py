@@ -131,7 +131,7 @@ class Server:
                 await self._notify_app()
                 await self._state.is_empty.wait()
         except TimeoutError:
-            if self._state.connections:
+            if grace and self._state.connections:  # 0: the caller did not want to wait for them
                 logger.warning("%d connection(s) did not end within %g s", len(self._state.connections), grace)
         except asyncio.CancelledError:
             end = now()

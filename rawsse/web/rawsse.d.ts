@@ -191,8 +191,8 @@ export declare function textOf(event: Json): string;
  *   "truncated"    the connection was lost, and the server keeps no runs to resume
  *   "forgotten"    the connection was lost, and the relay no longer has the run
  *   "malformed"    what came is not an event stream of a known dialect
- * `headline` says in words what happened, `advice` what to do, `detail` what the server said; `message` has the first and
- * the last. `text` is the answer so far. `status` is the HTTP status, `retryAfter` is in seconds, `field` names what was
+ * `headline` says in words what happened, `advice` what to do (or ""), `detail` what the server said; `message` has the first
+ * and the last. `text` is the answer so far. `status` is the HTTP status, `retryAfter` is in seconds, `field` names what was
  * refused, `ending` is how the relay saw the API's stream end; these and `detail` may be null.
  */
 export declare class ChatError extends Error {

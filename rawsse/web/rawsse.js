@@ -193,7 +193,7 @@ const KINDS = [
   ["invalid_request_error", "The request was not accepted.", "Change the question, or begin a new conversation.", 400],
   ["authentication_error", "A valid login, key or token is needed.", "Log in, or check the token.", 401],
   ["billing_error", "The account cannot pay for this request.", "Check its billing.", 402],
-  ["permission_error", "This is not allowed.", "Use another model or token.", 403],
+  ["permission_error", "This is not allowed.", "", 403],
   ["not_found_error", "There is no such model or address.", "Check its name.", 404],
   ["conflict_error", "Another request has the same id.", AGAIN, 409],
   ["request_too_large", "The conversation is too long.", "Shorten it, or begin a new one.", 413],
@@ -218,8 +218,8 @@ const KINDS = [
  *   "truncated"    the connection was lost, and the server keeps no runs to resume
  *   "forgotten"    the connection was lost, and the relay no longer has the run
  *   "malformed"    what came is not an event stream of a known dialect
- * `headline` says in words what happened, `advice` what to do, `detail` what the server said; `message` has the first and
- * the last. `text` is the answer so far. `status` is the HTTP status, `retryAfter` is in seconds, `field` names what was
+ * `headline` says in words what happened, `advice` what to do (or ""), `detail` what the server said; `message` has the first
+ * and the last. `text` is the answer so far. `status` is the HTTP status, `retryAfter` is in seconds, `field` names what was
  * refused, `ending` is how the relay saw the API's stream end; these and `detail` may be null.
  */
 export class ChatError extends Error {
@@ -575,7 +575,7 @@ export class ChatStream {
     if (response.ok) throw new Lost(null); // the login page of a network, such as a hotel's
     if (status === 408 || status === 429 || status >= 500) throw new Lost(null, error);
     if (status === 401 || status === 403) throw error;
-    if (this.#phase === "begun") throw new ChatError("forgotten", error.detail, { status, text: this.text });
+    if (this.#phase === "begun") throw new ChatError("forgotten", null, { status, text: this.text });
     // Another server has no runs, and may be at work for the prompt already.
     const said = /** @type {Json} */ (error.cause);
     if (status !== 404 || said?.error?.type !== "not_found_error") throw new ChatError("unreachable");

@@ -309,7 +309,7 @@ def test_at_sigterm_an_open_stream_gets_its_last_word(background: Background) ->
     with Command("serve", "--port", "0", env=env) as command, urlopen(request(command.base_url)) as response:
         response.readline()
         assert command.stop(signal.SIGTERM) == 0
-        assert b'"the relay is shutting down"' in response.read()
+        assert b'"the server is shutting down"' in response.read()
     assert gate.left.wait(5)
 
 
@@ -671,7 +671,7 @@ def test_check_in_json_is_a_line_for_each_finding_and_each_stream(
         "rule": "stream-end",
         "byte": 16,
         "event": 0,
-        "text": "the stream ends before message_start, before message_stop",
+        "text": "the stream ends before message_start: message_stop is missing",
     }
     assert whole == {"stream": "a.sse", "errors": 1, "warnings": 0, "notes": 0}
 

@@ -40,8 +40,9 @@ def test_the_table_of_a_client_as_text(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "ok     plain                           whole",
-        "⚠      end@event=5                     ⚠ cut, no error",
+        "⚠      end@event=5                     cut, no error",
         "ok     status=401                      exit 1",
+        "ok     the ending that this row allows: some rows allow both the whole answer and an error",
         "⚠      not the whole answer came out, and no error said so",
         "2 right, 0 wrong, 1 ⚠ taken for whole, 0 not judged",
     ]
@@ -51,7 +52,7 @@ def test_the_table_of_a_client_as_text(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_table_in_json_and_in_markdown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     async def two_rows(*_: object, on_row: OnRow, **options: object) -> list[Row]:
         sent = {"recording": "plain", "faults": ["end@event=5"]}
-        rows = [Row("plain", "right", "whole", "hangs"), Row("end@event=5", "silent", "⚠ cut, no error", "", sent)]
+        rows = [Row("plain", "right", "whole", "hangs"), Row("end@event=5", "silent", "cut, no error", "", sent)]
         for row in rows:
             on_row(row, 2)
         return rows
@@ -66,7 +67,7 @@ def test_the_table_in_json_and_in_markdown(monkeypatch: pytest.MonkeyPatch, caps
         {
             "name": "end@event=5",
             "verdict": "silent",
-            "what": "⚠ cut, no error",
+            "what": "cut, no error",
             "first": "",
             "sent": {"recording": "plain", "faults": ["end@event=5"]},
         },
@@ -76,7 +77,7 @@ def test_the_table_in_json_and_in_markdown(monkeypatch: pytest.MonkeyPatch, caps
     assert legend["silent"] == "not the whole answer came out, and no error said so"
     assert legend.keys() == last.keys()
     assert main([*CLIENT, "--markdown", *PROGRAM]) == 1
-    assert capsys.readouterr().out.splitlines()[3] == "| `end@event=5` | ⚠ | ⚠ cut, no error |"
+    assert capsys.readouterr().out.splitlines()[3] == "| `end@event=5` | ⚠ | cut, no error |"
 
 
 def test_a_client_that_is_right_everywhere_is_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +104,35 @@ def test_progress_is_for_a_terminal_and_is_taken_away_at_the_end(monkeypatch: py
 def test_a_command_that_fails_with_a_whole_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CLIENT, "--", sys.executable, "-S", "-c", "import sys; sys.exit('no such module')"]) == 1
     out, err = capsys.readouterr()
-    assert "exit 1: it did not ask ANTHROPIC_BASE_URL\n0 right, 1 wrong" in out
-    assert err == "rawsse: the command fails even with a complete answer, so the other results would mean nothing\n"
+    assert "exit 1: it did not ask ANTHROPIC_BASE_URL: no such module\n" in out
+    assert err == NOT_TRIED
+
+
+NOT_TRIED = "rawsse: no other row was tried: of a complete answer, the command must print the text, and exit with 0\n"
+
+
+def test_a_command_that_prints_events_is_told_what_it_printed_and_what_was_wanted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prints = READER[: READER.index("for line")] + "sys.stdout.write(urllib.request.urlopen(request).read().decode())"
+    assert main([*CLIENT, "--", sys.executable, "-S", "-c", prints]) == 1
+    out, err = capsys.readouterr()
+    assert "  altered, no error: at character 0 it printed 'event: message_start\\ndata: {" in out
+    assert ", not 'A server-sent event is " in out
+    assert err == NOT_TRIED
+
+
+def test_the_first_row_alone_is_enough_if_it_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CLIENT, "--only", "plain", *PROGRAM]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_help_tells_of_a_filter_for_events_and_of_the_fields_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*CLIENT, "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "curl … | sed -n 's/^data: *//p' | jq -j '.delta.text // empty'" in words
+    assert words.count("`first`: ") == words.count("`sent`: ") == 1
 
 
 @pytest.fixture
@@ -131,8 +159,11 @@ def test_rows_are_shown_as_they_come_and_only_those_that_are_named(form: list[st
 def test_a_row_that_does_not_exist_is_told_with_those_that_do(
     shown: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*CLIENT, "--only", "status=402", "--", "any"]) == 2
-    assert "there is no row 'status=402': name one of plain; unicode; " in capsys.readouterr().err
+    with pytest.raises(SystemExit) as raised:
+        main([*CLIENT, "--only", "status=402", "--", "any"])
+    names = "; ".join(case.name for case in client_cases())
+    assert raised.value.code == 2
+    assert f"error: there is no row 'status=402': name one of {names}\n" in capsys.readouterr().err
     assert shown == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import re
@@ -15,6 +16,8 @@ from support.background import Background
 from support.clock import run
 from support.sockets import LOCALHOST, serving
 
+import rawsse.relay
+from rawsse import AsyncClient
 from rawsse.cli import main
 from rawsse.cli.inspect import MAX_KEPT_BYTES, examine, measure
 from rawsse.errors import ConfigurationError
@@ -27,6 +30,7 @@ from rawsse.relay.guard import Guard
 from rawsse.server import Server
 
 TOKEN = "a-token-that-is-secret"
+FIELDS = [("Authorization", f"Bearer {TOKEN}")]
 PLAN = Plan(events=4, interval=0.05, silence=0.0)
 
 Serve = Callable[..., str]
@@ -65,7 +69,7 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_healthy_way_is_one_line(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    assert examine(serve(Relay()), PLAN, TOKEN)
+    assert examine(serve(Relay()), PLAN, FIELDS)
     out, err = capsys.readouterr()
     assert err == ""
     assert re.fullmatch(r"events arrive as sent: median_delay \S+ ms, p99_delay \S+ ms, first_byte \S+ ms\n", out)
@@ -73,7 +77,7 @@ def test_a_healthy_way_is_one_line(serve: Serve, capsys: pytest.CaptureFixture[s
 
 def test_figures_and_findings_come_as_json(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     kind = [("content-type", "text/plain"), *SSE_HEADERS[1:]]
-    assert not examine(serve(Relay(headers=kind)), PLAN, TOKEN, as_json=True)
+    assert not examine(serve(Relay(headers=kind)), PLAN, FIELDS, as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert set(said) == {"median_delay", "p99_delay", "first_byte", "findings"}
     assert 0 <= said["median_delay"] <= said["p99_delay"] < 5
@@ -94,14 +98,14 @@ def test_the_token_is_never_shown_even_if_it_is_sent_back(
 
     assert main(["doctor", serve(echo), "--token", TOKEN, *(["--json"] if as_json else [])]) == 1
     printed = "".join(capsys.readouterr())
-    assert (printed.count("[token]"), TOKEN in printed) == (3, False)
+    assert (printed.count("[authorization]"), TOKEN in printed) == (3, False)
 
 
 def test_on_a_terminal_it_counts_the_events_while_it_waits(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", screen)
-    assert examine(serve(Relay()), PLAN, TOKEN)
+    assert examine(serve(Relay()), PLAN, FIELDS)
     assert "\r\x1b[K3 of 5 events" in screen.getvalue()
     assert screen.getvalue().endswith("\r\x1b[K")
 
@@ -122,6 +126,51 @@ def test_the_token_may_come_from_the_environment(
     assert main(["doctor", serve(relay), "--silence", "-1"]) == 1  # refused: no time is spent
     assert "answers 400" in capsys.readouterr().out
     assert relay.requests[0][1]["authorization"] == f"Bearer {TOKEN}"
+
+
+COOKIE = "session=3f6a9d2e"
+
+
+def test_a_relay_behind_a_login_of_its_site_names_the_option_that_brings_the_login(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    async def who(scope: Any) -> str | None:
+        headers = dict(scope["headers"])
+        asked.append((headers.get(b"x-site", b"").decode(), headers.get(b"cookie", b"").decode()))
+        return "ada" if asked[-1] == ("a", COOKIE) else None
+
+    url = serve(rawsse.relay.Relay(AsyncClient(api_key="any"), authenticate=who))
+    assert main(["doctor", url, "--token", TOKEN, "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["name"], "--header 'cookie: " in finding["remedy"]) == ("login", True)
+    assert "--token" not in finding["remedy"]
+    login = ("--header", f"cookie: {COOKIE}", "--header", "X-Site:a")
+    assert main(["doctor", url, *login, "--silence", "-1"]) == 1  # refused: no time is spent
+    assert "answers 400" in capsys.readouterr().out
+    assert asked == [("", ""), ("a", COOKIE)]
+
+
+def test_what_a_header_brings_is_never_shown(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        exchange = Exchange(scope, receive, send, Guard())
+        said = exchange.headers["cookie"]
+        await exchange.send_whole(302, [("server", said), ("location", f"/?cookie={said[8:]}")])
+
+    assert main(["doctor", serve(echo), "--header", f"cookie: {COOKIE}"]) == 1
+    printed = "".join(capsys.readouterr())
+    assert (printed.count("[cookie]"), COOKIE[8:] in printed) == (2, False)
+
+
+@pytest.mark.parametrize("given", [COOKIE, f"{COOKIE}: ", "cookie: 3f6a9d2e\u00e9"])
+def test_a_header_that_cannot_be_sent_is_wrong_usage_and_is_not_shown(
+    given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        assert main(["doctor", "http://127.0.0.1:1", "--header", given]) == 2
+    printed = capsys.readouterr().err
+    assert ("header" in printed, "3f6a9d2e" in printed) == (True, False)
 
 
 def test_a_relay_that_is_not_there_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +200,7 @@ def test_it_asks_as_a_browser_would(serve: Serve) -> None:
 def test_it_takes_the_proxy_of_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     relay = Relay()
     monkeypatch.setenv("http_proxy", serve(relay).replace("http://", "http://user:pw@"))
-    trace = asyncio.run(measure("http://relay.test/claude", PLAN, "c0ffee", TOKEN))
+    trace = asyncio.run(measure("http://relay.test/claude", PLAN, "c0ffee", FIELDS))
     assert diagnose(trace, PLAN, "c0ffee") == []
     ((path, headers),) = relay.requests
     assert (path, headers["host"], "proxy-authorization" in headers) == ("/claude/doctor", "relay.test", True)
@@ -181,7 +230,9 @@ def test_https(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_certificate_that_is_not_trusted_is_told() -> None:
-    assert "certificate" in measured(b"", tls=True).error
+    error = measured(b"", tls=True).error
+    assert "its certificate is not trusted: self-signed certificate; " in error
+    assert error.endswith("name that in SSL_CERT_FILE")  # an argument of a program would be of no use here
 
 
 def test_a_page_in_its_place_is_read_to_its_end_and_no_further_than_needed() -> None:
@@ -225,5 +276,5 @@ def test_an_event_without_end_does_not_fill_the_memory() -> None:
 
 def test_a_token_that_no_header_field_can_bring_is_an_error_that_does_not_show_it() -> None:
     with pytest.raises(ConfigurationError, match="authorization") as raised:
-        asyncio.run(measure("http://127.0.0.1:1", PLAN, "c0ffee", "secret\nsecret"))
+        asyncio.run(measure("http://127.0.0.1:1", PLAN, "c0ffee", [("authorization", "secret\nsecret")]))
     assert "secret" not in str(raised.value)

@@ -236,7 +236,7 @@ def test_the_money_is_that_of_each_kind_of_token(path: Path, prices: Path, usage
     # 1000 * 3 + 200 * 15 + 30 * 3.75 + 4 * 0.3 and 500 * 3 + 100 * 15, for a million
     write(path, TWO_USERS[0], TWO_USERS[2])
     (row,) = json.loads(usage(path, "--by", "user", "--prices", prices, "--json")[1], parse_float=Decimal)
-    assert row["cost"] == Decimal("0.0061137") + Decimal("0.003")
+    assert (row["cost"], row["cost_exact"]) == (Decimal("0.0061137") + Decimal("0.003"), True)
     assert usage(path, "--by", "user", "--prices", prices)[1].splitlines() == [
         "user   runs  input  output  cache write  cache read  cost USD",
         "ada       2  1,500     300           30           4    0.0091",
@@ -248,7 +248,7 @@ def test_money_is_exact_where_floats_are_not(path: Path, prices: Path, usage: Ou
     """0.1 + 0.2 is 0.30000000000000004 with floats."""
     prices.write_text('["a"]\ninput = 0.1\n["b"]\ninput = 0.2\n')
     write(path, run(0, "ada", "a", (1_000_000, 0, 0, 0)), run(1, "ada", "b", (1_000_000, 0, 0, 0)))
-    assert '"cost": 0.3}' in usage(path, "--by", "user", "--prices", prices, "--json")[1]
+    assert '"cost": 0.3,' in usage(path, "--by", "user", "--prices", prices, "--json")[1]
 
 
 def test_a_lower_bound_of_tokens_is_one_of_money(path: Path, prices: Path, usage: Out) -> None:
@@ -266,18 +266,24 @@ def test_prices_that_are_nested_too_deeply_are_refused_by_name(path: Path, price
 def test_a_model_without_a_price_is_named_and_never_counts_as_nothing(path: Path, prices: Path, usage: Out) -> None:
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user,model", "--prices", prices)
     assert code == 0
-    assert err.splitlines()[0] == f"rawsse: no price for all tokens of '{HAIKU}': their cost is left out"
+    assert err.splitlines()[0] == (
+        f"rawsse: no price for tokens of the model that answered, '{HAIKU}': their cost is left out"
+    )
     costs = [line.split()[-1] for line in out.splitlines()[1:]]
     # 1500 * 3 + 300 * 15 + 30 * 3.75 + 4 * 0.3 = 9113.7, and 1 * (3 + 15 + 3.75 + 0.3) = 22.05, for a million
     assert costs == ["-", "0.0091", ">=0.0000", ">=0.0091"]
     rows = json.loads(usage(path, "--by", "user", "--prices", prices, "--json")[1])
-    assert [row["cost"] for row in rows] == [None, 0.00002205]
-    assert usage(path, "--by", "day", "--prices", prices)[1].splitlines()[1].split()[-1] == "-"
+    assert [(row["cost"], row["cost_exact"]) for row in rows] == [(0.0091137, False), (0.00002205, False)]
+    by_user = usage(path, "--by", "user", "--prices", prices)[1].splitlines()[1:]
+    assert [line.split()[-1] for line in by_user] == [">=0.0091", ">=0.0000", ">=0.0091"]
+    assert usage(path, "--by", "day", "--prices", prices)[1].splitlines()[1].split()[-1] == ">=0.0061"
 
 
 def test_where_no_model_has_a_price_there_is_no_total(path: Path, prices: Path, usage: Out) -> None:
     out = usage(write(path, TWO_USERS[1]), "--by", "user", "--prices", prices)[1]
     assert [line.split()[-1] for line in out.splitlines()[1:]] == ["-", "-"]
+    (row,) = json.loads(usage(path, "--by", "user", "--prices", prices, "--json")[1])
+    assert (row["cost"], row["cost_exact"]) == (None, False)
 
 
 def test_a_kind_of_tokens_without_a_price_counts_as_none_only_where_there_are_none(

@@ -670,7 +670,7 @@ def test_an_observer_sees_that_the_caller_has_left() -> None:
 
 
 def test_a_proxy_of_another_type_is_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"^proxy must be Proxy, not '5'$"):
+    with pytest.raises(ConfigurationError, match=r"^proxy must be a Proxy, not int$"):
         AsyncClient(api_key="x", proxy=5)  # type: ignore[arg-type]
 
 
@@ -692,6 +692,15 @@ def test_clocks_retries_and_limits_are_checked_when_a_client_gets_them(options: 
     if options.keys() & {"timeouts", "max_retries"}:
         with pytest.raises(ConfigurationError, match=text):
             AsyncClient(api_key=KEY).messages.stream(**ASK, **options)
+
+
+@pytest.mark.parametrize("name", ["default_headers", "timeouts", "retry_policy"])
+@pytest.mark.parametrize("wrong", [f"x-api-key: {KEY}", [KEY], 5])
+def test_an_option_of_the_wrong_type_is_refused_without_being_shown(name: str, wrong: object) -> None:
+    given: dict[str, Any] = {name: wrong}
+    for make in (AsyncClient, AsyncClient(api_key=KEY).with_options):
+        with pytest.raises(ConfigurationError, match=rf"^{name} must be a \w+, not (str|list|int)$"):
+            make(**given)
 
 
 def test_a_client_is_imported_without_what_only_some_programs_need() -> None:

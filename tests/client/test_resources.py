@@ -160,6 +160,18 @@ def test_clocks_and_a_number_of_retries_that_cannot_work_are_refused_at_once(use
             run(use(client_of(wire), **options))
 
 
+@each_call
+def test_options_of_the_wrong_shape_are_refused_without_being_shown(use: Use, wire: bytes, line: str) -> None:
+    del line
+    for name in ("extra_headers", "extra_query", "extra_body"):
+        for wrong in ("x-api-key: sk-secret", ["sk-secret"], 5):
+            with pytest.raises(ConfigurationError, match=f"^{name} must be a Mapping, not (str|list|int)$"):
+                run(use(client_of(wire), **{name: wrong}))
+    for betas in ("a-beta", 5, {"a": "b"}):
+        with pytest.raises(ConfigurationError, match=r"^betas must be a list, not "):
+            run(use(client_of(wire), betas=betas))
+
+
 # --- Messages ------------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ def test_the_policy_stops_what_would_be_smuggled_in_all_the_same(chromium: Brows
         refused: list[tuple[str, str | None]] = []
         page.on("requestfailed", lambda request: refused.append((request.url, request.failure)))
         page.goto(file.as_uri())
-        assert page.title() == "plain.sse.jsonl explained"
+        assert page.title() == "plain explained"
         assert refused == [("https://example.com/x.png", "csp")]
 
 

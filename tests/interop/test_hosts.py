@@ -211,7 +211,7 @@ def test_at_sigterm_each_open_stream_gets_its_last_frame_and_the_ledger_its_row(
             assert next(read_text(response)) == "A server-sent event"
             host.process.send_signal(signal.SIGTERM)
             rest = response.read()
-            assert b"the relay is shutting down" in rest
+            assert b"the server is shutting down" in rest
             assert rest.endswith(b"data: [DONE]\n\n")
         host.process.wait(PATIENCE)
     assert gate.left.wait(PATIENCE)

@@ -84,7 +84,7 @@ def test_a_miss_is_shown_by_the_sdk_and_not_tried_again(play: Any) -> None:
     server, client = play(recorded("plain"), match="request")
     with pytest.raises(anthropic.NotFoundError) as caught:
         client.messages.create(**ASK)
-    assert "no recording matches this request. Nearest of 1: plain.sse.jsonl. It differs at" in str(caught.value)
+    assert "no recording matches this request. Nearest of 1: plain. It differs at" in str(caught.value)
     assert len(server.requests) == len(server.misses) == 1
 
 

@@ -72,7 +72,7 @@ BATCH = 0.05
 """Seconds for which the ledgers gather rows."""
 
 _LAG = re.compile(r" lag ([0-9.]+)")
-_ENDED = re.compile(r" run (\S+) \(\w+\) ended: (?!.*another node has ended it)")
+_ENDED = re.compile(r" run (\S+) \(\w+\) ended: ")
 _COMPLAINTS = re.compile(
     r".*(?:Traceback|failed at its work|a run failed|a reader of a run failed|never retrieved|never awaited).*"
 )

@@ -708,7 +708,7 @@ def test_after_the_end_a_browser_is_asked_to_come_later() -> None:
         await stage.relay.aclose()
         browser = await stage.ask("POST", "/stream", CHAT).done()
         assert browser.status == 503
-        assert browser.data == ['{"error":"the relay is shutting down","type":"overloaded_error"}', "[DONE]"]
+        assert browser.data == ['{"error":"the server is shutting down","type":"overloaded_error"}', "[DONE]"]
 
     in_one_relay(story)
 
@@ -808,6 +808,11 @@ def test_a_run_that_nobody_knows_is_not_there(method: str, id: str) -> None:
     browser = ask(method, f"/runs/{id}")
     assert error_json(browser) == (404, "not_found_error", None)
     assert browser.json["error"]["message"] == "there is no such run; it may have been forgotten"
+
+
+def test_the_function_that_an_embedder_writes_is_shown_as_it_is_written() -> None:
+    """`pydoc` cuts the alias that the signature names."""
+    assert "`async def on_request(request, user)`" in (inspect.getdoc(Relay) or "")
 
 
 # --- Runs: stopped ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from typing import Any
@@ -78,6 +79,30 @@ def test_what_has_not_ended_in_time_is_told_of_the_shutdown() -> None:
             assert not browser.is_ended
             await stage.relay.aclose()
             assert '"shutdown"' in (await browser.done()).body.decode()
+
+    run(story())
+
+
+def test_the_log_says_how_many_runs_are_waited_for_and_how_many_have_not_ended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "rawsse.relay")
+
+    async def story() -> None:
+        async with relay(shutdown_seconds=60) as stage:
+            browsers = [stage.ask("POST", "/stream", CHAT) for _ in range(2)]
+            say(api := await stage.call())
+            say(await stage.call())
+            draining = asyncio.create_task(stage.relay.drain())
+            await ticks(20)
+            said = "no more runs begin; those that are open have 60 s to end: 2"
+            assert [each.getMessage() for each in caplog.records] == [said]
+            end_of(api)
+            await draining
+            assert caplog.records[-1].getMessage() == "the wait for the open runs is over; those that have not ended: 1"
+            await stage.relay.aclose()
+            for each in browsers:
+                await each.done()
 
     run(story())
 

@@ -339,7 +339,7 @@ def test_at_the_end_of_the_relay_its_streams_end_properly(open_host: Open) -> No
             _, api = await begun(stage, client)
             await stage.relay.aclose()
             rest = await client.rest()  # raises if the body is not whole
-            assert b"the relay is shutting down" in rest
+            assert b"the server is shutting down" in rest
             assert b"retry: 2000" in rest
             assert api.is_closed
 
@@ -353,7 +353,7 @@ def test_our_server_tells_the_relay_at_its_end() -> None:
         async with server, connected(Host(("127.0.0.1", server.port))) as client:
             _, api = await begun(stage, client)
             await server.shutdown()
-            assert b"the relay is shutting down" in await client.rest()
+            assert b"the server is shutting down" in await client.rest()
             assert api.is_closed
 
     asyncio.run(inner())

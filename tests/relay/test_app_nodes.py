@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,13 +14,14 @@ from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
 from rawsse.relay.guard import Guard
-from rawsse.relay.store import MemoryStore
+from rawsse.relay.store import LEASE_SECONDS, MemoryStore
 from rawsse.relay.users import Tokens, User, UserLimits
 from rawsse.server import Scope
 
 from .nodes import Gate
 from .outlets import TEXT_BLOCK
-from .stage import CHAT, WHOLE, Api, Stage
+from .stage import CHAT, WHOLE, Api, Browser, Stage
+from .test_record import Rows
 
 ID = "a-run-id-of-the-client"
 NAMED = {"x-run-id": ID}
@@ -189,7 +192,7 @@ def test_the_list_and_the_stop_of_all_runs_are_those_of_all_nodes() -> None:
     run(story())
 
 
-def test_the_readers_in_the_list_are_those_of_the_node_that_is_asked() -> None:
+def test_the_readers_in_the_list_and_in_the_metrics_are_those_of_the_node_that_is_asked() -> None:
     async def story() -> None:
         async with relays(count=3) as (a, b, c):
             reader = a.ask("POST", "/stream", CHAT, headers=NAMED)
@@ -200,8 +203,30 @@ def test_the_readers_in_the_list_are_those_of_the_node_that_is_asked() -> None:
                 await each.head()
             listed = [(await stage.ask("GET", "/runs").done()).json for stage in (a, b, c)]
             assert [[each["readers_here"] for each in some] for some in listed] == [[1], [2], [0]]
+            shown = [re.findall(r"(?m)^rawsse_readers (.+)$", each.relay.metrics.render()) for each in (a, b, c)]
+            assert shown == [["1"], ["2"], ["0"]]
             end_of(api)
             for each in (reader, *others):
+                await each.done()
+
+    run(story())
+
+
+def test_readers_of_a_run_that_read_it_from_the_store_at_its_own_node_are_readers_there() -> None:
+    async def story() -> None:
+        async with relays() as (a, _):
+            reader = a.ask("POST", "/stream", CHAT, headers=NAMED)
+            say(api := await a.call())
+            await reader.head()
+            ahead = (
+                f"{reader.frames[0].id.rpartition('-')[0]}-2"  # a frame that the node does not yet know to be written
+            )
+            other = a.ask("GET", f"/runs/{ID}", headers={"last-event-id": ahead})
+            await other.head()
+            (listed,) = (await a.ask("GET", "/runs").done()).json
+            assert (listed["readers_here"], sum(a.relay.home.count_readers().values())) == (2, 2)
+            end_of(api)
+            for each in (reader, other):
                 await each.done()
 
     run(story())
@@ -316,22 +341,71 @@ def test_the_tokens_of_a_run_that_is_stopped_are_estimated_for_every_node() -> N
     run(story())
 
 
-def test_a_daily_limit_that_ends_open_runs_ends_those_of_the_node() -> None:
+async def speaks(stage: Stage, who: dict[str, str] = ADA) -> tuple[Browser, Api]:
+    """A reader whose answer has begun."""
+    reader = stage.ask("POST", "/stream", CHAT, headers=who)
+    say(api := await stage.call())
+    await reader.head()
+    return reader, api
+
+
+def test_a_daily_limit_that_ends_open_runs_ends_those_at_all_nodes_in_the_same_way() -> None:
     limits = UserLimits(tokens_per_day=15, ends_open_runs=True)
 
     async def story() -> None:
-        async with relays(guard=USERS, user_limits=limits) as (a, _):
-            readers = [a.ask("POST", "/stream", CHAT, headers=ADA) for _ in range(2)]
-            first, second = await a.call(), await a.call()
-            say(first)
-            say(second)
-            for reader in readers:
-                await reader.head()
-            end_of(first)
-            for reader in readers:
+        async with relays(count=3, guard=USERS, user_limits=limits, observers=[rows := Rows()]) as (a, b, c):
+            first, api = await speaks(a)
+            others = [await speaks(stage) for stage in (a, b, c)]
+            bob, _ = await speaks(b, BOB)
+            end_of(api)
+            async with asyncio.timeout(LEASE_SECONDS / 2):
+                assert (await first.done()).data[-2] == '{"text":"lo"}'
+                for reader, _ in others:
+                    told = (await reader.done()).data
+                    assert json.loads(told[-2]) == {
+                        "error": "the tokens of the day are used up",
+                        "type": "rate_limit_error",
+                    }
+            assert all(each.is_closed for _, each in others)
+            cut = {(each.ending, each.error, each.words, each.quota_tokens) for each in rows.records[1:]}
+            assert cut == {("cancelled", None, "the tokens of the day are used up", 10 + 1)}
+            assert (len(rows.records), bob.is_ended) == (4, False)
+
+    run(story())
+
+
+def test_the_tokens_that_end_open_runs_are_those_of_all_nodes_together() -> None:
+    limits = UserLimits(tokens_per_day=30, ends_open_runs=True)
+
+    async def story() -> None:
+        async with relays(count=3, guard=USERS, user_limits=limits) as stages:
+            ends = [await speaks(stage) for stage in stages[:2]]
+            open_runs = [await speaks(stage) for stage in stages]
+            for reader, api in ends:  # of 17 tokens each
+                await asyncio.sleep(LEASE_SECONDS)
+                assert not any(each.is_ended for each, _ in open_runs)
+                end_of(api)
                 await reader.done()
-            assert sorted(reader.data[-2][:8] for reader in readers) == ['{"error"', '{"text":']
-            assert second.is_closed
+            for each, _ in open_runs:
+                assert "used up" in (await each.done()).body.decode()
+
+    run(story())
+
+
+def test_what_the_store_has_counted_already_does_not_end_open_runs_twice() -> None:
+    limits = UserLimits(tokens_per_day=30, ends_open_runs=True)
+
+    async def story() -> None:
+        async with relays(guard=USERS, user_limits=limits) as (a, _):
+            long, _ = await speaks(a)
+            short, api = await speaks(a)
+            ((ada, (kept, count)),) = a.relay.quotas._kept.items()
+            end_of(api)
+            # As if the node had heard of the 17 tokens from the store, just before the end of the run.
+            a.relay.quotas._kept[ada] = (kept, count._replace(tokens=17))
+            await short.done()
+            await asyncio.sleep(2 * LEASE_SECONDS)
+            assert not long.is_ended
 
     run(story())
 
@@ -344,9 +418,31 @@ def test_a_node_whose_store_has_gone_is_not_ready_at_once_and_the_doctor_hears_w
             gate.is_down = True  # and its lease goes on
             assert (await a.ask("GET", "/readyz").done()).status == 503
             refused = await a.ask("GET", "/doctor").done()
-            assert (refused.status, refused.json["error"]["message"]) == (503, "the relay cannot reach its store")
+            assert (refused.status, refused.json["error"]["message"]) == (503, "the server cannot reach its store")
             gate.is_down = False
             assert (await a.ask("GET", "/readyz").done()).status == 200
+
+    run(story())
+
+
+def test_whether_a_node_is_ready_is_in_its_metrics_and_costs_no_call_of_the_store() -> None:
+    async def story() -> None:
+        async with relays(WHOLE) as (a, _):
+
+            def shown() -> list[str]:
+                return re.findall(r"(?m)^rawsse_ready (.+)$", a.relay.metrics.render())
+
+            gate: Any = a.relay.home._store  # type: ignore[attr-defined]
+            await a.relay.home.start()
+            assert shown() == ["1"]
+            gate.is_down = True
+            await asyncio.sleep(LEASE_SECONDS)
+            assert shown() == ["0"]
+            gate.is_down = False
+            await asyncio.sleep(LEASE_SECONDS)
+            assert shown() == ["1"]
+            await a.relay.drain()
+            assert shown() == ["0"]
 
     run(story())
 

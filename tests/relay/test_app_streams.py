@@ -420,7 +420,7 @@ def test_at_the_end_every_stream_gets_a_last_frame_that_says_when_to_come_back(p
         assert api.is_closed
         assert browser.is_ended
         assert ends(browser) == last_words(path, body, is_whole=False)
-        assert b"the relay is shutting down" in browser.body
+        assert b"the server is shutting down" in browser.body
         assert b"retry: 2000\n" in browser.body
 
     play(story)
@@ -434,7 +434,7 @@ def test_a_stream_that_has_not_begun_is_asked_to_come_back(path: str, body: Raw)
         await stage.relay.aclose()
         await browser.done()
         assert (browser.status, browser.headers["retry-after"]) == (503, "2")
-        assert b"the relay is shutting down" in browser.body
+        assert b"the server is shutting down" in browser.body
 
     play(story)
 
@@ -492,7 +492,7 @@ def test_under_asgis_lifespan_the_end_comes_by_itself() -> None:
         await stage.relay({"type": "lifespan"}, incoming.get, send)
         assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
         await browser.done()
-        assert b"the relay is shutting down" in browser.body
+        assert b"the server is shutting down" in browser.body
 
     play(story)
 
@@ -591,7 +591,7 @@ def test_a_call_without_stream_is_told_of_the_relay_s_end(*, has_begun: bool) ->
 
     play(story, observers=[rows])
     assert [(row.ending, row.words, row.on_disconnect) for row in rows.records] == [
-        ("cancelled", "the relay is shutting down", None)
+        ("cancelled", "the server is shutting down", None)
     ]
 
 

@@ -449,7 +449,7 @@ def test_the_relay_is_known_by_the_form_of_its_errors_and_says_why(status: int, 
 
 
 def test_of_a_relay_that_is_not_ready_it_says_what_to_do() -> None:
-    body = b'{"type":"error","error":{"type":"overloaded_error","message":"the relay cannot reach its store"}}'
+    body = b'{"type":"error","error":{"type":"overloaded_error","message":"the server cannot reach its store"}}'
     (finding,) = diagnose(traced(head=head_of(503), body=body), PLAN, NONCE)
     assert "see that it can reach its store (--store)" in finding.remedy
 

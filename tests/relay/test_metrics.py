@@ -9,7 +9,7 @@ import pytest
 
 from rawsse.relay import metrics
 from rawsse.relay.metrics import MAX_MODELS_COUNTED, MAX_TYPES_COUNTED, Metrics
-from rawsse.relay.record import LEASE_LOST, RunRecord, RunStart
+from rawsse.relay.record import LEASE_LOST, NODE_LOST, RunRecord, RunStart
 
 MODEL, DATED = "claude-sonnet-5", "claude-sonnet-5-20250929"
 CHAT = 'gen_ai_operation_name="chat",gen_ai_provider_name="anthropic",gen_ai_request_model="claude-sonnet-5"'
@@ -278,8 +278,10 @@ def test_the_values_of_labels_are_escaped(reason: str, label: str) -> None:
 def test_the_parser_of_prometheus_reads_all_of_it() -> None:
     parser = pytest.importorskip("prometheus_client.parser", reason="Prometheus' parser: the extra `interop`")
     odd = 'a "quoted" \\ name\nin two lines ☺ {x="y"} # 1'
-    observer = Metrics(dict.fromkeys(("rawsse_readers", "rawsse_ledger_rows_dropped_total"), lambda: 5))
+    read = ("rawsse_readers", "rawsse_ready", "rawsse_ledger_rows_dropped_total")
+    observer = Metrics(dict.fromkeys(read, lambda: 5))
     play(observer, odd, model=odd)
+    observer.ended(RunRecord(**{**RUN, "error": LEASE_LOST}))
     play(observer, run=REFUSED, error=odd)
     observer.count_resume(odd)
     observer.count_refusal(odd)
@@ -318,7 +320,15 @@ def test_it_is_what_the_library_of_prometheus_writes() -> None:
 def test_a_run_that_another_node_counts_is_only_an_error_and_no_longer_open() -> None:
     observer = Metrics()
     play(observer, ending="truncated", error=LEASE_LOST)
-    assert sample(observer, 'rawsse_upstream_errors_total{type="lease_lost"}') == 1
+    assert sample(observer, 'rawsse_relay_errors_total{type="lease_lost"}') == 1
     assert sample(observer, "rawsse_open_streams") == 0
-    found = [line for line in lines(observer) if not line.startswith("#") and "rawsse_upstream_errors" not in line]
+    found = [line for line in lines(observer) if not line.startswith("#") and "rawsse_relay_errors" not in line]
     assert [line for line in found if float(line.split()[-1])] == []
+
+
+def test_a_run_whose_node_was_lost_is_no_error_of_the_api() -> None:
+    observer = Metrics()
+    play(observer, ending="truncated", error=NODE_LOST)
+    assert sample(observer, 'rawsse_relay_errors_total{type="node_lost"}') == 1
+    assert "rawsse_upstream_errors_total" not in observer.render()
+    assert sample(observer, 'rawsse_runs_total{ending="truncated"') == 1

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
-from rawsse.relay.dialects import Answer, Failure, MessagesDialect
-from rawsse.relay.node import NODE_LOST, WRITE_PAUSE_SECONDS
-from rawsse.relay.record import LEASE_LOST
+from rawsse.relay.dialects import Answer, Dialect, Failure, MessagesDialect, TextDialect, WholeDialect
+from rawsse.relay.node import WRITE_PAUSE_SECONDS
+from rawsse.relay.record import LEASE_LOST, NODE_LOST
 from rawsse.relay.runs import STOPPED
-from rawsse.relay.store import MemoryStore, StoreUnavailableError, Taken
+from rawsse.relay.store import Limits, MemoryStore, StoreUnavailableError, Taken
 from rawsse.relay.stored_runs import RemoteRun
 
 from .nodes import BLOCK, LEASE, Host, cluster, join, until
@@ -458,6 +460,49 @@ def test_readers_of_a_dead_nodes_run_are_told_within_the_lease_and_one_block() -
     run(story())
 
 
+@pytest.mark.parametrize("dialect", [TextDialect, MessagesDialect, partial(WholeDialect, 10**6)])
+@pytest.mark.parametrize("end", ["killed", "cut off"])
+def test_a_run_that_dies_with_its_node_costs_what_it_has_said(dialect: Callable[[], Dialect], end: str) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            outlet = join(await a.own("run-1", dialect()))
+            api = await a.call()
+            api.send(start(), block_start(0, TEXT_BLOCK))
+            for _ in range(500):  # 10 tokens in, and as the quotas estimate 500 out
+                api.send(text_delta(0, "word"))
+                await ticks(20)
+                await asyncio.sleep(WRITE_PAUSE_SECONDS)
+            if end == "killed":
+                await a.kill()
+            else:
+                a.gate.is_down = True
+                await outlet.done()
+            await asyncio.sleep(2 * LEASE)
+            (record,) = b.kept.records
+            # Those that have come since the owner last wrote their count: a fifth at most, and 64 bytes.
+            assert (500 - 16) * 4 // 5 <= record.estimated_tokens <= 500
+            assert (record.quota_tokens, record.exact) == (10 + record.estimated_tokens, False)
+            (count,) = (await b.node._store.admit([Limits("ada")], counts=False)).counts
+            assert (count.tokens, count.open) == (record.quota_tokens, 0)
+
+    run(story())
+
+
+def test_how_much_a_run_has_said_is_written_a_few_times() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            owned = await a.own("run-1", MessagesDialect())
+            api = await a.call()
+            api.send(start(), block_start(0, TEXT_BLOCK))
+            for _ in range(500):
+                api.send(text_delta(0, "word"))
+                await ticks(20)
+                await asyncio.sleep(WRITE_PAUSE_SECONDS)
+            assert len(await b.node._store.entries(owned.stored)) < 20
+
+    run(story())
+
+
 def test_a_stop_whose_owner_is_dead_ends_the_run_as_stopped() -> None:
     async def story() -> None:
         async with cluster() as (a, b):
@@ -559,7 +604,7 @@ def test_a_run_that_its_node_has_lost_is_counted_once(has_taken: bool) -> None:
             await asyncio.sleep(3 * LEASE)
             assert counted(a, b) == ["run-1"]
             (mine,) = a.kept.records  # it has the most of the tokens, so the ledger gets it, too
-            assert (mine.ending, mine.error) == ("truncated", LEASE_LOST if has_taken else "api_error")
+            assert (mine.ending, mine.error) == ("truncated", LEASE_LOST if has_taken else NODE_LOST)
             assert (mine.input_tokens, mine.model) == (10, ANSWERED)
             assert [(each.error, each.input_tokens, each.model) for each in b.kept.records] == [
                 (NODE_LOST, 10, ANSWERED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from support.clock import run
 from support.streams import ANSWER, to_bytes
 
 from rawsse.relay.dialects import Failure
-from rawsse.relay.record import Observer, RunRecord, RunStart, record_of
+from rawsse.relay.record import LEASE_LOST, Observer, RunLog, RunRecord, RunStart, record_of
 from rawsse.relay.runs import RunLimits, Runs
 
 from .outlets import LAST_WORD, REQUEST, STOPPED, data, house, join
@@ -206,3 +208,15 @@ def test_runs_of_two_users_may_have_the_same_id_and_are_not_mixed_up() -> None:
             assert home.runs.get("", "a-chosen-id-00000") is None
 
     run(story())
+
+
+def test_the_end_of_a_run_that_another_node_tells_is_in_the_log_of_that_node_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = record_of_one(SAYS_NO)
+    with caplog.at_level(logging.INFO, "rawsse.relay"):
+        caplog.clear()
+        RunLog().ended(replace(record, error=LEASE_LOST))
+        assert caplog.messages == []
+        RunLog().ended(record)
+    assert [text.split()[1] for text in caplog.messages] == [record.run]

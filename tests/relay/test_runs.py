@@ -593,7 +593,7 @@ def test_a_run_whose_task_is_cancelled_by_somebody_else_says_so_and_stays_cancel
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert data(await join(begun).done())[0] == '{"error":"the relay was stopped","type":"cancelled"}'
+            assert data(await join(begun).done())[0] == '{"error":"the server was stopped","type":"cancelled"}'
 
     run(story())
 
@@ -942,7 +942,7 @@ def test_nothing_begins_after_aclose() -> None:
     async def story() -> None:
         async with house() as home:
             await home.runs.aclose(STOPPED)
-            with pytest.raises(Answer, match=r"^the relay is shutting down$"):
+            with pytest.raises(Answer, match=r"^the server is shutting down$"):
                 home.begin()
 
     run(story())
@@ -955,7 +955,7 @@ def test_nothing_begins_while_the_last_ones_end() -> None:
             await home.call()
             closing = asyncio.ensure_future(home.runs.aclose(STOPPED))
             await ticks()
-            with pytest.raises(Answer, match=r"^the relay is shutting down$"):
+            with pytest.raises(Answer, match=r"^the server is shutting down$"):
                 home.begin()
             await closing
 

@@ -132,7 +132,7 @@ class Checked(Schedule):
     def check_leftovers(self) -> None:
         runs = self.relay._runs
         assert (runs._runs, runs._aliases, runs._timers, runs._kept_bytes) == ({}, {}, {}, 0)
-        assert (runs.tasks, list(runs.turns._readers), runs.readers) == (set(), [], 0)
+        assert (runs.tasks, list(runs.turns._readers), sum(self.relay.home.count_readers().values())) == (set(), [], 0)
         assert not any(each._readers or each.live for each in self.runs.values())
         assert all(api.is_closed for api in self.calls)
         assert "rawsse_open_streams 0\n" in self.relay.metrics.render()

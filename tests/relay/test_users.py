@@ -49,8 +49,9 @@ def test_a_user_is_without_limits_unless_told_otherwise() -> None:
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "60", MAX_LIMIT + 1, float("nan")], ids=repr)
 @pytest.mark.parametrize("name", ["requests_per_minute", "open_runs", "tokens_per_day", "max_tokens"])
 def test_a_limit_that_is_no_count_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^{name} must be a whole number from 1 to {MAX_LIMIT}"):
+    with pytest.raises(ConfigurationError, match=rf"^{name} must be a whole number from 1 to {MAX_LIMIT}") as raised:
         UserLimits(**{name: value})  # type: ignore[arg-type]
+    assert str(raised.value).endswith("left out; to lock a user out, remove the user" if value == 0 else "left out")
 
 
 @pytest.mark.parametrize("name", ["requests_per_minute", "open_runs", "tokens_per_day", "max_tokens"])
@@ -461,9 +462,9 @@ def test_a_login_is_enough_and_comes_before_the_token() -> None:
 )
 def test_a_refusal_names_only_what_would_be_accepted(options: dict[str, Any], words: str) -> None:
     tokens, scope = options.get("tokens", Tokens()), {name: each for name, each in options.items() if name == "user"}
-    with pytest.raises(Answer, match=f"^the relay needs {re.escape(words)}$"):
+    with pytest.raises(Answer, match=f"^you need {re.escape(words)}$"):
         asyncio.run(identify(scope, {}, tokens))
-    with pytest.raises(Answer, match=r"^the relay needs a login$"):
+    with pytest.raises(Answer, match=r"^you need a login$"):
         asyncio.run(identify(scope, KEY, tokens, nobody))
 
 

@@ -80,8 +80,8 @@ def test_what_has_been_played_again_is_known() -> None:
     for _ in range(5):
         api.answer(RecordedRequest("POST", "/v1/messages", {}, BODY))
         repeats.append([recording.name for recording in api.repeats])
-    both = ["plain.sse.jsonl", "tools.sse.jsonl"]
-    assert repeats == [[], [], ["plain.sse.jsonl"], both, both]  # each once, however long the server runs
+    both = ["plain", "tools"]
+    assert repeats == [[], [], ["plain"], both, both]  # each once, however long the server runs
 
 
 def test_a_recording_that_is_given_twice_may_be_played_twice() -> None:

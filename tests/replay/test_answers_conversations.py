@@ -99,7 +99,7 @@ def test_a_tool_that_answers_otherwise_is_told_where(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING, "rawsse.replay"):
         error, count = run(story())
     words = (
-        "no recording matches this request. Nearest of 2: plain.sse.jsonl. It differs at "
+        "no recording matches this request. Nearest of 2: plain. It differs at "
         'messages[2].content[0].content[0].text: recorded "Sun", asked "Bergen, Norway: 9 degrees celsius"'
     )
     assert words in str(error)

@@ -170,13 +170,41 @@ def test_a_comment_is_no_finding_and_no_event() -> None:
             "the thinking of block 0 has no signature",
         ),
         (START + SEARCH + STOP + END + LAST, "warning", "block-result", "a result for 's1', which was not called"),
-        (START + BLOCK + STOP, "error", "stream-end", "the stream ends between content blocks, before message_stop"),
+        (
+            START + BLOCK + STOP,
+            "error",
+            "stream-end",
+            "the stream ends between content blocks: message_stop is missing",
+        ),
         (START + BLOCK + STOP + END, "warning", "stream-end", "message_stop is missing; the stop reason has arrived"),
-        (b"", "error", "stream-end", "the stream ends before message_start, before message_stop"),
+        (b"", "error", "stream-end", "the stream ends before message_start: message_stop is missing"),
     ],
 )
 def test_a_broken_rule_is_named(stream: bytes, severity: str, rule: str, text: str) -> None:
     assert (severity, rule, text) in found(stream)
+
+
+def test_every_event_of_a_block_whose_start_was_lost_says_so() -> None:
+    order = "may not come between content blocks"
+    assert found(START + DELTA + DELTA + STOP + END + LAST) == [
+        ("error", "event-order", f"block 0 was never started: content_block_{kind} {order}")
+        for kind in ("delta", "delta", "stop")
+    ]
+    # One that has ended was started, also by a message that begins with it.
+    late = ("error", "event-order", f"content_block_delta {order}")
+    assert found(START + BLOCK + STOP + DELTA + END + LAST) == [late]
+    begun = START.replace(b'"content":[]', b'"content":[{"type":"text","text":""}]')
+    assert found(begun + DELTA + END + LAST) == [late]
+
+
+@pytest.mark.parametrize("data", [b'{"text":"Hi"}', b'{"text": "Hi"}'])
+def test_the_frames_of_a_relay_are_told_from_events_of_the_api_once(data: bytes) -> None:
+    frame = b"data: " + data + b"\n\n"
+    names = [text for _, rule, text in found(b": hello\n\n" + frame * 2 + b"data: [DONE]\n\n") if rule == "event-name"]
+    assert names == [
+        "this looks like a relay's /stream (text dialect), not the Messages API",
+        "'message' has no event line",
+    ]
 
 
 def test_an_error_event_is_a_note_and_an_end() -> None:

@@ -42,7 +42,9 @@ def test_json_is_noted_and_breaks_no_rule(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["text/html", "application/jsonl", ""])
 def test_other_types_are_read_as_a_stream(kind: str) -> None:
-    assert "error stream-end: the stream ends before message_start, before message_stop" in found(said(b"", kind=kind))
+    assert "error stream-end: the stream ends before message_start: message_stop is missing" in found(
+        said(b"", kind=kind)
+    )
 
 
 def test_a_caller_that_asked_for_a_stream_and_got_json_is_told() -> None:
@@ -52,7 +54,7 @@ def test_a_caller_that_asked_for_a_stream_and_got_json_is_told() -> None:
 
 def test_a_refusal_in_the_api_s_form_is_only_noted() -> None:
     assert found(said(ERROR, 529)) == ["note http-status: the status is 529"]
-    assert "clean: HTTP status 529, overloaded_error: Overloaded" in explain(said(ERROR, 529))
+    assert "answer: HTTP status 529, overloaded_error: Overloaded; connection: clean" in explain(said(ERROR, 529))
 
 
 def test_a_refusal_in_another_form_is_warned_of() -> None:
@@ -72,7 +74,7 @@ def test_the_message_is_explained_all_the_same() -> None:
     assert timeline.message.id == "msg_1"
     text = explain(said(MESSAGE))
     assert "\nusage              input_tokens 3, output_tokens 2\n" in text
-    assert "\nending             clean: no stream: application/json; charset=utf-8\n" in text
+    assert "\nending             answer: no stream: application/json; charset=utf-8; connection: clean\n" in text
     assert "\nmessage            msg_1, claude-sonnet-5, stop reason end_turn\n" in text
     assert "Hi &lt;b&gt;" in explain_html(said(MESSAGE))
 

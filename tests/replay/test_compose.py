@@ -227,10 +227,10 @@ def test_the_recording_says_what_is_beside_the_stream() -> None:
 
 
 def test_the_events_come_at_once_unless_a_pace_is_set() -> None:
-    recording = recording_of(answer("one, two, three"), fragments=["one,", " two", ", three"], pings=())
+    recording = recording_of(answer("one, two, hi"), fragments=["one,", " two", ", hi"], pings=())
     assert {read.t for read in recording.reads} == {0.0}
     paced = pace_by("ttft=1,tps=2")(recording)
-    assert [read.t for read in paced.reads] == [1.0, 1.0, 1.0, 1.5, 2.375, 2.375, 2.375, 2.375]
+    assert [read.t for read in paced.reads] == [1.0, 1.0, 1.0, 1.75, 2.5, 2.5, 2.5, 2.5]  # 3 tokens
 
 
 # --- What it adds up to ---

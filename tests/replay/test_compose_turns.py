@@ -72,7 +72,7 @@ def test_an_answer_may_be_a_message() -> None:
     called, said = answer(tool_use("get_weather", {"city": "Oslo"})), answer("Rain.")
     first, second, third = turns(ASK, called, ToolResults("Rain"), said.raw, "Really?", FIXTURES["plain"])
     assert (first.reads, second.reads) == (recording_of(called).reads, recording_of(said).reads)
-    assert [first.name, second.name, third.name] == ["answer 1", "answer 2", "plain.sse.jsonl"]
+    assert [first.name, second.name, third.name] == ["answer 1", "answer 2", "plain"]
     assert messages(second)[1] == {"role": "assistant", "content": called.raw["content"]}
     assert messages(third)[3] == {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]}
 
@@ -99,7 +99,7 @@ def test_the_given_request_stays_as_it_is() -> None:
     ("conversation", "words"),
     [
         (["Hi"], "the conversation must begin with an answer: the first question is in the request"),
-        ([FIXTURES["cut"], "Go on"], "cut.sse.jsonl has no whole message: nothing can come after it"),
+        ([FIXTURES["cut"], "Go on"], "cut has no whole message: nothing can come after it"),
         ([FIXTURES["tools"], ToolResults()], "the answer calls 1 tools, and there are 0 results"),
     ],
 )

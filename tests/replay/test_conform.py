@@ -18,6 +18,7 @@ from support.background import PATIENCE
 from support.clock import run
 
 from rawsse import AsyncClient
+from rawsse.errors import quote
 from rawsse.replay import Fault, Read, Recording, conform, faults, shipped_fixtures
 from rawsse.replay.conform import (
     FAULTS,
@@ -74,13 +75,13 @@ def changed(old: bytes, new: bytes, recording: Recording = PLAIN) -> Recording:
     [
         ((WHOLE, "end_turn", WHOLE), "whole"),
         ((WHOLE, "stop", WHOLE, "", 2), "whole, 2 requests"),
-        ((WHOLE, None, WHOLE), "⚠ no end, no error"),
-        ((WHOLE, "other", WHOLE), "⚠ no end, no error"),
-        (("A ser", None, WHOLE), "⚠ cut, no error"),
-        (("A ser", "end_turn", WHOLE), "⚠ altered, no error"),
-        (("A A server", "end_turn", WHOLE), "⚠ altered, no error"),
-        (("", None, WHOLE), "⚠ nothing, no error"),
-        (("", None, ""), "⚠ nothing, no error"),
+        ((WHOLE, None, WHOLE), "no end, no error"),
+        ((WHOLE, "other", WHOLE), "no end, no error"),
+        (("A ser", None, WHOLE), "cut, no error"),
+        (("A ser", "end_turn", WHOLE), "altered, no error"),
+        (("A A server", "end_turn", WHOLE), "altered, no error"),
+        (("", None, WHOLE), "nothing, no error"),
+        (("", None, ""), "nothing, no error"),
         (("A ser", None, WHOLE, "`ReadError`"), "`ReadError`"),
         ((WHOLE, "end_turn", WHOLE, "`ReadError`"), "`ReadError`"),
         (("", None, WHOLE, "`ReadTimeout`", 1, 599.999999), "`ReadTimeout` after 600 s"),
@@ -91,12 +92,12 @@ def test_a_cell_says_what_became_of_the_answer(heard: Any, words: str) -> None:
     assert cell(*heard) == words
 
 
-ROWS = [Row("a", "right", "whole"), Row("bbb", "wrong", "x|y"), Row("c", "silent", "⚠ cut"), Row("d", "open", "")]
+ROWS = [Row("a", "right", "whole"), Row("bbb", "wrong", "x|y"), Row("c", "silent", "cut"), Row("d", "open", "")]
 
 
 def test_a_table_in_markdown() -> None:
     assert table(["a", "b"], [["1", "2|3"]]) == "| a | b |\n| --- | --- |\n| 1 | 2\\|3 |\n"
-    assert "| `bbb` | wrong | x\\|y |\n| `c` | ⚠ | ⚠ cut |\n" in as_markdown(ROWS)
+    assert "| `bbb` | wrong | x\\|y |\n| `c` | ⚠ | cut |\n" in as_markdown(ROWS)
 
 
 def test_clients_stand_side_by_side_in_a_table() -> None:
@@ -107,16 +108,19 @@ def test_clients_stand_side_by_side_in_a_table() -> None:
         "| `a` | whole | a: x |",
         "| `bbb` | x\\|y | bbb: x |",
     ]
+    assert as_columns({"mine": ROWS}).splitlines()[4] == "| `c` | ⚠ cut |"
 
 
 def test_a_table_as_text_is_aligned_and_counts() -> None:
     assert as_text(ROWS).splitlines() == [
         "ok     a                               whole",
         "wrong  bbb                             x|y",
-        "⚠      c                               ⚠ cut",
+        "⚠      c                               cut",
         "-      d",
+        "ok     the ending that this row allows: some rows allow both the whole answer and an error",
+        "wrong  another ending, and an error or the result says so",
         "⚠      not the whole answer came out, and no error said so",
-        "-      not judged: nothing in a stream tells this, or both endings are allowed",
+        "-      not judged: nothing in a stream tells this, or the client may go on waiting",
         "1 right, 1 wrong, 1 ⚠ taken for whole, 1 not judged",
     ]
 
@@ -127,7 +131,11 @@ def test_wrong_and_silent_rows_are_not_good_and_open_ones_are() -> None:
 
 # --- Clients: what is judged -----------------------------------------------------------------------------------------
 
-CUT = TEXT[:20]
+CUT = TEXT[:19]
+ALL, REST = (quote(text, 40) for text in (TEXT, TEXT[19:]))
+BAD = f"altered, no error: at character 19 it printed {quote('!!' + TEXT[21:], 40)}, not {REST}"[
+    : conform.MAX_ROW_CHARS
+]
 
 
 @pytest.mark.parametrize(
@@ -136,27 +144,40 @@ CUT = TEXT[:20]
         ("whole", Run(0, TEXT, ""), "right", "whole"),
         ("whole", Run(0, f"\n{TEXT}\n", ""), "right", "whole"),
         ("whole", Run(0, TEXT, "", 2), "right", "whole, 2 requests"),
-        ("whole", Run(0, CUT, ""), "silent", "⚠ altered, no error"),
+        ("whole", Run(0, CUT, ""), "silent", f"altered, no error: at character 19 it printed '', not {REST}"),
+        ("whole", Run(0, "", ""), "silent", f"nothing, no error: at character 0 it printed '', not {ALL}"),
+        (
+            "whole",
+            Run(0, CUT + "!!" + TEXT[21:], ""),
+            "silent",
+            f"{BAD}…",
+        ),
         ("whole", Run(1, TEXT, "ReadError: oh"), "wrong", "exit 1: ReadError: oh"),
         ("whole", Run(None, TEXT, ""), "wrong", "hangs"),
         ("whole", Run(0, TEXT, "", 0), "wrong", "exit 0: it did not ask ANTHROPIC_BASE_URL"),
+        (
+            "failed",
+            Run(2, "", "can't open file", 0),
+            "wrong",
+            "exit 2: it did not ask ANTHROPIC_BASE_URL: can't open file",
+        ),
         ("failed", Run(1, CUT, ""), "right", "exit 1"),
         ("failed", Run(-9, CUT, ""), "right", "exit -9"),
-        ("failed", Run(0, CUT, ""), "silent", "⚠ cut, no error"),
-        ("failed", Run(0, TEXT, ""), "silent", "⚠ no end, no error"),
-        ("failed", Run(0, "", ""), "silent", "⚠ nothing, no error"),
+        ("failed", Run(0, CUT, ""), "silent", "cut, no error"),
+        ("failed", Run(0, TEXT, ""), "silent", "no end, no error"),
+        ("failed", Run(0, "", ""), "silent", "nothing, no error"),
         ("failed", Run(None, "", ""), "wrong", "hangs"),
         ("either", Run(0, TEXT, ""), "right", "whole"),
         ("either", Run(2, "", ""), "right", "exit 2"),
-        ("either", Run(0, "", ""), "silent", "⚠ nothing, no error"),
+        ("either", Run(0, "", ""), "silent", "nothing, no error"),
         ("waits", Run(None, "", ""), "open", "hangs"),
         ("waits", Run(1, "", "", 1, None, "`ReadTimeout`", 600.0), "right", "`ReadTimeout` after 600 s"),
-        ("whole", Run(0, TEXT, "", stop=None), "silent", "⚠ no end, no error"),
+        ("whole", Run(0, TEXT, "", stop=None), "silent", "no end, no error"),
         ("whole", Run(1, CUT, "", error="`ReadError`"), "wrong", "`ReadError`"),
         ("failed", Run(0, TEXT, "", stop="end_turn"), "right", "whole"),
         ("failed", Run(1, CUT, "", error="`ReadError`"), "right", "`ReadError`"),
         ("waits", Run(1, "", ""), "right", "exit 1"),
-        ("waits", Run(0, CUT, ""), "silent", "⚠ cut, no error"),
+        ("waits", Run(0, CUT, ""), "silent", "cut, no error"),
         ("open", Run(0, TEXT[1:], ""), "open", "altered, no error"),
         ("open", Run(1, "", ""), "open", "exit 1"),
     ],
@@ -236,6 +257,7 @@ def test_a_client_is_driven_through_answers_and_its_wrong_endings_are_named(monk
 
 
 HANGS, FAILS, CUTS, RIGHT = Run(None, "", ""), Run(1, "", "no"), Run(0, CUT, ""), Run(0, TEXT, "")
+ALTERED = f"altered, no error: at character 19 it printed '', not {REST}"
 
 
 @pytest.mark.parametrize(
@@ -244,10 +266,10 @@ HANGS, FAILS, CUTS, RIGHT = Run(None, "", ""), Run(1, "", "no"), Run(0, CUT, "")
         ([RIGHT], "right", "whole"),
         ([HANGS, RIGHT], "right", "whole; the first time hangs"),
         ([FAILS, RIGHT], "right", "whole; the first time exit 1: no"),
-        ([CUTS, RIGHT], "right", "whole; the first time ⚠ altered, no error"),
+        ([CUTS, RIGHT], "right", f"whole; the first time {ALTERED}"),
         ([HANGS, HANGS], "wrong", "hangs"),
         ([HANGS, FAILS], "wrong", "exit 1: no"),
-        ([CUTS, CUTS], "silent", "⚠ altered, no error"),
+        ([CUTS, CUTS], "silent", ALTERED),
     ],
 )
 def test_a_client_is_blamed_only_for_what_goes_wrong_twice(
@@ -271,7 +293,47 @@ def test_a_client_is_blamed_only_for_what_goes_wrong_twice(
 
 def test_a_client_that_fails_with_a_whole_answer_is_tried_no_further() -> None:
     (row,) = asyncio.run(try_client(command("import sys; sys.exit('no such module')")))
-    assert (row.verdict, row.what) == ("wrong", "exit 1: it did not ask ANTHROPIC_BASE_URL")
+    assert (row.verdict, row.what) == ("wrong", "exit 1: it did not ask ANTHROPIC_BASE_URL: no such module")
+
+
+NODE_ERROR = """
+file:///a.mjs:1
+throw new Error("x")
+      ^
+
+TypeError: fetch failed
+    at node:internal/deps/undici/undici:13510:13 {
+  [cause]: Error: connect ECONNREFUSED 127.0.0.1:1
+      at new NodeError (node:internal/errors:405:5) {
+    code: 'ECONNREFUSED'
+  }
+}
+
+Node.js v20.20.2
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("a\nb: Error\nhttpx.ReadTimeout: slow\n", "httpx.ReadTimeout: slow"),
+        (NODE_ERROR, "  [cause]: Error: connect ECONNREFUSED 127.0.0.1:1"),
+        ("Node.js v20.20.2\n", "Node.js v20.20.2"),
+        ("\n", "it wrote no error"),
+    ],
+)
+def test_of_standard_error_the_line_is_kept_that_has_the_error(written: str, said: str) -> None:
+    code = f"import sys; sys.stderr.write({written!r})"
+    assert asyncio.run(conform._run(command(code), "http://127.0.0.1:1", 10)).said == said
+
+
+@pytest.mark.parametrize("name", ["error-after-content", "cut"])
+def test_all_of_the_text_of_an_answer_that_failed_is_a_part(name: str) -> None:
+    (given,) = (case for case in client_cases() if case.name == name)
+    message = given.recording.fold()[0].message
+    assert message is not None
+    assert judge_client(given, Run(0, message.text, "")) == Row(name, "silent", "cut, no error")
+    assert judge_client(given, Run(1, message.text, "")).verdict == "right"
 
 
 def test_a_client_that_cannot_be_run_is_an_error() -> None:

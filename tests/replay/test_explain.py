@@ -8,9 +8,11 @@ import sys
 from functools import partial
 
 import pytest
+from support.streams import STOP, block, end, input_delta, start, to_bytes, tool_block
 
-from rawsse.replay import Read, Recording, shipped_fixtures
-from rawsse.replay.explain import MAX_LABELLED_LINES, WIDTH, Timeline, explain, visible
+from rawsse.replay import Read, RecordedRequest, Recording, check, shipped_fixtures
+from rawsse.replay.explain import MAX_LABELLED_LINES, WIDTH, Timeline, explain, explain_event, visible
+from rawsse.replay.variants import by_event
 from rawsse.sse import Decoder
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -56,7 +58,7 @@ def test_a_read_that_ends_inside_a_character_shows_its_bytes() -> None:
 
 def test_of_a_long_line_both_ends_are_shown_and_its_size_in_bytes() -> None:
     line = b'data: {"text": "' + "é".encode() * 200 + b'\xc3\xff"}\n'
-    recording = Recording(reads=(Read(0.0, line + b"\n"),))
+    recording = Recording(reads=(Read(0.0, line + b"\n"),), duration=1.0)
     assert re.search(
         rf'\n   0\.000     1       0  data: .*é… \({len(line)} bytes\) …é.*é\\xc3\\xff"}}␊\n', explain(recording)
     )
@@ -67,7 +69,7 @@ def test_a_gap_stands_before_the_read_that_ended_it() -> None:
     lines = explain(Recording(reads=reads, duration=5.0)).split("\n")
     at = lines.index("   2.000     6      20  : a␊")
     assert lines[at - 1].strip() == "┄┄┄ nothing for 1.960 s ┄┄┄"
-    assert lines[at + 1].strip() == "┄┄┄ nothing for 3.000 s ┄┄┄"
+    assert lines[at + 2].strip() == "┄┄┄ nothing for 3.000 s ┄┄┄"
 
 
 @pytest.mark.parametrize("name", sorted(shipped_fixtures()))
@@ -111,7 +113,7 @@ def test_an_event_that_is_too_large_is_said_and_the_rest_is_shown_as_lines(monke
 def test_what_the_end_cut_off_is_said() -> None:
     lines = lines_of(b"data: half")
     assert lines[0].endswith("data: half ⋯")
-    assert lines[1].strip() == "! cut off: not an event"
+    assert lines[1].strip() == "! the stream ends inside an event: b'data: half'"
 
 
 def test_a_stream_without_a_message_says_so() -> None:
@@ -120,20 +122,49 @@ def test_a_stream_without_a_message_says_so() -> None:
 
 def test_an_answer_that_is_no_stream_says_so() -> None:
     recording = Recording(status=529, reads=(Read(0.5, b'{"type":"error"}\n'),), duration=0.5)
-    assert "\nending             clean: no stream: HTTP status 529\n" in explain(recording)
+    assert "\nending             answer: no stream: HTTP status 529; connection: clean\n" in explain(recording)
 
 
 @pytest.mark.parametrize(
     ("name", "verdict"),
     [
-        ("plain", "clean: complete"),
-        ("cut", "cut: truncated in a content block"),
-        ("error-after-content", "error event, api_error: Internal server error"),
-        ("max-tokens", "clean: complete"),
+        ("plain", "answer: complete; connection: clean"),
+        ("cut", "answer: truncated in a content block; connection: cut"),
+        ("error-after-content", "answer: error event, api_error: Internal server error; connection: clean"),
+        ("max-tokens", "answer: complete; connection: clean"),
     ],
 )
 def test_the_end_is_said_in_words(name: str, verdict: str) -> None:
-    assert verdict in explain(shipped_fixtures()[name])
+    assert f"\nending {verdict}\n" in re.sub("\n {19}|  +", " ", explain(shipped_fixtures()[name]))
+
+
+PLAIN = by_event(shipped_fixtures()["plain"].body)
+
+
+def test_a_stream_that_breaks_rules_is_not_complete_and_the_summary_counts_them_and_has_the_first() -> None:
+    text = re.sub("\n {19}|  +", " ", explain(Recording.from_sse(b"".join([PLAIN[0], *PLAIN[2:]]))))
+    count, at = len(PLAIN) - 5, len(PLAIN[0] + PLAIN[2])  # all but five events are deltas, or the end of the block
+    first = "block 0 was never started: content_block_delta may not come between content blocks"
+    problems = f"problems {count} broken rules, the first at byte {at}, event 3: {first}"
+    assert f"\nending answer: broken; connection: unknown\n{problems}\n" in text
+    assert text.count(" ! block 0 was never started: ") == count
+
+
+@pytest.mark.parametrize("lost", range(len(PLAIN)))
+def test_without_any_of_its_events_a_stream_is_called_complete_only_if_no_rule_is_broken(lost: int) -> None:
+    recording = Recording.from_sse(b"".join([*PLAIN[:lost], *PLAIN[lost + 1 :]]))
+    broken = [finding for finding in check(recording) if finding.severity == "error"]
+    timeline = Timeline.of(recording)
+    assert timeline.broken == tuple(broken)
+    assert ("problems" in dict(timeline.figures)) is bool(broken)
+    assert not (broken and timeline.verdict.startswith("complete"))
+
+
+def test_an_answer_in_json_to_a_request_for_a_stream_is_a_problem_as_for_check() -> None:
+    request = RecordedRequest("POST", "/v1/messages", {}, {"stream": True})
+    recording = Recording(request, headers={"content-type": "application/json"}, reads=(Read(0.5, b"{}"),))
+    said = dict(Timeline.of(recording).figures)["problems"]
+    assert said.startswith("1 broken rule at byte 0, event 0: the content type is 'application/json': ")
 
 
 def test_a_tool_call_that_was_cut_is_marked() -> None:
@@ -143,7 +174,7 @@ def test_a_tool_call_that_was_cut_is_marked() -> None:
 def test_a_missing_tail_is_told_from_a_whole_stream() -> None:
     body = shipped_fixtures()["plain"].body
     without_stop = body[: body.index(b"event: message_stop")]
-    assert "complete, but message_stop is missing" in explain(Recording.from_sse(without_stop))
+    assert "answer: complete, without message_stop;" in explain(Recording.from_sse(without_stop))
 
 
 def test_a_message_and_a_block_without_their_fields_are_shown_all_the_same() -> None:
@@ -157,14 +188,36 @@ def test_a_message_and_a_block_without_their_fields_are_shown_all_the_same() -> 
 
 def test_the_figures_are_those_of_the_recording() -> None:
     said = dict(Timeline.of(shipped_fixtures()["pings"]).figures)
-    assert said["first event"] == "0.900 s"
+    assert said["first event"] == "0.900 s, event 1"
     assert said["first content"] == "4.650 s, event 17"
+    assert "first text" not in said  # the same
     assert said["longest gap"] == "0.393 s after 6.019 s"
     assert said["reads"] == "29, 2,883 bytes"
     assert said["pings"] == "15"
     assert said["events"].startswith("29: 15 ping, 1 message_start, ")
     assert said["usage"] == 'input_tokens 11, output_tokens 62, service_tier "standard"'
     assert said["end"] == "8.264 s"
+
+
+def test_the_first_text_is_a_figure_where_other_content_comes_before_it() -> None:
+    thinking = shipped_fixtures()["thinking"]
+    number = next(number for number, event in enumerate(by_event(thinking.body), 1) if b'"text_delta"' in event)
+    said = dict(Timeline.of(thinking).figures)
+    assert said["first content"] == "0.980 s, event 4"
+    assert said["first text"] == f"1.594 s, event {number}"
+    call = Recording.from_sse(to_bytes([start(), *block(0, tool_block(), input_delta(0, "{}")), end(), STOP]))
+    assert dict(Timeline.of(call).figures)["first text"] == "none"
+
+
+def test_the_times_of_a_bare_event_stream_are_unknown_not_zero() -> None:
+    recording = Recording.from_sse(b"".join(PLAIN))
+    said = dict(Timeline.of(recording).figures)
+    assert said["first event"] == "unknown time, event 1"
+    assert said["first content"] == "unknown time, event 4"
+    assert (said["longest gap"], said["end"]) == ("unknown", "unknown")
+    assert said["ending"] == "answer: complete; connection: unknown"
+    assert "\n unknown     1       0  event: message_start␊\n" in explain(recording)
+    assert "0.000" not in explain(recording) + explain_event(recording, 1)
 
 
 def test_a_long_figure_takes_several_lines_and_not_too_many() -> None:
@@ -174,10 +227,9 @@ def test_a_long_figure_takes_several_lines_and_not_too_many() -> None:
     shown = text[text.index("\nending ") + 1 : text.index("\nmessage ")].split("\n")
     assert 2 < len(shown) <= MAX_LABELLED_LINES + 1
     assert max(map(len, shown)) <= WIDTH
-    assert f"… ({len('clean: HTTP status 529, api_error: ') + 50_000:,} characters) …" in " ".join(
-        map(str.strip, shown)
-    )
-    assert shown[-1].endswith("Oops")
+    size = len("answer: HTTP status 529, api_error: ; connection: unknown") + 50_000
+    assert f"… ({size:,} characters) …" in " ".join(map(str.strip, shown))
+    assert " ".join(map(str.strip, shown)).endswith("Oops ; connection: unknown")
 
 
 # --- Colours, and characters that would be obeyed ---

@@ -53,9 +53,9 @@ def test_an_event_is_followed_from_its_reads_to_the_message() -> None:
     assert lines[10:14] == ["  : more␊", "  ␍␊", "lines  event: content_block ⋯", "  _delta␊"]
     assert lines[14].strip() + lines[15].strip() == DELTA.decode().split("\n")[1] + "␊"
     assert lines[16:18] == ["  ␊", "JSON  {"]
-    assert json.loads("\n".join(["{", *lines[18:-3]])) == json.loads(DELTA.partition(b"data: ")[2])
-    assert lines[-3] == "message  m, c, stop reason none"
-    assert lines[-2] == '  [0] text (not complete): {"text": "Hi"}'
+    assert json.loads("\n".join(["{", *lines[18:-4]])) == json.loads(DELTA.partition(b"data: ")[2])
+    assert lines[-4] == "message  m, c, stop reason none"
+    assert lines[-3] == '  [0] text (not complete): {"text": "Hi"}'
     # As it is then, not at the end.
     assert '\n  [0] text (not complete): {"text": ""}\n' in re.sub("  +", "  ", explain_event(recording, 2))
 
@@ -146,6 +146,24 @@ def test_without_colour_there_is_no_escape_and_with_it_the_same_text() -> None:
     assert "\x1b" not in plain
     assert re.sub(r"\x1b\[[\d;]*m", "", colored) == plain
     assert colored.startswith("\x1b[32m")  # green: a text
+
+
+def test_the_bytes_of_the_event_are_highlighted_in_a_chunk_with_those_of_others() -> None:
+    events = [b'data: {"type":"ping","n":"%s"}\n\n' % (digit * 100) for digit in (b"1", b"2", b"3")]
+    recording = Recording.from_sse(b"".join(events))
+    for number in (1, 2, 3):
+        marked = re.findall(r"\x1b\[7m(.*?)\x1b\[0m", explain_event(recording, number, color=True))
+        assert len(marked) == 2  # it is wrapped
+        assert "".join(marked) == events[number - 1].decode().replace("\n", "␊")
+    assert "\x1b[7m" not in explain_event(Recording.from_sse(events[0]), 1, color=True)
+
+
+def test_a_note_says_that_the_framing_of_chunks_is_not_kept_and_how_other_chunks_are_sent() -> None:
+    lines = explain_event(shipped_fixtures()["plain"], 4).splitlines()
+    assert lines[-2:] == [
+        "note               A read's size is without the framing of HTTP chunks, which a recording lacks.",
+        "                   Here each read is one chunk; `rawsse replay --split` or --segments sends others.",
+    ]
 
 
 def test_no_part_of_an_event_reaches_the_terminal_as_a_control() -> None:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 from support.long import long_recording
-from support.streams import block, end, input_delta, start, text_delta, tool_block
+from support.streams import STOP, block, end, input_delta, start, text_delta, tool_block
 
 from rawsse.errors import ConfigurationError
 from rawsse.replay import Read, RecordedRequest, Recording, shipped_fixtures
@@ -110,7 +110,7 @@ def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() ->
 def test_the_figures_are_those_of_the_recording() -> None:
     page = page_of_fixture("pings")
     assert dict(zip(page.all("dt")[-10:], page.all("dd")[-10:], strict=True)) == {
-        "first event": "0.900 s",
+        "first event": "0.900 s, event 1",
         "first content": "4.650 s, event 17",
         "longest gap": "0.393 s after 6.019 s",
         "end": "8.264 s",
@@ -120,7 +120,7 @@ def test_the_figures_are_those_of_the_recording() -> None:
         "events": "29: 15 ping, 1 message_start, 2 content_block_start, 1 signature_delta, 2 content_block_stop, "
         "6 text_delta, 1 message_delta, 1 message_stop",
         "usage": 'input_tokens 11, output_tokens 62, service_tier "standard"',
-        "ending": "clean: complete",
+        "ending": "answer: complete; connection: clean",
     }
 
 
@@ -169,8 +169,47 @@ def test_blocks_whose_numbers_are_confused_show_their_text_without_links() -> No
 def test_what_is_wrong_stands_at_its_event() -> None:
     page = page_of(b"data: {\n\ndata: half")
     assert page.all("p", "problem")[0].startswith("the data of event 'message' are not JSON")
-    assert page.all("li", "problem") == ["The end cut these lines off: no blank line came, so they are not an event."]
+    assert page.all("p", "problem")[1] == "the stream ends inside an event: b'data: half'"
     assert page.all("p", "says") == ["None: message_start never came."]
+
+
+def test_a_stream_that_breaks_rules_has_a_red_badge_their_number_and_the_first_beside_the_message_and_marks() -> None:
+    text: dict[str, object] = {"type": "text", "text": ""}
+    events = start(), *block(0, text, text_delta(0, "Hel"), text_delta(0, "l0")), end(), STOP
+    body = wire(*events).replace(b"l0", b"l\xff")
+    page = page_of(body)
+    assert page.all("p", "verdict") == ["broken"]
+    assert page.all("p", "bad") == ["broken"]
+    first = "b'\\xff' is not UTF-8"
+    words = f"1 broken rule at byte {body.index(0xFF)}, event 4: {first}"
+    assert dict(zip(page.all("dt"), page.all("dd"), strict=True))["problems"] == words
+    assert page.all("p", "problem") == [first, words]  # of the row, and above the message
+    assert page.all("mark") == ["l\ufffd"]
+    assert page.all("p", "prose") == ["Hell\ufffd"]
+
+
+def test_a_bare_event_stream_has_no_picture_and_no_times() -> None:
+    body = wire(start(), end())
+    page = page_of(body)
+    assert page.all("svg") == []
+    assert page.all("p", "read") == [f"read 1 · unknown time · {len(body)} bytes"]
+    assert "0.000" not in "".join(page.all("main"))
+    assert len(page_of_fixture("plain").all("svg")) == 1
+
+
+def test_no_control_character_is_shown_as_a_picture_that_fonts_lack() -> None:
+    controls = "".join(map(chr, (*range(0x20), 0x7F)))
+    text: dict[str, object] = {"type": "text", "text": ""}
+    body = wire(start(model=controls), *block(0, text, text_delta(0, controls)))
+    error: dict[str, object] = {"type": "error", "error": {"type": controls, "message": controls}}
+    recording = Recording.from_sse(body + wire(error) + f": {controls}\n".encode())
+    for event in (None, 3, 5):
+        assert not re.search("[␀-␡]", explain_html(recording, event=event))
+    page = Parsed(explain_html(recording))
+    assert page.all("p", "adds")[0].startswith(r"\x00\x01\x02")
+    assert r"\x08\t\n\x0b\x0c\r\x0e" in page.all("p", "adds")[0]
+    assert "\\x08\t\n\\x0b" in page.all("p", "prose")[0]  # the message keeps its tabs and lines
+    assert page_of(wire(start(), *block(0, text, text_delta(0, "␊␉")))).all("p", "prose") == ["␊␉"]
 
 
 def test_gaps_stand_between_the_rows() -> None:
@@ -241,7 +280,7 @@ def test_the_page_of_an_event_says_what_is_wrong_with_it_and_is_bounded() -> Non
 
 @pytest.mark.parametrize("number", [0, 80])
 def test_an_event_that_is_not_there_has_no_page(number: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"there is no event {number}: plain.sse.jsonl has 79"):
+    with pytest.raises(ConfigurationError, match=f"there is no event {number}: plain has 79"):
         explain_html(shipped_fixtures()["plain"], event=number)
 
 

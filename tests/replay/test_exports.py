@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 
@@ -14,6 +16,16 @@ from rawsse.replay.check import Place
 
 def test_every_public_name_is_there() -> None:
     assert [name for name in rawsse.replay.__all__ if getattr(rawsse.replay, name, None) is None] == []
+
+
+def test_the_map_of_tasks_names_every_function_and_class() -> None:
+    tasks = re.findall(r"\w+", (rawsse.replay.__doc__ or "").partition("Read in this order")[0])
+    given = {
+        name
+        for name in rawsse.replay.__all__
+        if inspect.isroutine(it := getattr(rawsse.replay, name)) or inspect.isclass(it)
+    }
+    assert sorted(given.difference(tasks)) == []
 
 
 def test_names_of_two_modules_are_the_documented_ones() -> None:

@@ -140,7 +140,7 @@ def test_a_fault_for_a_later_request_is_not_for_this_one() -> None:
 
 
 def test_a_fault_without_a_place_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="drop@event=2 has no place in this answer, which has no such event"):
+    with pytest.raises(ConfigurationError, match="drop@event=2 has no place in this answer, which has 2 events"):
         stream_of(THREE, faults=["drop@event=2"])
 
 
@@ -295,14 +295,24 @@ def test_faults_are_counted_in_connections_and_then_all_is_well() -> None:
 def test_a_network_tells_which_faults_were_never_done() -> None:
     network = FakeNetwork(PLAIN, faults=["status=529 x1", "reset@head x1", "gzip after=9"])
     assert asking(network, text, max_retries=2) == EXPECTED
-    assert (list(map(str, network.unused_faults)), network.misplaced) == (["gzip after=9"], [])
+    # No byte of the 529 was sent.
+    assert (list(map(str, network.unused_faults)), network.misplaced) == (["status=529 x1", "gzip after=9"], [])
+
+
+def test_a_network_tells_which_fault_lies_behind_the_end_that_another_makes() -> None:
+    network = FakeNetwork(PLAIN, faults=["close@event=5", "garble@event=9"])
+    with pytest.raises(APIError):
+        asking(network, text, max_retries=0)
+    assert list(map(str, network.unused_faults)) == ["garble@event=9"]
 
 
 def test_a_network_tells_which_faults_had_no_place() -> None:
     network = FakeNetwork(THREE, PLAIN, faults="swap@event=4")
     with pytest.raises(ConfigurationError, match="swap@event=4 has no place"):
         asking(network, text, max_retries=0)
-    assert network.misplaced == ["swap@event=4 has no place in this answer, which has 2 events"]
+    assert network.misplaced == [
+        "swap@event=4 has no place in this answer, which has 2 events, counted from 0 (by explain and check from 1)"
+    ]
     assert network.unused_faults == [Fault.parse("swap@event=4")]
 
 
@@ -315,6 +325,18 @@ def test_a_recording_that_was_cut_or_not_played_comes_again() -> None:
     first, second, third = asking(network, ask, max_retries=2)
     assert (first, second) == (third, tools)
     assert first != tools
+
+
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:9", "http://user:password@127.0.0.1:9"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_network_ignores_the_proxies_and_certificates_of_the_environment(
+    url: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, url)
+    with Client(api_key="any", base_url=f"{scheme}://api.example", connect=(network := FakeNetwork(PLAIN))) as client:
+        client.messages.create(**ASK)
+    assert bytes(network.streams[0].written).startswith(b"POST /v1/messages HTTP/1.1\r\n")
 
 
 def test_there_must_be_something_to_play() -> None:

@@ -169,11 +169,14 @@ def test_a_place_is_after_so_many_bytes(fault: Fault, offset: int) -> None:
     assert offset_of(fault, BODY) == offset
 
 
+FROM_0 = ", counted from 0 (by explain and check from 1)"
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault.parse("reset@event=4"), "reset@event=4 has no place in this answer, which has 3 events"),
-        (Fault.parse("reset@event=-4"), "reset@event=-4 has no place in this answer, which has 3 events"),
+        (Fault.parse("reset@event=4"), "reset@event=4 has no place in this answer, which has 3 events" + FROM_0),
+        (Fault.parse("reset@event=-4"), "reset@event=-4 has no place in this answer, which has 3 events" + FROM_0),
         (Fault.parse("reset@byte=57"), "reset@byte=57 has no place in this answer, which has 56 bytes of body"),
         (Fault.parse("reset@head=57"), "reset@head=57 has no place in this answer, which has 56 bytes of head"),
     ],
@@ -187,14 +190,14 @@ def test_a_place_that_is_not_there_is_named(fault: Fault, words: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault.parse("drop@event=3"), "drop@event=3 has no place in this answer, which has no such event"),
+        (Fault.parse("drop@event=3"), "drop@event=3 has no place in this answer, which has 3 events" + FROM_0),
         (
             Fault.parse("swap@event=2"),
             "swap@event=2 has no place in this answer, in which no event comes after that one",
         ),
         (
             Fault.parse("error=overloaded_error@event=4"),
-            "error=overloaded_error@event=4 has no place in this answer, which has 3 events",
+            "error=overloaded_error@event=4 has no place in this answer, which has 3 events" + FROM_0,
         ),
     ],
     ids=str,

@@ -28,10 +28,10 @@ QUESTION: dict[str, Any] = {
 }
 
 
-def ask(replay: Replay, *, path: str = "/v1/messages", key: str = "any") -> str:
+def ask(replay: Replay, *, path: str = "/v1/messages", key: str = "any", **fields: Any) -> str:
     """The text of the answer, or the message of the error."""
     headers = {"content-type": "application/json", "x-api-key": key}
-    request = urllib.request.Request(replay.base_url + path, json.dumps(QUESTION).encode(), headers)
+    request = urllib.request.Request(replay.base_url + path, json.dumps({**QUESTION, **fields}).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as response:
             return str(json.load(response)["content"][0]["text"])
@@ -70,8 +70,12 @@ def test_a_request_before_anything_is_played_is_a_mistake() -> None:
     with Replay() as replay:
         message = "there was nothing to play for POST /v1/messages: name a recording with replay.play(NAME)"
         assert ask(replay).startswith(message)
-    with pytest.raises(AssertionError, match="there was nothing to play"):
-        replay.verify()
+        with pytest.raises(AssertionError, match="there was nothing to play"):
+            replay.verify()
+        assert "to play for POST /v1/messages (2 times): name a" in ask(replay)
+        assert "to play for POST /v1/messages (2 times), POST /claude/v1/messages: name a" in ask(
+            replay, path="/claude/v1/messages"
+        )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ def test_what_is_played_again_is_a_problem_of_a_strict_test_only() -> None:
         replay.play("plain", "unicode", strict=True)
         for _ in range(3):
             ask(replay)
-        assert replay.problems() == ["played more than once: plain.sse.jsonl"]
+        assert replay.problems() == ["played more than once: plain"]
         assert replay.problems(is_over=False) == []
 
 
@@ -125,6 +129,14 @@ def test_what_no_recording_answers_is_a_problem_unless_it_is_lenient() -> None:
         assert replay.problems() == [missed]
 
 
+def test_a_request_that_no_recording_answers_is_one_problem_however_often_it_is_sent() -> None:
+    with Replay() as replay:
+        replay.play("plain", match="request")
+        missed = ask(replay)
+        assert missed.startswith("no recording matches this request. Nearest of 1: plain. It differs at")
+        assert (ask(replay), replay.problems()) == (missed, [missed])
+
+
 def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_lenient() -> None:
     with Replay() as replay:
         assert replay.problems() == []
@@ -133,9 +145,9 @@ def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_le
         replay.play("plain", "tools", match="sequence")
         assert replay.problems(is_over=False) == []
         [problem] = replay.problems()
-        assert problem.startswith("no request came for plain.sse.jsonl, tools.sse.jsonl. Was the client made before")
+        assert problem.startswith("no request came for plain, tools. Was the client made before")
         urllib.request.urlopen(replay.base_url + "/v1/models", timeout=10).close()
-        assert replay.problems() == ["not played, 2 of 2 recordings: plain.sse.jsonl, tools.sse.jsonl"]
+        assert replay.problems() == ["not played, 2 of 2 recordings: plain, tools"]
 
 
 def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None:
@@ -148,6 +160,16 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
     with Replay() as replay:
         replay.play(answer("one"), faults=["status=529 x1 after=2"], strict=False)
         assert (ask(replay), replay.problems()) == ("one", [])
+
+
+@pytest.mark.parametrize("fault", ["stall@event=6", "garble@event=9"])
+def test_a_fault_behind_the_end_that_another_makes_is_a_problem(fault: str) -> None:
+    with Replay() as replay:
+        replay.play("plain", faults=["close@event=5", fault])
+        with pytest.raises(http.client.IncompleteRead):
+            ask(replay, stream=True)
+        why = "it lies behind close@event=5, which ends the answer"
+        assert replay.problems() == [f"the fault {fault} never happened: {why}"]
 
 
 def test_a_fault_without_a_place_is_a_problem_also_of_a_lenient_test() -> None:

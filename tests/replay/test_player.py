@@ -450,6 +450,10 @@ def test_files_and_folders_are_loaded(tmp_path: Path) -> None:
     assert recordings == (Recording.from_sse(b"data: a\n\n"), THREE, THREE, PLAIN)
 
 
+def test_a_shipped_recording_is_called_by_the_name_that_it_was_found_by() -> None:
+    assert [recording.name for recording in Player(["plain", "tools"]).api.recordings] == ["plain", "tools"]
+
+
 def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.sse.jsonl").write_text("{}\n")
     with pytest.raises(RecordingError, match=r"a\.sse\.jsonl, line 1: the first line must have"):

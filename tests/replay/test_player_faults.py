@@ -334,7 +334,9 @@ def test_a_fault_that_delays_takes_its_turn() -> None:
 
 
 def test_a_fault_without_a_place_is_an_error_that_says_so() -> None:
-    words = "reset@event=9 has no place in this answer, which has 2 events"
+    words = (
+        "reset@event=9 has no place in this answer, which has 2 events, counted from 0 (by explain and check from 1)"
+    )
     body = {"type": "error", "error": {"type": "api_error", "message": words}}
     status, said_ = serve(said, TWO, LONG, faults=["reset@event=9"])
     assert (status, json.loads(said_)) == (500, body)
@@ -359,7 +361,9 @@ def test_faults_that_were_never_done_or_had_no_place_are_told() -> None:
         return list(map(str, server.unused_faults)), server.misplaced
 
     faults = ["reset@event=9 x1", "drop@event=0", "gzip after=2"]
-    words = "reset@event=9 x1 has no place in this answer, which has 1 events"
+    words = (
+        "reset@event=9 x1 has no place in this answer, which has 1 events, counted from 0 (by explain and check from 1)"
+    )
     assert serve(talk, TWO, LONG, faults=faults) == (["reset@event=9 x1", "gzip after=2"], [words])
 
 

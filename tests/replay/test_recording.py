@@ -14,7 +14,7 @@ import pytest
 
 from rawsse.errors import RecordingError
 from rawsse.messages import MessageBuilder
-from rawsse.replay import Read, RecordedRequest, Recording, find_recordings, shipped_fixtures
+from rawsse.replay import Read, RecordedRequest, Recording, find_recordings, load_recordings, shipped_fixtures
 from rawsse.replay.recording import is_messages, parse_body
 from rawsse.sse import Decoder
 
@@ -296,6 +296,19 @@ def test_a_name_without_a_path_is_that_of_a_shipped_recording_and_a_path_counts_
     assert [Recording.load(path) for path in find_recordings("plain")] == [shipped_fixtures()["plain"]]
     (tmp_path / "plain").write_text("")
     assert find_recordings("plain") == [Path("plain")]
+
+
+def test_what_was_found_by_a_name_is_called_by_it_and_other_files_by_their_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recordings("plain") == [shipped_fixtures()["plain"]]
+    assert [each.name for each in load_recordings(Path("plain"))] == [shipped_fixtures()["plain"].name] == ["plain"]
+    Path("sub").mkdir()
+    for path in ("sub/a.sse", "sub/b.sse"):
+        Path(path).write_text("data: a\n\n")
+    assert [each.name for each in load_recordings("sub")] == ["sub/a.sse", "sub/b.sse"]
+    assert [each.name for each in load_recordings("sub/a.sse")] == ["sub/a.sse"]
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.clock import run
@@ -12,6 +14,7 @@ from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.replay.compose import Fragments, answer, recording_of, text, thinking
+from rawsse.replay.explain import Timeline
 from rawsse.replay.recording import Read, Recording
 from rawsse.replay.variants import Pace, immediate, pace_by, profile, recorded, slower
 
@@ -26,7 +29,8 @@ EVENTS = [
     block_stop(0),
 ]
 ONE_BY_ONE = Recording(
-    reads=tuple(Read(number / 8, to_bytes([raw])) for number, raw in enumerate([*EVENTS, end(), STOP])), duration=1.25
+    reads=tuple(Read(number / 8, to_bytes([raw])) for number, raw in enumerate([*EVENTS, end(output_tokens=2), STOP])),
+    duration=1.25,
 )
 
 
@@ -52,11 +56,35 @@ def test_slower_multiplies_every_time() -> None:
     assert paced.duration == 2.5
 
 
-def test_in_a_profile_four_bytes_are_a_token_and_other_events_come_with_the_delta_before() -> None:
+def test_in_a_profile_the_counted_tokens_come_after_the_first_delta_and_other_events_with_the_delta_before() -> None:
     paced = profile(time_to_first_token=0.5, tokens_per_second=10)(ONE_BY_ONE)
     # start, block start, ping, aaaa | bbbb | cccc, block stop, end, stop
     assert times(paced) == [0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.7, 0.7, 0.7]
     assert paced.duration == 0.7
+    last = Read(1.0, to_bytes([end(output_tokens=4), STOP]))
+    paced = profile(time_to_first_token=0.5, tokens_per_second=10)(replace(paced, reads=(*ONE_BY_ONE.reads[:-2], last)))
+    assert times(paced) == [0.5, 0.5, 0.5, 0.5, 0.7, 0.9, 0.9, 0.9]
+
+
+def test_in_a_profile_four_bytes_are_a_token_of_an_answer_without_a_count() -> None:
+    cut = Recording(reads=ONE_BY_ONE.reads[:-2], end="cut")  # the count at the start is not the final one
+    assert times(profile(time_to_first_token=0.5, tokens_per_second=10)(cut)) == [0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.7]
+
+
+def test_an_answer_takes_as_long_as_the_tokens_of_its_usage() -> None:
+    assert pace_by("ttft=0.5,tps=30")(shipped_fixtures()["thinking"]).duration == pytest.approx(0.5 + 139 / 30)
+
+
+@pytest.mark.parametrize("name", ["plain", "unicode", "tools", "citations", "refusal"])
+def test_explain_finds_the_speed_that_a_profile_has(name: str) -> None:
+    paced = pace_by("ttft=0.5,tps=30")(shipped_fixtures()[name])
+    assert Timeline.of(paced).tokens_per_second == pytest.approx(30, rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, -5, True, "9", 2.5])
+def test_a_count_that_is_none_is_estimated(count: Any) -> None:
+    odd = replace(ONE_BY_ONE, reads=(*ONE_BY_ONE.reads[:-2], Read(1.0, to_bytes([end(output_tokens=count), STOP]))))
+    assert pace_by("ttft=0.5,tps=10")(odd).duration == 0.7
 
 
 THOUGHT = [{"type": "thinking_delta", "thinking": "x" * 20}, {"type": "thinking_delta", "thinking": "y" * 20}]
@@ -81,7 +109,7 @@ def test_the_last_token_does_not_depend_on_how_a_text_is_cut(fragments: Fragment
         message = answer(thinking("x" * 96), text("x" * 304), usage={})
         return profile(time_to_first_token=0, tokens_per_second=10)(recording_of(message, fragments=fragments)).duration
 
-    assert seconds(fragments) == pytest.approx(100 / 10, abs=0.5)  # the first delta has no time
+    assert seconds(fragments) == pytest.approx(100 / 10)  # from the first delta to the last
 
 
 def test_a_signature_has_no_tokens() -> None:

@@ -414,3 +414,15 @@ def test_a_parser_may_be_a_coroutine_function() -> None:
         return b"".join(chunks)
 
     assert_every_split(STREAM, patient, STREAM)
+
+
+def test_the_parser_is_called_about_once_per_byte() -> None:
+    calls: list[Chunks] = []
+
+    def counted(chunks: Chunks) -> bytes:
+        calls.append(chunks)
+        return b"".join(chunks)
+
+    assert_every_split(STREAM, counted)
+    # Uncut, twice; cut at each place between two bytes; cut everywhere.
+    assert len(calls) == 2 + (len(STREAM) - 1) + 1

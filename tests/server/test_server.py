@@ -222,6 +222,16 @@ def test_fifty_open_streams_are_cut_off_when_the_grace_is_over(caplog: pytest.Lo
     assert caplog.messages == ["51 connection(s) did not end within 5 s"]
 
 
+def test_a_shutdown_without_a_grace_does_not_warn_of_the_streams_that_it_cuts_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def leave(server: Server) -> None:
+        await server.shutdown(0)
+
+    assert open_streams(1, leave) == 0
+    assert caplog.messages == []
+
+
 def test_the_grace_may_be_chosen_at_the_shutdown() -> None:
     assert open_streams(1, lambda server: server.shutdown(2), grace_seconds=5) == 2
 

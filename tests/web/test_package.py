@@ -191,9 +191,28 @@ def test_a_typescript_project_gets_its_types(project: Path, packages: Path, code
     assert (done.returncode == 0, said in done.stdout) == (said == "", True)
 
 
-def fields(name: str) -> set[str]:
-    """The names of a type in the declarations of rawsse/chat."""
-    body = (WEB / "chat.d.ts").read_text(encoding="utf-8").partition(f"export type {name} = {{")[2].partition("\n};")[0]
+def plain() -> str:
+    """The README's section about `streamChat`."""
+    return readme().partition("## Without React\n")[2].partition("\n## ")[0]
+
+
+def test_the_readme_s_program_without_react_has_the_types_of_the_package(project: Path, packages: Path) -> None:
+    (code,) = re.findall(r"```js\n(.*?)```", plain(), re.DOTALL)
+    elements = "declare const output: Element, note: Element, stop: HTMLElement;\n"
+    (project / "plain.ts").write_text(elements + code)
+    assert run(packages / ".bin/tsc", "--noEmit", *TSC, "plain.ts", cwd=project) == ""
+
+
+def test_the_readme_names_all_options_of_stream_chat() -> None:
+    options = fields("Callbacks", "rawsse.d.ts")
+    assert {"onLost", "id"} <= options
+    assert [name for name in options if not re.search(rf"\b{name}\b", plain())] == []
+    assert "`rawsse.d.ts`" in plain()
+
+
+def fields(name: str, file: str = "chat.d.ts") -> set[str]:
+    """The names of a type in the declarations of rawsse/chat, or of another file."""
+    body = (WEB / file).read_text(encoding="utf-8").partition(f"export type {name} = {{")[2].partition("\n};")[0]
     return set(re.findall(r"^    (\w+)\??:", body, re.MULTILINE))
 
 

@@ -399,9 +399,11 @@ def test_the_login_page_of_a_network_is_no_answer_and_no_end(node: Node) -> None
 
 @pytest.mark.parametrize("status", [400, 404, 410])
 def test_a_run_that_the_server_has_forgotten_is_told_with_the_text_that_came(node: Node, status: int) -> None:
-    told = node("run", responses=[play(HI), play(status=status)])
+    told = node("run", responses=[play(HI), play('{"error": "there is no such run; ?user=ID …"}', status=status)])
     error = told["error"]
     assert (error["type"], error["status"], error["text"]) == ("forgotten", status, "Hi")
+    # A visitor asked for an answer, and has never heard of a run.
+    assert (error["message"], error["detail"]) == (f"{error['headline']} (status {status})", None)
     assert methods(told) == ["POST", "GET"]
 
 
@@ -526,12 +528,19 @@ def test_a_refusal_tells_status_type_field_and_words(node: Node, kind: str) -> N
     assert error["advice"] == "Change the question, or begin a new conversation."
 
 
-@pytest.mark.parametrize("said", ["the relay needs a login", "the relay needs a valid token: Authorization: Bearer …"])
+@pytest.mark.parametrize("said", ["you need a login", "you need a valid token: Authorization: Bearer …"])
 def test_who_is_not_known_is_told_what_the_server_needs_and_not_that_a_token_was_refused(node: Node, said: str) -> None:
     body = json.dumps({"type": "error", "error": {"type": "authentication_error", "message": said}})
     error = node("run", responses=[play(body, status=401)])["error"]
     assert error["message"] == f"A valid login, key or token is needed. The server said: {said}"
     assert error["advice"] == "Log in, or check the token."
+
+
+def test_a_request_that_the_operator_forbids_has_the_operator_s_words_and_no_advice_of_ours(node: Node) -> None:
+    said = {"type": "permission_error", "message": "The word coffee is not for here."}
+    error = node("run", responses=[play(json.dumps({"type": "error", "error": said}), status=403)])["error"]
+    assert error["message"] == f"This is not allowed. The server said: {said['message']}"
+    assert (error["advice"], error["detail"]) == ("", said["message"])
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ class BlockingToolRunner(Generic[Item]):
     next request. `thread` is an argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
-    "tool without function", or "closed". Tools run only after the stop reason "tool_use".
+    "tool without function", or "closed"; None while it runs, and after an error, whose `ending` says what happened. The table
+    in `rawsse.client.blocking.BlockingConversation` compares all ends. Tools run only after the stop reason "tool_use".
 
     `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
     takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
@@ -248,7 +249,8 @@ class BlockingReply:
     """The streamed answer to one question: a tool loop that yields the events of all its answers.
 
     Events, `text_stream` and the final message share one iterator. Leaving the block adds the received part to the
-    conversation."""
+    conversation. `stopped_by` says why the reply ended, as for `rawsse.client.blocking.BlockingToolRunner`; None while it runs, and "closed" if it was left
+    before its end, or failed."""
 
     stopped_by: str | None
 
@@ -333,7 +335,37 @@ class BlockingConversation:
 
     `client` is a `Client`. `tools`, `max_turns` and `max_seconds` (of the tool loop, for each question) are those of
     `rawsse.client.blocking.BlockingToolRunner`, `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note`
-    replaces `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added."""
+    replaces `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added.
+
+    `fields` are the arguments of the next request, and may be changed. `turns` are all questions and their results: each has
+    `question`, `messages`, `state`, `stopped_by` and `usage`. How a turn ended, what the reader of the reply gets, and the
+    turn's `stopped_by` and `state`:
+
+        the model was done              the message          its stop reason           answered
+        the model refused               the message          "refusal"                 refused
+        max_turns, if given             the message          "max_turns"               answered
+        a tool without function         the message          "tool without function"   answered
+        20 answers without max_turns    TurnLimitError       the error                 stopped
+        max_seconds, while tools ran    TotalTimeoutError    the error                 stopped
+        a later request failed          an APIError          the error                 stopped
+        an answer failed                an APIError          the error                 cut
+        the first request failed        an APIError          the error                 cut
+        … and a retry cannot help       an APIStatusError    the error                 refused
+        the block was left early        nothing              "closed"                  cut, or stopped between answers
+        the task was cancelled          CancelledError       "cancelled"               cut, or stopped while tools ran
+
+    Each `APIError` of a turn has an `ending`. After a turn that failed, `messages` keeps:
+
+        cut         the question, the received part of the answer if the API accepts it, and then `cut_note`. If nothing
+                    arrived, only the question. The next question is added to this last user's turn
+        stopped     the question, the complete turns of the tool loop, and a last answer without its calls
+        refused     nothing: the same request would be rejected again, and the model would refuse later questions too
+
+    `retry()` asks the last question again and replaces its result.
+
+    To save a conversation, write `json.dumps(conversation.messages)`; to continue it, give the loaded list as `messages`. If
+    a user's turn is the last, its question has no whole answer: the next question is added to it, or make the conversation
+    with `messages[:-1]` and ask `messages[-1]["content"]`, since `retry()` knows only questions that were asked since."""
 
     fields: dict[str, Any]
     turns: list[ConversationTurn]
@@ -353,7 +385,8 @@ class BlockingConversation:
     ) -> None: ...
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history as JSON values: valid as the beginning of a request."""
+        """The history as JSON values, ready for `json.dumps`: valid as the beginning of a request. After a truncated answer its
+        last message is a user's, with the note that tells the model."""
 
     @property
     def usage(self) -> TotalUsage:
@@ -361,7 +394,8 @@ class BlockingConversation:
 
     def stream(self, question: Question) -> BlockingReply:
         """Ask, and stream the answer: `with conversation.stream(…) as reply`. Entering it sends
-        the request, and raises `APIError` if it is rejected.
+        the request, and raises `APIError` if that fails (401, 529 …): `reply` is then unbound, and `conversation.usage` has
+        the cost.
 
         Leaving the block before the end of the answer truncates it. Raises `ConfigurationError` for an empty question."""
 
@@ -371,7 +405,7 @@ class BlockingConversation:
     def retry(self) -> BlockingReply:
         """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not.
 
-        Raises `RuntimeError` if nothing has been asked."""
+        Raises `RuntimeError` if nothing has been asked, even if `messages` had a question without an answer."""
 
 class BlockingRawResponse(Generic[T]):
     """A response and its answer. With `stream=True` the answer is a `rawsse.client.blocking.BlockingEventStream`, which the caller must read to its end or
@@ -603,7 +637,8 @@ class Client:
 
     The network: `limits` are the pool's. `proxy` is a URL; the default is taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`
     and `NO_PROXY`. `ssl_context` replaces the certificates in `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else certifi's.
-    `trust_env=False` ignores these variables. `connect` replaces the network (in tests: `rawsse.replay.FakeNetwork`).
+    `trust_env=False` ignores these variables. `connect` replaces the network and the proxies of the environment (in tests:
+    `rawsse.replay.FakeNetwork`).
 
     `recorder` records the exchanges, or only the failed ones: see `rawsse.replay.Recorder`. Its files are complete when the
     client is closed.
@@ -646,7 +681,7 @@ class Client:
         """The calls of the Messages API: `create`, `stream`, `parse`, `tool_runner`, `count_tokens` and `events`.
         `with_raw_response` and `with_streaming_response` have the same calls together with their responses.
 
-        `help(client.messages)` lists the arguments of each, `pydoc rawsse.client.resources` the common ones."""
+        `help(client.messages)` lists the arguments of each, `python -m pydoc rawsse.client.resources` the common ones."""
 
     @cached_property
     def models(self) -> Models:

@@ -176,6 +176,13 @@ class Lease:
         if self.connection is not None:
             self.connection.link.abort()
 
+    def __del__(
+        self,
+    ) -> None:  # an interrupted caller lost it: the event loop holds the connection, and would keep it open
+        connection = getattr(self, "connection", None)  # None if `__init__` failed
+        if connection is not None and not self._is_dropped and self._pool._pid == os.getpid():
+            self._pool.network.post(connection.link.abort)
+
 
 class Pool:
     """The connections of one client on one network. `connect` makes links in place of the network."""

@@ -67,10 +67,12 @@ _PROXY_URL = (
 
 
 class Proxy(NamedTuple):
-    """A proxy: its address, and the header fields for it in a request that it reads, which `str` and `repr` hide."""
+    """A proxy: its address, the header fields for it in a request that it reads, which `str` and `repr` hide, and the argument
+    or variable that named it."""
 
     origin: Origin
     fields: tuple[tuple[str, Hidden], ...] = ()
+    source: str = "proxy"
 
     @classmethod
     def from_url(cls, url: str, *, source: str = "proxy") -> Proxy:
@@ -83,18 +85,18 @@ class Proxy(NamedTuple):
             host, port = _host(match["host"]), int(match["port"] or PORTS[scheme])
             if host and 0 < port < 65536:
                 fields = (("proxy-authorization", _basic(match["user"], source)),) if match["user"] else ()
-                return cls(Origin(scheme, host, port), fields)
+                return cls(Origin(scheme, host, port), fields, source)
         # The URL is not quoted: it may contain a password.
         url, match = Hidden(url), None
-        example = "http://host:port or http://user:password@host:port"
-        raise ConfigurationError(f"{source} must be like {example}; https:// can be used too, SOCKS cannot")
+        rule = "like http://host:port or http://user:password@host:port (port 1 to 65535); https:// works too, SOCKS does not"
+        raise ConfigurationError(f"{source} must be {rule}; NO_PROXY or trust_env=False go without one")
 
     def asked(self, origin: Origin) -> str:
         """The beginning of a tunnel's error messages."""
         return f"the proxy {self}, asked to connect to {origin.authority},"
 
     def __str__(self) -> str:
-        return str(self.origin)
+        return f"{self.origin}" if self.source == "proxy" else f"{self.origin} (from {self.source})"
 
 
 def _host(text: str) -> str:

@@ -81,7 +81,7 @@ def explain(error: BaseException) -> str | None:
             case 62 | 64:  # another host name, another address
                 remedy = "use a name that it is for"
             case _:
-                remedy = "if its authority is your own or a proxy's, name that in SSL_CERT_FILE, or give ssl_context"
+                remedy = "if its authority is your own or a proxy's, name that in SSL_CERT_FILE"
         return f"its certificate is not trusted: {error.verify_message.rstrip('.')}; {remedy}"
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return "it does not speak TLS there: is it http:// and not https://, or another port?"

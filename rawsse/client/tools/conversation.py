@@ -6,17 +6,7 @@
     message = await conversation.ask("And in Rome?")
     conversation.messages, conversation.turns[0].usage, conversation.usage
 
-After a turn that failed, the history keeps:
-
-    answer truncated        the question, and the received part of the answer if the API accepts it; a note before the
-                            next question tells the model (`CUT_NOTE`)
-    tools stopped           the question, and the answer without its calls
-    nothing arrived         the question; the next question is added to the same user's turn
-    turn refused            nothing: the API rejected the question (an error such as 400, which a retry cannot fix), or
-                            the model refused to answer (stop reason "refusal") and would refuse later questions too
-
-In each case `retry()` asks the last question again and replaces its result. The history keeps complete turns of the
-tool loop, never a call without its result.
+The history keeps complete turns of the tool loop, never a call without its result.
 """
 
 from __future__ import annotations
@@ -31,7 +21,7 @@ from rawsse.client.tools.runner import (
     add_up,
     as_history,
     as_turn,
-    blocks_of,
+    as_turns,
     closed_turn,
     step_of,
 )
@@ -41,7 +31,7 @@ from rawsse.messages.content import Message
 from rawsse.messages.events import MessageStreamEvent
 
 CUT_NOTE = "[Your answer above was cut off before its end.]"
-"""Precedes the question after a truncated answer, so that the model does not take that answer for complete."""
+"""Follows a truncated answer in the history, so that the model does not take that answer for complete."""
 
 Question: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text, or content blocks."""
@@ -74,6 +64,36 @@ class Conversation:
     `client` is an `AsyncClient`. `tools`, `max_turns` and `max_seconds` (of the tool loop, for each question) are those of
     `ToolRunner`, `messages` is a history to begin with, `fields` are other arguments of `client.messages.stream`. `cut_note`
     replaces `rawsse.client.tools.conversation.CUT_NOTE`; if it is empty, no note is added.
+
+    `fields` are the arguments of the next request, and may be changed. `turns` are all questions and their results: each has
+    `question`, `messages`, `state`, `stopped_by` and `usage`. How a turn ended, what the reader of the reply gets, and the
+    turn's `stopped_by` and `state`:
+
+        the model was done              the message          its stop reason           answered
+        the model refused               the message          "refusal"                 refused
+        max_turns, if given             the message          "max_turns"               answered
+        a tool without function         the message          "tool without function"   answered
+        20 answers without max_turns    TurnLimitError       the error                 stopped
+        max_seconds, while tools ran    TotalTimeoutError    the error                 stopped
+        a later request failed          an APIError          the error                 stopped
+        an answer failed                an APIError          the error                 cut
+        the first request failed        an APIError          the error                 cut
+        … and a retry cannot help       an APIStatusError    the error                 refused
+        the block was left early        nothing              "closed"                  cut, or stopped between answers
+        the task was cancelled          CancelledError       "cancelled"               cut, or stopped while tools ran
+
+    Each `APIError` of a turn has an `ending`. After a turn that failed, `messages` keeps:
+
+        cut         the question, the received part of the answer if the API accepts it, and then `cut_note`. If nothing
+                    arrived, only the question. The next question is added to this last user's turn
+        stopped     the question, the complete turns of the tool loop, and a last answer without its calls
+        refused     nothing: the same request would be rejected again, and the model would refuse later questions too
+
+    `retry()` asks the last question again and replaces its result.
+
+    To save a conversation, write `json.dumps(conversation.messages)`; to continue it, give the loaded list as `messages`. If
+    a user's turn is the last, its question has no whole answer: the next question is added to it, or make the conversation
+    with `messages[:-1]` and ask `messages[-1]["content"]`, since `retry()` knows only questions that were asked since.
     """
 
     def __init__(
@@ -94,33 +114,28 @@ class Conversation:
             raise ConfigurationError(f"a Conversation needs an AsyncClient, not a {type(client).__name__}; {advice}")
         self._client = client
         self.fields: dict[str, Any] = {"model": model, "max_tokens": max_tokens, **fields}
-        """The arguments of the next request. They may be changed."""
         tools = Toolbox(tools or (), can_await=client.messages._runs_coroutines).given
         self._loop: dict[str, Any] = {"tools": tools, "max_turns": max_turns, "max_seconds": max_seconds}
-        self._before = [as_turn(message) for message in messages or ()]
-        self._cut_note = cut_note
+        self._before = as_turns(() if messages is None else messages)
+        self._cut_note = str(cut_note or "")
         self.turns: list[ConversationTurn] = []
-        """All questions and their results."""
         self._replaced: list[TotalUsage] = []  # the cost of answers that `retry` has replaced
         self._reply: Reply | None = None  # the current one
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The history as JSON values: valid as the beginning of a request."""
+        """The history as JSON values, ready for `json.dumps`: valid as the beginning of a request. After a truncated answer its
+        last message is a user's, with the note that tells the model."""
         return self._history(self.turns)
 
     def _history(self, turns: Iterable[ConversationTurn]) -> list[dict[str, Any]]:
         """The messages of a request after these turns, without refused turns."""
         history = list(self._before)
-        was_cut = False
         for turn in turns:
-            if turn.state == "refused":
-                continue
-            content: Any = turn.question
-            if was_cut and self._cut_note and history[-1]["role"] == "assistant":
-                content = [*blocks_of(self._cut_note), *blocks_of(content)]
-            history += [{"role": "user", "content": content}, *turn.messages]
-            was_cut = turn.state == "cut"
+            if turn.state != "refused":
+                history += [{"role": "user", "content": turn.question}, *turn.messages]
+            if turn.state == "cut" and self._cut_note and history[-1]["role"] == "assistant":
+                history.append({"role": "user", "content": self._cut_note})  # the next question is added to it
         return as_history(history, is_over=True)
 
     @property
@@ -130,11 +145,12 @@ class Conversation:
 
     def stream(self, question: Question) -> Reply:
         """Ask, and stream the answer: `async with conversation.stream(…) as reply`. Entering it sends
-        the request, and raises `APIError` if it is rejected.
+        the request, and raises `APIError` if that fails (401, 529 …): `reply` is then unbound, and `conversation.usage` has
+        the cost.
 
         Leaving the block before the end of the answer truncates it. Raises `ConfigurationError` for an empty question.
         """
-        turn = as_turn({"role": "user", "content": question})
+        turn = as_turn({"role": "user", "content": question}, "the question")
         if not as_history([turn]):
             raise ConfigurationError("the question is empty")
         return Reply(self, turn["content"])
@@ -147,7 +163,7 @@ class Conversation:
     def retry(self) -> Reply:
         """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not.
 
-        Raises `RuntimeError` if nothing has been asked.
+        Raises `RuntimeError` if nothing has been asked, even if `messages` had a question without an answer.
         """
         if not self.turns:
             raise RuntimeError("there is no question to ask again")
@@ -186,7 +202,8 @@ class Reply(ToolRunner[MessageStreamEvent]):
     """The streamed answer to one question: a tool loop that yields the events of all its answers.
 
     Events, `text_stream` and the final message share one iterator. Leaving the block adds the received part to the
-    conversation.
+    conversation. `stopped_by` says why the reply ended, as for `ToolRunner`; None while it runs, and "closed" if it was left
+    before its end, or failed.
     """
 
     def __init__(self, conversation: Conversation, question: Any, replaced: ConversationTurn | None = None) -> None:
@@ -252,9 +269,8 @@ class Reply(ToolRunner[MessageStreamEvent]):
         rest = {"closed": self.partial, "tool without function": self.last_message}.get(str(self.stopped_by))
         closed = closed_turn(rest)
         messages = as_history([*self._history[self._sent :], *([closed] if closed else [])], is_over=True)
-        state: TurnState
+        state: TurnState = "refused" if self.stopped_by == "refusal" else "answered"
         if self.stopped_by != "closed":
-            state = "refused" if self.stopped_by == "refusal" else "answered"
             return ConversationTurn(self._question, messages, state, str(self.stopped_by), self.usage)
         if isinstance(error, ConfigurationError) and not messages:
             return None

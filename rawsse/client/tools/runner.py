@@ -30,10 +30,11 @@ from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
 from rawsse.client.exchange import LOOP_TIMEOUT
 from rawsse.client.network.connect import Stop
 from rawsse.client.network.link import Aborted, Expired
-from rawsse.client.retry import check_seconds
+from rawsse.client.request import listed, typed
+from rawsse.client.retry import check_number, check_seconds
 from rawsse.client.stream import MessageStream
 from rawsse.client.tools.tool import Tool, Toolbox, failed, run_tool, run_tool_on_loop, tool_result
-from rawsse.errors import ConfigurationError, StreamCancelledError, TotalTimeoutError, TurnLimitError, quote
+from rawsse.errors import APIError, ConfigurationError, StreamCancelledError, TotalTimeoutError, TurnLimitError, quote
 from rawsse.messages.content import (
     NOTHING,
     Message,
@@ -58,18 +59,24 @@ T = TypeVar("T")
 # --- The history -------------------------------------------------------------------------------------------------
 
 
-def as_turn(message: Mapping[str, Any] | Message) -> dict[str, Any]:
-    """A message as plain JSON, for the history. Raises `ConfigurationError` if it has no role, or if its content is neither
-    text nor blocks."""
+def as_turns(messages: Iterable[Mapping[str, Any] | Message]) -> list[dict[str, Any]]:
+    """The messages as plain JSON, for the history. Raises `ConfigurationError`, as `as_turn` does."""
+    return [as_turn(message, f"messages[{number}]") for number, message in enumerate(listed("messages", messages))]
+
+
+def as_turn(message: Mapping[str, Any] | Message, where: str) -> dict[str, Any]:
+    """A message as plain JSON, for the history. Raises `ConfigurationError` if it has no known role, or if its content is
+    neither text nor blocks."""
     if isinstance(message, Message):
         return message.replayable() or {"role": "assistant", "content": []}
-    turn = dict(message)
-    if "role" not in turn:
-        raise ConfigurationError("a message has no role")
-    if isinstance(content := turn.get("content"), Iterable) and not isinstance(content, str | Mapping):
-        turn["content"] = [block.raw if isinstance(block, Lens) else block for block in content]
-    if wrong := [block for block in blocks_of(turn.get("content")) if not isinstance(block, dict)]:
-        raise ConfigurationError(f"a content block of a message must be an object, not {quote(repr(wrong[0]))}")
+    turn = dict(message) if isinstance(message, Mapping | Lens) else {}
+    if turn.get("role") not in ("user", "assistant", "system"):
+        raise ConfigurationError(f"{where} needs the role user, assistant or system: {quote(repr(message))}")
+    if not isinstance(content := turn.get("content"), str):
+        given = listed(f"{where}: the content", content, "a text or a list of blocks")
+        turn["content"] = blocks = [block.raw if isinstance(block, Lens) else block for block in given]
+        if wrong := [repr(block) for block in blocks if not isinstance(block, dict) or "type" not in block]:
+            raise ConfigurationError(f"{where}: a content block must be an object with a type, not {quote(wrong[0])}")
     return turn
 
 
@@ -363,12 +370,18 @@ class _Turn:
                 ran = iter(await api._run(jobs, partial(setattr, self, "_stop"), until) if jobs else ())
             except Expired:
                 problem = LOOP_TIMEOUT.format(seconds=self._max_seconds)
-                raise TotalTimeoutError(problem, seconds=self._max_seconds) from None
+                raise self.with_ending(TotalTimeoutError(problem, seconds=self._max_seconds)) from None
             except Aborted:
-                raise StreamCancelledError(_CLOSED) from None
+                raise self.with_ending(StreamCancelledError(_CLOSED)) from None
             results = [(call.id, call.refusal or next(ran)) for call in calls]
             self._results = [failed(id, ran) if isinstance(ran, Exception) else ran for id, ran in results]
         return list(self._results)
+
+    def with_ending(self, error: APIError) -> APIError:
+        """An error of the loop after this answer, with its ending: the answer's own is complete."""
+        if (ending := self.stream.ending) is not None:
+            error.ending = ending._replace(kind=error.ending_kind, text=error.message)
+        return error
 
     async def stop(self) -> None:
         """Stop the running tools: async ones are cancelled and awaited."""
@@ -391,7 +404,8 @@ class ToolRunner(Generic[Item]):
     next request. `thread` is an argument of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
-    "tool without function", or "closed". Tools run only after the stop reason "tool_use".
+    "tool without function", or "closed"; None while it runs, and after an error, whose `ending` says what happened. The table
+    in `Conversation` compares all ends. Tools run only after the stop reason "tool_use".
 
     `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
     takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
@@ -418,15 +432,15 @@ class ToolRunner(Generic[Item]):
         if thread:
             raise ConfigurationError("threads that the server holds are not supported: each request has all messages")
         self._max_turns = max_iterations if max_turns is None else max_turns
-        if self._max_turns is not None and self._max_turns < 1:
-            raise ConfigurationError(f"max_turns must be 1 or more, not {self._max_turns}")
+        if self._max_turns is not None:
+            check_number(self._max_turns, "max_turns must be a whole number of 1 or more", least=1, kind=int)
         check_seconds("the tool loop", max_seconds=max_seconds)
         self._max_seconds = math.inf if max_seconds is None else max_seconds
         self._since: float | None = None  # when the loop began, in the network's time
         self.stopped_by: str | None = None
         self._partial: Message | None = None
         self._api = api
-        self._history = [as_turn(message) for message in messages]
+        self._history = as_turns(messages)
         self._fields = {"model": model, "max_tokens": max_tokens, **fields}
         self._toolbox = Toolbox(tools, can_await=api._runs_coroutines)
         self._turns_taken = 0  # since the loop began, or `append_messages` restarted it
@@ -517,7 +531,8 @@ class ToolRunner(Generic[Item]):
         if self.stopped_by is None and self._turns_taken >= (self._max_turns or MAX_TURNS):
             if self._max_turns is None:
                 problem = f"the model is not done after {MAX_TURNS} answers: max_turns allows more"
-                raise TurnLimitError(problem, limit=MAX_TURNS, messages=self.messages)
+                error = TurnLimitError(problem, limit=MAX_TURNS, messages=self.messages)
+                raise self._last.with_ending(error) if self._last is not None else error
             self.stopped_by = "max_turns"
         if self.stopped_by is not None:
             return None
@@ -564,7 +579,7 @@ class ToolRunner(Generic[Item]):
             results = await turn.results(self._api, calls)
             added = [assistant_turn(message, calls), {"role": "user", "content": results}]
         if self._turn is not turn:
-            raise StreamCancelledError(_CLOSED)
+            raise turn.with_ending(StreamCancelledError(_CLOSED))
         await turn.stream.close()
         self._turn = None
         self._turns_taken += 1
@@ -610,7 +625,7 @@ class ToolRunner(Generic[Item]):
 
         After the loop, iterating again continues with these messages.
         """
-        turns = [as_turn(message) for message in messages]
+        turns = as_turns(messages)
         if self._turn is not None:
             self._appended += turns
         else:
@@ -623,11 +638,11 @@ class ToolRunner(Generic[Item]):
         function that takes them and returns new ones. A missing field is no longer sent, except that missing
         `messages`, `tools` and `container` are kept."""
         current = {**self._fields, "messages": self.messages, "tools": list(self._toolbox.given)}
-        new = dict(params(current) if callable(params) else params)
+        new = dict(typed("params", params(current) if callable(params) else params, Mapping) or {})
         if missing := [name for name in ("model", "max_tokens") if name not in new]:
             raise ConfigurationError(f"the params lack {' and '.join(missing)}")
         self._toolbox = Toolbox(new.pop("tools", self._toolbox.given), can_await=self._api._runs_coroutines)
-        self._history = [as_turn(message) for message in new.pop("messages", self._history)]
+        self._history = as_turns(new.pop("messages", self._history))
         self._fields = {name: field for name, field in self._fields.items() if name == "container"} | new
 
     async def generate_tool_call_response(self) -> dict[str, Any] | None:

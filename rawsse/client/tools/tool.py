@@ -29,6 +29,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
+from rawsse.client.request import listed
 from rawsse.client.schema import MismatchError, Signature, form_of
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.content import is_sendable, look_at_block
@@ -157,7 +158,7 @@ class Toolbox:
     """
 
     def __init__(self, tools: Iterable[Any] = (), *, can_await: bool = True) -> None:
-        self.given = list(tools)
+        self.given = listed("tools", tools)
         entries = [entry if isinstance(entry, Tool | Mapping | Lens) else Tool(entry) for entry in self.given]
         self.definitions = [dict(entry) if isinstance(entry, Mapping) else entry.to_dict() for entry in entries]
         self.functions: dict[str, Tool[..., Any]] = {entry.name: entry for entry in entries if isinstance(entry, Tool)}

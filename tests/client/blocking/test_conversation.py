@@ -163,7 +163,7 @@ def test_any_thread_may_close_a_reply(talk: Talk) -> None:
         with pytest.raises(StreamCancelledError, match="closed"):
             next(texts)
         closing.join(PATIENCE)
-    assert conversation.messages == [user("one"), assistant("Hel")]
+    assert conversation.messages == [user("one"), assistant("Hel"), user(CUT_NOTE)]
 
 
 def test_a_client_that_is_closed_meanwhile_ends_the_reply_and_the_history_keeps_what_came() -> None:
@@ -172,7 +172,7 @@ def test_a_client_that_is_closed_meanwhile_ends_the_reply_and_the_history_keeps_
     with conversation.stream("one") as reply:
         assert next(reply.text_stream) == "Hel"
         client.close()
-    assert conversation.messages == [user("one"), assistant("Hel")]
+    assert conversation.messages == [user("one"), assistant("Hel"), user(CUT_NOTE)]
     with pytest.raises(RuntimeError, match=r"^the client is closed$"):
         conversation.ask("two")
 

@@ -424,6 +424,18 @@ def test_so_does_one_that_only_the_garbage_collector_finds() -> None:
     assert counts(pool) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("end", ["lost", "given back", "dropped"])
+def test_the_connection_of_a_lease_that_an_interrupted_caller_lost_is_aborted(end: str) -> None:
+    network = StillNetwork()
+    lease: Any = acquire(network.pool())
+    aborts: list[str] = []
+    network.links[0].abort = lambda: aborts.append(end)  # type: ignore[method-assign]
+    if end != "lost":
+        lease.give_back(exchanged() if end == "given back" else None)
+    del lease
+    assert aborts == {"lost": ["lost"], "given back": [], "dropped": ["dropped"]}[end]
+
+
 def test_a_lease_may_be_forgotten_in_the_middle_of_a_call_of_the_pool() -> None:
     # The garbage collector runs where it likes, also in a thread that holds the pool's lock.
     held: list[Lease] = []
@@ -461,7 +473,8 @@ def test_a_connection_rests_for_idle_seconds_at_most(seconds: float) -> None:
     pool = (network := StillNetwork()).pool()
     rested(pool)
     network.time = 1000.0 + seconds
-    assert again(pool) is (seconds < 30)
+    lease = acquire(pool)
+    assert lease.is_reused is (seconds < 30)
     assert network.links[0].is_aborted is (seconds >= 30)
 
 
@@ -573,8 +586,9 @@ def test_a_dead_connection_makes_room_before_a_living_one_does() -> None:
     rested(pool)
     rested(pool, B)
     network.links[1].close()
-    acquire(pool, B)
+    lease = acquire(pool, B)
     assert [link.is_aborted for link in network.links] == [False, True, False]
+    lease.drop()
 
 
 # --- What comes late -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import socket
@@ -36,6 +37,26 @@ from rawsse.http1 import ClientConnection
 both = pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 
 # --- Pools ---------------------------------------------------------------------------------------------------------
+
+
+@every_event_loop
+def test_the_peer_of_a_lease_that_was_lost_sees_the_end_of_its_connection(on: Drive) -> None:
+    ended = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+
+    async def story(network: Network, origin: Origin) -> None:
+        lease = Pool(network, TLSContext()).acquire(Route(origin))
+        await lease.connect(math.inf)
+        await ticks(10)
+        assert not ended.is_set()
+        del lease
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+
+    on(story, serving(listen))
 
 
 class Made:

@@ -17,7 +17,8 @@ PROXY = Proxy(Origin("http", "proxy.example", 3128))
 
 def way(environ: Mapping[str, str], origin: Origin = API) -> str:
     """Where the proxy is that the environment names for the origin; nothing if there is none."""
-    return str(Proxies.from_environment(environ).route_to(origin).proxy or "")
+    proxy = Proxies.from_environment(environ).route_to(origin).proxy
+    return str(proxy.origin) if proxy else ""
 
 
 # --- Origins -------------------------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def test_without_a_user_nothing_is_sent(url: str) -> None:
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks", "SOCKS5", "ftp"])
 @pytest.mark.parametrize("user", ["", "user:secret@"])
 def test_a_proxy_of_another_kind_is_refused_with_the_kinds_that_can_be_used(scheme: str, user: str) -> None:
-    words = "^ALL_PROXY must be like http://host:port or .*; https:// can be used too, SOCKS cannot$"
+    words = "^ALL_PROXY must be like http://host:port .*; https:// works too, SOCKS does not; NO_PROXY or trust_env="
     with pytest.raises(ConfigurationError, match=words) as caught:
         Proxy.from_url(f"{scheme}://{user}proxy.example:1080", source="ALL_PROXY")
     assert "secret" not in str(caught.value)
@@ -145,7 +146,8 @@ def test_a_proxy_of_another_kind_is_refused_with_the_kinds_that_can_be_used(sche
     ],
 )
 def test_a_url_that_names_no_proxy_is_refused_without_being_shown(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY must be like http://host:port or ") as caught:
+    words = r"^HTTPS_PROXY must be like http://host:port or .* \(port 1 to 65535\); "
+    with pytest.raises(ConfigurationError, match=words) as caught:
         Proxy.from_url(url, source="HTTPS_PROXY")
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -203,6 +205,15 @@ def test_a_request_in_a_tunnel_shows_the_proxy_s_credentials_to_nobody() -> None
 # --- Which proxy ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_messages_name_the_variable_that_a_proxy_came_from(name: str) -> None:
+    proxy = Proxies.from_environment({name: "http://user:secret@proxy.example"}).route_to(API).proxy
+    assert proxy is not None
+    assert str(proxy) == f"http://proxy.example (from {name})"
+    assert proxy.asked(API).startswith(f"the proxy http://proxy.example (from {name}), asked to connect to api.example")
+    assert Route(API, proxy).through == f" through the proxy http://proxy.example (from {name})"
+
+
 def test_by_default_there_is_none() -> None:
     assert Proxies().route_to(API) == Proxies.from_environment({}).route_to(API) == Route(API)
 
@@ -214,7 +225,7 @@ def test_a_proxy_that_is_given_is_always_used(origin: Origin) -> None:
 
 
 def test_a_proxy_that_is_given_is_looked_at_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"^proxy must be like http://host:port or "):
+    with pytest.raises(ConfigurationError, match=r"^proxy must be like http://host:port or .* SOCKS does not; "):
         Proxies(Proxy.from_url("socks5://proxy.example"))
 
 
@@ -277,7 +288,7 @@ def test_the_environment_is_read_when_it_is_given_and_not_later() -> None:
     environ = {"HTTPS_PROXY": "s:1"}
     proxies = Proxies.from_environment(environ)
     environ.clear()
-    assert str(proxies.route_to(API).proxy) == "http://s:1"
+    assert proxies.route_to(API).through == " through the proxy http://s:1 (from HTTPS_PROXY)"
 
 
 # --- NO_PROXY ------------------------------------------------------------------------------------------------------

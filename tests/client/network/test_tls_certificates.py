@@ -148,9 +148,9 @@ def untrusted(code: int, words: str) -> ssl.SSLCertVerificationError:
 @pytest.mark.parametrize(
     ("code", "words", "remedy"),
     [
-        (18, "self-signed certificate", "SSL_CERT_FILE, or give ssl_context"),
-        (19, "self-signed certificate in certificate chain", "SSL_CERT_FILE, or give ssl_context"),
-        (20, "unable to get local issuer certificate", "SSL_CERT_FILE, or give ssl_context"),
+        (18, "self-signed certificate", "name that in SSL_CERT_FILE"),
+        (19, "self-signed certificate in certificate chain", "name that in SSL_CERT_FILE"),
+        (20, "unable to get local issuer certificate", "name that in SSL_CERT_FILE"),
         (10, "certificate has expired", "its owner must renew it, unless the clock of this machine is wrong"),
         (9, "certificate is not yet valid", "its owner must renew it, unless the clock of this machine is wrong"),
         (62, "Hostname mismatch, certificate is not valid for 'a'.", "use a name that it is for"),

@@ -15,10 +15,11 @@ from support.asking import Script, calling, check_history, saying
 from support.clock import run
 from support.streams import STOP, block, end, start, text_delta
 
+import rawsse.client.blocking
 from rawsse.client.blocking import Client
 from rawsse.client.client import AsyncClient
-from rawsse.client.tools.conversation import CUT_NOTE, Conversation, Reply
-from rawsse.client.tools.runner import add_up
+from rawsse.client.tools.conversation import CUT_NOTE, Conversation, ConversationTurn, Reply
+from rawsse.client.tools.runner import ToolRunner, add_up
 from rawsse.client.tools.tool import tool
 from rawsse.errors import (
     APIError,
@@ -45,6 +46,11 @@ async def weather(city: str) -> str:
     return f"{city}: 4 degrees"
 
 
+@tool(name="weather")
+async def waiting(city: str) -> None:
+    await asyncio.Event().wait()
+
+
 def talk(*answers: Any, **options: Any) -> tuple[Conversation, Script]:
     script = Script(*answers)
     return Conversation(script, model="m", max_tokens=9, **options), script
@@ -67,6 +73,9 @@ def user(*texts: str) -> dict[str, Any]:
 
 def assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+NOTE = user(CUT_NOTE)
 
 
 async def fail(conversation: Conversation, question: str = "one") -> APIError:
@@ -109,9 +118,60 @@ def test_results_of_other_calls_are_no_question() -> None:
     run(conversation.ask("one"))
 
 
-def test_a_message_without_a_role_is_refused_when_it_is_made() -> None:
-    with pytest.raises(ConfigurationError, match="a message has no role"):
-        talk(messages=[{"content": "x"}])
+MESSAGE = r"messages\[1\] needs the role user, assistant or system: "
+CONTENT = r"messages\[1\]: the content must be a text or a list of blocks, not "
+BLOCK = r"messages\[1\]: a content block must be an object with a type, not "
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ({"role": "user", "content": "x"}, "messages must be a list, not \"{'role'"),
+        ("x", "messages must be a list, not"),
+        (5, "messages must be a list, not '5'"),
+        *(([user("zero"), wrong], MESSAGE) for wrong in (1, None, "ab", ["role", "user"], {"content": "x"})),
+        *(([user("zero"), {"role": role, "content": "x"}], MESSAGE) for role in ("robot", 1, None, ["user"])),
+        *(
+            ([user("zero"), {"role": "user", "content": content}], CONTENT)
+            for content in (None, 5, b"x", {"type": "text"})
+        ),
+        ([user("zero"), {"role": "user"}], CONTENT),
+        *(([user("zero"), {"role": "user", "content": [block]}], BLOCK) for block in (5, None, "x", {"text": "x"})),
+    ],
+)
+def test_a_history_of_the_wrong_shape_is_refused_when_it_is_made(messages: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match="^" + problem):
+        talk(messages=messages)
+
+
+@pytest.mark.parametrize(
+    "question", [5, None, b"x", {"role": "user", "content": "x"}, [{"role": "user", "content": "x"}]]
+)
+def test_a_question_of_the_wrong_shape_is_refused_and_leaves_the_history_as_it_was(question: Any) -> None:
+    conversation, script = talk(HELLO)
+    with pytest.raises(ConfigurationError, match=r"^the question: "):
+        run(conversation.ask(question))
+    assert (conversation.turns, script.requests) == ([], [])
+
+
+def test_a_history_in_which_an_answer_was_cut_still_says_so_when_it_is_saved_and_continued() -> None:
+    conversation, _ = talk(cut(HELLO[:3]))
+    run(fail(conversation))
+    again, script = talk(HELLO, messages=json.loads(json.dumps(conversation.messages)))
+    run(again.ask("two"))
+    assert script.requests[0]["messages"] == [user("one"), assistant("Hel"), user(CUT_NOTE, "two")]
+
+
+@pytest.mark.parametrize("failed", [[], [refused("529 Overloaded", "overloaded_error")]], ids=["one", "two"])
+def test_a_saved_question_without_an_answer_can_be_asked_again_and_stands_once(failed: list[Any]) -> None:
+    conversation, _ = talk(HELLO, refused("529 Overloaded", "overloaded_error"), *failed)
+    run(conversation.ask("one"))
+    for question in ["two", "three"][: 1 + len(failed)]:
+        run(fail(conversation, question))
+    saved = json.loads(json.dumps(conversation.messages))
+    again, script = talk(HELLO, messages=saved[:-1])
+    run(again.ask(saved[-1]["content"]))
+    assert script.requests[0]["messages"] == saved
 
 
 @pytest.mark.parametrize(
@@ -254,7 +314,7 @@ def test_what_came_of_a_cut_answer_stays_and_the_next_question_says_so() -> None
     async def story() -> tuple[Conversation, Script]:
         conversation, script = talk(cut(HELLO[:3]), saying("Yes."))
         assert type(await fail(conversation)) is StreamTruncatedError
-        assert conversation.messages == [user("one"), assistant("Hel")]
+        assert conversation.messages == [user("one"), assistant("Hel"), NOTE]
         await conversation.ask("two")
         return conversation, script
 
@@ -266,7 +326,8 @@ def test_what_came_of_a_cut_answer_stays_and_the_next_question_says_so() -> None
 
 
 def test_the_note_may_be_another_or_none() -> None:
-    for note, question in (("[cut]", user("[cut]", "two")), ("", user("two"))):
+    notes: list[Any] = [("[cut]", user("[cut]", "two")), (5, user("5", "two")), ("", user("two")), (None, user("two"))]
+    for note, question in notes:
         conversation, script = talk(cut(HELLO[:3]), saying("Yes."), cut_note=note)
         run(fail(conversation))
         run(conversation.ask("two"))
@@ -304,7 +365,7 @@ def test_a_reply_that_is_left_early_is_cut() -> None:
         return conversation
 
     conversation = run(story())
-    assert conversation.messages == [user("one"), assistant("Hel")]
+    assert conversation.messages == [user("one"), assistant("Hel"), NOTE]
     assert (conversation.turns[0].state, conversation.turns[0].stopped_by) == ("cut", "closed")
 
 
@@ -316,7 +377,7 @@ def test_a_reply_can_be_closed() -> None:
             await reply.close()
         return conversation
 
-    assert run(story()).messages == [user("one"), assistant("Hel")]
+    assert run(story()).messages == [user("one"), assistant("Hel"), NOTE]
 
 
 def test_a_cancelled_question_keeps_what_came() -> None:
@@ -328,7 +389,7 @@ def test_a_cancelled_question_keeps_what_came() -> None:
         return conversation
 
     conversation = run(story())
-    assert conversation.messages == [user("one"), assistant("Hel")]
+    assert conversation.messages == [user("one"), assistant("Hel"), NOTE]
     assert not conversation.usage.exact
 
 
@@ -448,8 +509,8 @@ def test_a_paused_search_stays_only_with_its_result(has_result: bool) -> None:
         await fail(conversation)
         return conversation.messages
 
-    found = [SEARCH, FOUND] if has_result else []
-    assert run(story()) == [user("one"), {"role": "assistant", "content": [*found, {"type": "text", "text": "So"}]}]
+    kept = [*([SEARCH, FOUND] if has_result else []), {"type": "text", "text": "So"}]
+    assert run(story()) == [user("one"), {"role": "assistant", "content": kept}, NOTE]
 
 
 # --- Refused -------------------------------------------------------------------------------------------------------
@@ -503,8 +564,86 @@ def test_what_cannot_be_sent_was_not_asked() -> None:
 def test_a_tool_loop_that_cannot_begin_leaves_the_conversation_as_it_was() -> None:
     conversation, _ = talk(HELLO, max_turns=0)
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="max_turns must be 1 or more"):
+        with pytest.raises(ConfigurationError, match="max_turns must be a whole number of 1 or more"):
             run(conversation.ask("one"))
+
+
+# --- How it ended, and what the caller gets ------------------------------------------------------------------------
+
+OVERLOADED, INVALID = ("529 Overloaded", "overloaded_error"), ("400 Bad Request", "invalid_request_error")
+ENDS: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "the model was done": ([saying("Hm", reason="max_tokens")], {}),
+    "the model refused": ([saying("Hm", reason="refusal")], {}),
+    "max_turns, if given": ([LOOK], {"tools": [weather], "max_turns": 1}),
+    "a tool without function": ([LOOK], {"tools": [{"name": "weather", "input_schema": {}}]}),
+    "20 answers without max_turns": ([LOOK] * 20, {"tools": [weather]}),
+    "max_seconds, while tools ran": ([LOOK], {"tools": [waiting], "max_seconds": 8}),
+    "a later request failed": ([LOOK, refused(*INVALID)], {"tools": [weather]}),
+    "an answer failed": ([cut(HELLO[:3])], {}),
+    "the first request failed": ([refused(*OVERLOADED)], {}),
+    "… and a retry cannot help": ([refused(*INVALID)], {}),
+    "the block was left early": ([HELLO], {}),
+    "the task was cancelled": ([LOOK], {"tools": [waiting]}),
+}
+
+
+def documented_ends() -> dict[str, list[str]]:
+    """The rows of the table in the docstring: what the reader gets, `stopped_by`, `state`."""
+    lines = (Conversation.__doc__ or "").partition("`state`:")[2].partition("Each `APIError`")[0].splitlines()
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines if line.strip()]
+    return {how: rest for how, *rest in rows}
+
+
+@pytest.mark.parametrize("how", documented_ends())
+def test_a_turn_ends_as_the_table_in_the_docstring_says(how: str) -> None:
+    answers, options = ENDS[how]
+    got: list[Any] = []
+
+    async def story() -> ConversationTurn:
+        conversation, _ = talk(*answers, **options)
+        try:
+            async with asyncio.timeout(5 if "cancelled" in how else None), conversation.stream("one") as reply:
+                if "left early" in how:
+                    await anext(reply)
+                else:
+                    got.append(await reply.get_final_message())
+        except (APIError, TimeoutError) as exc:
+            got.append(exc)
+        return conversation.turns[-1]
+
+    turn = run(story())
+    gets, stopped_by, state = documented_ends()[how]
+    match got:
+        case [Message() as message]:
+            assert (gets, turn.stopped_by) == (
+                "the message",
+                stopped_by.strip('"').replace("its stop reason", "max_tokens"),
+            )
+            assert message.stop_reason
+        case [APIError() as error]:
+            assert gets.removeprefix("an ") in [kind.__name__ for kind in type(error).__mro__]
+            assert (stopped_by, turn.stopped_by) == ("the error", f"{type(error).__name__}: {error}")
+            assert error.ending is not None
+            assert error.ending.kind != "complete"
+        case _:
+            assert gets == ("CancelledError" if got else "nothing")  # which `asyncio.timeout` makes a TimeoutError
+            assert turn.stopped_by == stopped_by.strip('"')
+    assert turn.state in re.split(r",? (?:or )?", state)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [(Conversation, "fields messages turns"), (Reply, "stopped_by"), (ToolRunner, "stopped_by messages ending")],
+)
+def test_the_docstrings_of_a_class_and_of_its_blocking_form_name_what_pydoc_cannot_list(kind: type, names: str) -> None:
+    blocking = getattr(rawsse.client.blocking, f"Blocking{kind.__name__}")
+    for name in names.split():
+        assert f"`{name}`" in (kind.__doc__ or "")
+        assert f"`{name}`" in (blocking.__doc__ or "")
+
+
+def test_the_table_in_the_docstring_has_all_ends() -> None:
+    assert documented_ends().keys() == ENDS.keys()
 
 
 # --- Once more -----------------------------------------------------------------------------------------------------

@@ -181,6 +181,8 @@ def test_without_max_turns_twenty_answers_that_are_not_the_last_are_an_error_wit
 
     error, script, runner = run(story())
     assert error.limit == MAX_TURNS == 20
+    assert error.ending is not None
+    assert error.ending[:3] == ("limit", str(error), "done")
     assert error.messages == runner.messages[: len(error.messages)]
     assert len(error.messages) == (41 if answer is ONE else 21)
     check_history(script.requests[-1]["messages"])
@@ -264,21 +266,43 @@ def test_no_function_runs_beside_a_call_that_has_no_function_here() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"max_turns": 0}, "max_turns must be 1 or more, not 0"),
+        ({"max_turns": 0}, "max_turns must be a whole number of 1 or more, not 0"),
         ({"thread": True}, "threads that the server holds are not supported: each request has all messages"),
-        ({"messages": [{"content": "x"}]}, "a message has no role"),
+        ({"max_iterations": "2"}, "max_turns must be a whole number of 1 or more, not '2'"),
+        ({"max_turns": 1.5}, "max_turns must be a whole number of 1 or more, not 1.5"),
+        (
+            {"messages": [{"content": "x"}]},
+            "messages[0] needs the role user, assistant or system: \"{'content': 'x'}\"",
+        ),
+        ({"messages": 5}, "messages must be a list, not '5'"),
+        ({"tools": 5}, "tools must be a list, not '5'"),
+        ({"tools": MAP}, f"tools must be a list, not {str(MAP)!r}"),
         (
             {"messages": [{"role": "user", "content": ["x"]}]},
-            "a content block of a message must be an object, not \"'x'\"",
+            "messages[0]: a content block must be an object with a type, not \"'x'\"",
         ),
-        ({"messages": [{"role": "user", "content": 5}]}, "a content block of a message must be an object, not '5'"),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages[0]: the content must be a text or a list of blocks, not '5'",
+        ),
     ],
-    ids=["max_turns", "thread", "role", "block", "content"],
+    ids=["max_turns", "thread", "turns", "half turns", "role", "messages", "tools", "tool", "block", "content"],
 )
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         runner_of(**options)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("wrong", [5, "x", [5]])
+def test_params_and_messages_of_the_wrong_shape_change_nothing(wrong: Any) -> None:
+    runner = runner_of(saying("Cold."))
+    before = runner.messages
+    with pytest.raises(ConfigurationError, match=r"^params must be a Mapping, not (int|str|list)$"):
+        runner.set_messages_params(wrong)
+    with pytest.raises(ConfigurationError, match=r"^messages\[1\] needs the role user, assistant or system: "):
+        runner.append_messages({"role": "user", "content": "x"}, wrong)
+    assert runner.messages == before
 
 
 # --- Errors for the model ------------------------------------------------------------------------------------------

@@ -279,6 +279,8 @@ def test_what_the_loop_s_body_does_counts_but_no_tool_starts_after_that() -> Non
         with pytest.raises(TotalTimeoutError, match=TOO_LONG) as caught:
             await anext(runner)
         assert caught.value.seconds == 5
+        assert caught.value.ending is not None
+        assert caught.value.ending[:4] == ("timeout", str(caught.value), "done", "tool_use")
         assert (log.inputs, runner.messages) == ([], [QUESTION])
 
     run(story())

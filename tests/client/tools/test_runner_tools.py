@@ -297,8 +297,10 @@ def test_closing_the_runner_cancels_its_tools_and_waits_for_their_end(way: str) 
         await slow.has_begun.wait()
         await runner.close()
         log = list(slow.log)
-        with pytest.raises(StreamCancelledError, match=r"^the runner was closed while its tools ran$"):
+        with pytest.raises(StreamCancelledError, match=r"^the runner was closed while its tools ran$") as caught:
             await task
+        assert caught.value.ending is not None
+        assert caught.value.ending.kind == "cancelled"
         return log, runner
 
     log, runner = run(story())
