@@ -10,6 +10,7 @@ unknown tool call. It takes the end of the stream without `finish` for success, 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -50,14 +51,19 @@ _TOOL_TYPES = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 class UIDialect(Dialect):
-    """Chunks of the UI message stream. One object serves one run: it remembers which parts are open."""
+    """Chunks of the UI message stream. One object serves one run: it remembers which parts are open.
+
+    `message_id` is the client's name for the answer. It is not the API's, which a played recording repeats: the client replaces
+    a message with the same id. Without one the client keeps the id of the message that the answer goes on with.
+    """
 
     name = "ui"
     keeps_status = False  # its client would show the whole body of an error response, frames included
     headers = (("x-vercel-ai-ui-message-stream", "v1"),)
     delta = re.compile(rb'data: \{"type":"(?:text|reasoning)-delta","id":"[^"]*","delta":"')
 
-    def __init__(self) -> None:
+    def __init__(self, message_id: str = "") -> None:
+        self._start_chunk: Chunk = {"type": "start", **({"messageId": message_id} if message_id else {})}
         self._open: dict[int, Chunk] = {}  # by index: the JSON of the content block
         self._inputs: dict[int, list[str]] = {}  # by index: the fragments of a tool's input
         self._calls: dict[str, Chunk] = {}  # by tool call id: the fields that its other chunks share
@@ -75,7 +81,9 @@ class UIDialect(Dialect):
     def read(cls, body: Mapping[str, Any], max_prompt_chars: int) -> Asked:
         """See `Dialect.read`."""
         chat, request = read_ui(body, max_prompt_chars=max_prompt_chars)
-        return Asked(cls(), request, alias=chat)
+        last = body["messages"][-1] if "messages" in body else body["message"]
+        is_new = last["role"] != "assistant"  # else the outputs of its tools are sent, and the answer goes on
+        return Asked(cls(secrets.token_urlsafe(12) if is_new else ""), request, alias=chat)
 
     def event(self, event: Any) -> list[Frame]:
         return _frames(self._chunks(event))
@@ -88,7 +96,8 @@ class UIDialect(Dialect):
     def end(self, ending: Ending) -> list[Frame]:
         chunks = [chunk for index in list(self._open) for chunk in self._stop(index)]
         reason = _FINISH_REASONS.get(ending.stop_reason, "other")
-        finish: Chunk = {"type": "finish", "finishReason": reason, "messageMetadata": {"usage": self._usage}}
+        metadata = {"usage": self._usage, "stopReason": ending.stop_reason}
+        finish: Chunk = {"type": "finish", "finishReason": reason, "messageMetadata": metadata}
         return [*_frames([*chunks, {"type": "finish-step"}, finish]), DONE]
 
     # Events --------------------------------------------------------------------------------------------------------
@@ -120,7 +129,7 @@ class UIDialect(Dialect):
 
     def _message_start(self, message: Chunk) -> list[Chunk]:
         self._usage.update(object_at(message, "usage"))
-        chunks: list[Chunk] = [{"type": "start", "messageId": _string(message, "id")}, {"type": "start-step"}]
+        chunks: list[Chunk] = [self._start_chunk, {"type": "start-step"}]
         content = message.get("content")
         blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
         for index, block in enumerate(blocks):

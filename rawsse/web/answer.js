@@ -63,10 +63,9 @@ export function describeError(error) {
   const advice = error.advice === "Try again." ? "" : error.advice;
   const headline = ENDINGS[error.ending] ?? ([error.headline, advice].filter(Boolean).join(" ") || "The page itself failed.");
   const { status, type, field, requestId } = error;
-  const facts = [status && `status ${status}`, type, field && `field ${field}`, requestId && `request ${requestId}`];
-  const given = facts.filter(Boolean).join(", ");
+  const facts = [status && `status ${status}`, type, field && `field ${field}`, requestId && `request ${requestId}`].filter(Boolean);
   const said = error.headline ? (error.detail ?? "") : error.message;
-  return { headline, detail: given ? `${said} (${given})`.trim() : said };
+  return { headline, detail: facts.length ? `${said} (${facts.join(", ")})`.trim() : said };
 }
 
 /** The sentence for a stop reason; null where nothing is wrong, or the reason is not known yet. */

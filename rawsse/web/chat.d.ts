@@ -29,9 +29,33 @@ export type Turn = {
      */
     ending?: ChatStream["ending"];
     /**
-     * of an answer that failed, in words
+     * of an answer, its tokens: final where `ending` is "complete"
      */
-    error?: Pick<ChatError, "headline" | "advice" | "detail"> | null;
+    usage?: Json | null;
+    /**
+     * of an answer that failed
+     */
+    error?: TurnError | null;
+};
+export type TurnError = {
+    /**
+     * says also that the answer was cut, if some of it came
+     */
+    headline: string;
+    advice: string;
+    detail: string | null;
+    /**
+     * null for a fault of the page, such as an exception of a callback
+     */
+    type: string | null;
+    /**
+     * how the relay saw the API's stream end
+     */
+    ending: string | null;
+    /**
+     * when to try again, if the server said so: ms since 1970, as of `Date.now()`
+     */
+    retryAt: number | null;
 };
 export type ChatState = {
     /**
@@ -61,6 +85,9 @@ export type ChatState = {
      */
     ending: ChatStream["ending"];
     error: (Error & Partial<ChatError>) | null;
+    /**
+     * of the last answer
+     */
     usage: Json | null;
 };
 export type More = {
@@ -69,16 +96,17 @@ export type More = {
      */
     url?: string | URL;
     /**
-     * what is sent for these messages
+     * what is sent for these messages; those without
+     * a word are not among them
      */
-    body?: (messages: Turn[]) => unknown;
+    body?: (messages: Pick<Turn, "role" | "content">[]) => unknown;
     /**
      * to begin with
      */
     messages?: Turn[];
     /**
      * such as `sessionStorage`: keeps the messages and the
-     * id of a running answer over a reload, see `resume`
+     * id of a running answer over a reload, see `resume`. Of two tabs with one `localStorage` the last one to write would win
      */
     storage?: Pick<Storage, "getItem" | "setItem" | "removeItem">;
     /**
@@ -98,7 +126,16 @@ export type ChatOptions = More & Omit<Options, "id" | "smooth">;
  * @property {any} content  of an answer its text; "" if it ended without a word. Then it is not sent, and the other fields say why
  * @property {string | null} [stopReason]  of an answer, as in `ChatState`
  * @property {ChatStream["ending"]} [ending]  of an answer, as in `ChatState`
- * @property {Pick<ChatError, "headline" | "advice" | "detail"> | null} [error]  of an answer that failed, in words
+ * @property {Json | null} [usage]  of an answer, its tokens: final where `ending` is "complete"
+ * @property {TurnError | null} [error]  of an answer that failed
+ *
+ * @typedef {object} TurnError  a `ChatError` in words that stay right when they are read later
+ * @property {string} headline  says also that the answer was cut, if some of it came
+ * @property {string} advice
+ * @property {string | null} detail
+ * @property {string | null} type  null for a fault of the page, such as an exception of a callback
+ * @property {string | null} ending  how the relay saw the API's stream end
+ * @property {number | null} retryAt  when to try again, if the server said so: ms since 1970, as of `Date.now()`
  *
  * @typedef {object} ChatState
  * @property {string} output  the last answer so far. `messages` has it too: to show both would show it twice
@@ -110,14 +147,15 @@ export type ChatOptions = More & Omit<Options, "id" | "smooth">;
  *   "refusal" …; null while it is streaming, and where `body` does not ask for it with `usage: true`
  * @property {ChatStream["ending"]} ending  how the last answer ended: "complete" may still be cut, see `stopReason`
  * @property {(Error & Partial<ChatError>) | null} error
- * @property {Json | null} usage
+ * @property {Json | null} usage  of the last answer
  *
  * @typedef {object} More  options of a conversation
  * @property {string | URL} [url]  by default `/api/chat/stream`
- * @property {(messages: Turn[]) => unknown} [body]  what is sent for these messages
+ * @property {(messages: Pick<Turn, "role" | "content">[]) => unknown} [body]  what is sent for these messages; those without
+ *   a word are not among them
  * @property {Turn[]} [messages]  to begin with
  * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages and the
- *   id of a running answer over a reload, see `resume`
+ *   id of a running answer over a reload, see `resume`. Of two tabs with one `localStorage` the last one to write would win
  * @property {string} [key]  of the conversation in `storage`
  *
  * @typedef {More & Omit<Options, "id" | "smooth">} ChatOptions

@@ -24,7 +24,16 @@ import { streamChat } from "./rawsse.js";
  * @property {any} content  of an answer its text; "" if it ended without a word. Then it is not sent, and the other fields say why
  * @property {string | null} [stopReason]  of an answer, as in `ChatState`
  * @property {ChatStream["ending"]} [ending]  of an answer, as in `ChatState`
- * @property {Pick<ChatError, "headline" | "advice" | "detail"> | null} [error]  of an answer that failed, in words
+ * @property {Json | null} [usage]  of an answer, its tokens: final where `ending` is "complete"
+ * @property {TurnError | null} [error]  of an answer that failed
+ *
+ * @typedef {object} TurnError  a `ChatError` in words that stay right when they are read later
+ * @property {string} headline  says also that the answer was cut, if some of it came
+ * @property {string} advice
+ * @property {string | null} detail
+ * @property {string | null} type  null for a fault of the page, such as an exception of a callback
+ * @property {string | null} ending  how the relay saw the API's stream end
+ * @property {number | null} retryAt  when to try again, if the server said so: ms since 1970, as of `Date.now()`
  *
  * @typedef {object} ChatState
  * @property {string} output  the last answer so far. `messages` has it too: to show both would show it twice
@@ -36,14 +45,15 @@ import { streamChat } from "./rawsse.js";
  *   "refusal" …; null while it is streaming, and where `body` does not ask for it with `usage: true`
  * @property {ChatStream["ending"]} ending  how the last answer ended: "complete" may still be cut, see `stopReason`
  * @property {(Error & Partial<ChatError>) | null} error
- * @property {Json | null} usage
+ * @property {Json | null} usage  of the last answer
  *
  * @typedef {object} More  options of a conversation
  * @property {string | URL} [url]  by default `/api/chat/stream`
- * @property {(messages: Turn[]) => unknown} [body]  what is sent for these messages
+ * @property {(messages: Pick<Turn, "role" | "content">[]) => unknown} [body]  what is sent for these messages; those without
+ *   a word are not among them
  * @property {Turn[]} [messages]  to begin with
  * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages and the
- *   id of a running answer over a reload, see `resume`
+ *   id of a running answer over a reload, see `resume`. Of two tabs with one `localStorage` the last one to write would win
  * @property {string} [key]  of the conversation in `storage`
  *
  * @typedef {More & Omit<Options, "id" | "smooth">} ChatOptions
@@ -144,7 +154,7 @@ export class Chat {
     const options = typeof this.options === "string" ? { url: this.options } : this.options;
     const { url = "/api/chat/stream", body = (messages) => ({ messages, usage: true }), ...rest } = options;
     const said = this.#asked.filter(({ role, content }) => role !== "assistant" || content !== "");
-    const asked = said.map(({ stopReason, ending, error, ...turn }) => turn);
+    const asked = said.map(({ role, content }) => ({ role, content }));
     const show = (isLost = this.#isLost) => {
       if (stream !== this.#stream) return;
       this.#isLost = isLost;
@@ -177,8 +187,7 @@ export class Chat {
     const isReconnecting = isStreaming && this.#isLost;
     const id = (isStreaming && this.#stream?.id) || null;
     const content = output.trim() ? output : "";
-    const { headline = error?.message ?? "", advice = "", detail = null } = error ?? {};
-    const answer = { role: "assistant", content, stopReason, ending, error: error && { headline, advice, detail } };
+    const answer = { role: "assistant", content, stopReason, ending, usage, error: error && inWords(error, content) };
     const messages = content || ending ? [...this.#asked, answer] : this.#asked;
     const isKept = isStreaming && id === this.#state.id;
     this.#state = { output, messages, isStreaming, isReconnecting, id, stopReason, ending, error, usage };
@@ -206,6 +215,16 @@ export class Chat {
     this.#show(false);
     return kept.id;
   }
+}
+
+/** @param {NonNullable<ChatState["error"]>} error @param {string} text  of the answer so far @returns {TurnError} */
+function inWords(error, text) {
+  const { headline = error.message, detail = null, type = null, ending = null, retryAfter } = error;
+  const cut = text && type !== "truncated" ? "The answer was cut off. " : "";
+  const retryAt = retryAfter ? Date.now() + retryAfter * 1000 : null;
+  // "Try again in 74 minutes" would be wrong after a reload an hour later.
+  const advice = retryAt ? `Try again after ${new Date(retryAt).toLocaleString()}.` : (error.advice ?? "");
+  return { headline: cut + headline, advice, detail, type, ending, retryAt };
 }
 
 /**

@@ -30,6 +30,9 @@ export declare const LIMITS: Readonly<{
     staleMs: 20000;
     /** The longest wait for the head of an answer. Servers other than the relay send it with the first word. */
     headMs: 120000;
+    /** The longest wait for the head where a run is resumed or stopped. A relay sends it at once, and ends a run that was without
+     * a reader for 10 s (`--resume-grace`). */
+    resumeMs: 5000;
     /** The longest wait for a frame to paint in. */
     paintMs: 100;
     /** The largest event that is gathered, in UTF-16 units. The longest line seen in a real stream has 181 kB. */

@@ -31,6 +31,9 @@ export const LIMITS = Object.freeze({
   staleMs: 20_000,
   /** The longest wait for the head of an answer. Servers other than the relay send it with the first word. */
   headMs: 120_000,
+  /** The longest wait for the head where a run is resumed or stopped. A relay sends it at once, and ends a run that was without
+   * a reader for 10 s (`--resume-grace`). */
+  resumeMs: 5_000,
   /** The longest wait for a frame to paint in. */
   paintMs: 100,
   /** The largest event that is gathered, in UTF-16 units. The longest line seen in a real stream has 181 kB. */
@@ -513,7 +516,12 @@ export class ChatStream {
     }
     const value = parseJSON(data);
     if (!value) throw new ChatError("malformed", `the data of "${event}" is not a JSON object`, facts);
-    if (event === "error" || value.type === "error" || value.error) throw errorFrom(value, facts);
+    if (event === "error" || value.type === "error" || value.error) {
+      const error = errorFrom(value, facts);
+      if (error.detail !== "stopped") throw error; // the relay's word for a DELETE, such as another tab's
+      this.ending = "stopped";
+      return null;
+    }
     // Counts are totals so far: they replace, and null says nothing.
     const counts = Object.entries(value.usage ?? value.message?.usage ?? {}).filter(([, count]) => count !== null);
     if (counts.length) this.usage = { ...this.usage, ...Object.fromEntries(counts) };
@@ -577,16 +585,17 @@ export class ChatStream {
 
   /** @param {string} method @param {URL} url @param {Record<string, string>} more  header fields @param {string} [body] */
   async #fetch(method, url, more, body) {
-    const { headers, token, onOpen, fetch = globalThis.fetch, headMs } = this.#options;
+    const { headers, token, onOpen, fetch = globalThis.fetch, headMs, resumeMs } = this.#options;
     const bearer = typeof token === "function" ? await token() : token;
     const { "x-run-id": _, ...mine } = Object.fromEntries(new Headers(headers)); // in lower case; `id` names the run
     const fields = new Headers({ ...mine, ...more, accept: "text/event-stream" });
     if (bearer) fields.set("authorization", `Bearer ${bearer}`);
-    if (method === "DELETE") return fetch(url, { method, headers: fields, keepalive: true }); // the page may be being left
+    // `keepalive`: the page may be being left.
+    if (method === "DELETE") return fetch(url, { method, headers: fields, keepalive: true, signal: AbortSignal.timeout(resumeMs) });
     if (this.ending) throw new Lost(null);
     if (method === "POST") this.#phase = "sent";
     this.#link = new AbortController();
-    const clock = this.#limit(headMs);
+    const clock = this.#limit(method === "POST" ? headMs : resumeMs);
     const sent = fetch(url, { method, headers: fields, body, cache: "no-store", signal: this.#link.signal });
     const response = await sent.catch(lose).finally(() => clearTimeout(clock));
     onOpen?.({ method, url, status: response.status });
@@ -634,8 +643,7 @@ export class ChatStream {
     const step = (waits[Math.min(this.#tries, waits.length - 1)] ?? 0) * (0.75 + Math.random() / 2);
     const wait = this.#isNudged ? 0 : Math.max(step, Math.min(asked, maxWaitMs));
     this.#isNudged = false;
-    this.#tries += 1;
-    onLost?.({ tries: this.#tries, wait });
+    onLost?.({ tries: ++this.#tries, wait });
     if (!this.ending) await this.#sleep(wait);
   }
 
@@ -656,10 +664,9 @@ export class ChatStream {
       this.#isNudged = isDead && this.#isReading && this.#isKept;
       if (this.#isNudged) this.#link.abort();
     };
-    const online = () => nudge(true);
     const shown = () => document.visibilityState === "visible" && nudge(Date.now() - this.#heardAt > this.#options.staleMs);
     const over = new AbortController();
-    globalThis.addEventListener?.("online", online, over);
+    globalThis.addEventListener?.("online", () => nudge(true), over);
     document?.addEventListener("visibilitychange", shown, over);
     return () => over.abort();
   }
@@ -671,14 +678,14 @@ export class ChatStream {
     this.#link.abort();
     this.#wake();
     if (phase === "new" || !this.#isKept) return true; // to close the connection is all that can be said
-    let status = 0;
+    let status = 500;
     // A DELETE may overtake its POST: before the first byte, the relay may not know the run yet.
     for (const wait of [0, 250, 1000]) {
       if (wait) await this.#sleep(wait);
-      status = await this.#fetch("DELETE", this.#runUrl, {}).then((response) => response.status, () => 0);
-      if (status === 200 || status === 204 || (status === 404 && phase === "begun")) break;
+      status = await this.#fetch("DELETE", this.#runUrl, {}).then((response) => response.status, () => 500);
+      if (status < 300 || (status === 404 && phase === "begun")) break;
     }
-    return status !== 0 && status < 500;
+    return status < 500;
   }
 }
 

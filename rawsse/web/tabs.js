@@ -19,8 +19,8 @@
 import { EventStreamParser } from "./rawsse.js";
 
 export const TAB_LIMITS = Object.freeze({
-  /** The longest wait for a leader, in ms. */
-  openMs: 5000,
+  /** The longest wait for a leader, in ms. It leaves the tab time for another connection: see `resumeMs`. */
+  openMs: 2000,
   /** The runs that the relay sends over one connection. */
   maxRuns: 32,
   /** The bytes that wait in a tab that does not read them. With more of them, the connection counts as lost. */

@@ -10,7 +10,7 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -417,8 +417,8 @@ def react_page(react_modules: dict[str, str], background: Background, chromium: 
         context.set_default_timeout(PATIENCE * 1000)
         context.route("https://esm.sh/**", module)
 
-        def react_page(*turns: Recording) -> tuple[Page, list[str]]:
-            api = background.enter(ReplayServer(turns))
+        def react_page(*turns: Recording, faults: Sequence[str] = ()) -> tuple[Page, list[str]]:
+            api = background.enter(ReplayServer(turns, faults=faults))
             client = background.enter(AsyncClient(base_url=api.base_url, api_key="any", max_retries=0))
             server = background.enter(Server(Relay(client, static=HERE / "react_page"), port=0))
             page, complaints = context.new_page(), list[str]()
@@ -488,6 +488,19 @@ def test_the_react_page_asks_again_and_begins_a_new_conversation(react_page: Rea
     page.reload()
     page.get_by_role("button", name="Send").wait_for()
     assert page.locator("#root > p").count() == 0
+    assert complaints == []
+
+
+@pytest.mark.real
+def test_stop_on_the_react_page_sends_no_draft(react_page: ReactPage) -> None:
+    page, complaints = react_page(shipped_fixtures()["plain"], faults=["stall=600@event=6"])
+    say(page, "Hello")
+    page.locator(".assistant").wait_for()
+    page.get_by_label("Message").fill("half a ques")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("(you stopped it)").wait_for()
+    assert page.get_by_label("Message").input_value() == "half a ques"
+    assert page.locator(".user").all_text_contents() == ["user: Hello"]
     assert complaints == []
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.background import PATIENCE, Background
 
+import rawsse
 from rawsse.relay import RunLimits
 from rawsse.replay import Recording
 from rawsse.server import Receive, Scope, Send, Server
@@ -46,6 +48,22 @@ const errors = [];
 const chatNamed = (id, more = {}) => new Chat({ id, transport, onError: (e) => errors.push(e.message), ...more });
 const answer = (chat) => (chat.lastMessage?.role === 'assistant' ? chat.lastMessage.parts : []);
 const texts = (chat) => answer(chat).filter((p) => p.type === 'text').map((p) => p.text).join('');
+"""
+
+
+README = (Path(rawsse.__file__).parent / "web/README.md").read_text(encoding="utf-8")
+RECIPE = README.partition("## With the AI SDK's useChat")[2].partition("```jsx\n")[2].partition("```")[0]
+"""What the README of rawsse/web says about `useChat`, and a `fetch` that takes a path, as a browser's does."""
+
+BY_RECIPE = f"""
+import {{ Chat }} from '@ai-sdk/react';
+{RECIPE}
+const plain = globalThis.fetch;
+globalThis.fetch = (url, init) => plain(new URL(url, process.env.URL), init);
+const found = [];
+const errors = [];
+const chatNamed = (id) => new Chat({{ id, transport, onError: (e) => errors.push(e.message) }});
+const until = async (is) => {{ while (!(await is())) await new Promise((wait) => setTimeout(wait, 5)); }};
 """
 
 
@@ -125,11 +143,22 @@ def test_chat_reads_every_answer(start: Start, script: Script) -> None:
     assert (dict(zip(COMPLETE, found, strict=True)), errors) == (wanted, [])
 
 
-def test_chat_has_the_id_usage_and_finish_reason_of_the_message(start: Start, script: Script) -> None:
+def test_chat_has_the_usage_and_both_reasons_of_the_message(start: Start, script: Script) -> None:
     body = """const chat = chatNamed('c', { onFinish: ({ finishReason }) => found.push(finishReason) });
-        await chat.sendMessage({ text: 'Hello' }); found.push(chat.lastMessage.id, chat.lastMessage.metadata.usage);"""
-    reason, id, usage = script(CHAT, body, start(recorded("tools")).base_url)
-    assert (reason, id, usage) == ("tool-calls", message("tools")["id"], message("tools")["usage"])
+        await chat.sendMessage({ text: 'Hello' }); found.push(chat.lastMessage.metadata);"""
+    reason, metadata = script(CHAT, body, start(recorded("tools")).base_url)
+    assert reason == "tool-calls"
+    assert metadata == {"usage": message("tools")["usage"], "stopReason": "tool_use"}
+
+
+def test_an_answer_from_the_same_recording_is_another_message(start: Start, script: Script) -> None:
+    body = """const chat = chatNamed('c');
+        for (const text of ['First', 'Second']) await chat.sendMessage({ text });
+        const said = (m) => m.parts.filter((p) => p.type === 'text').map((p) => p.text).join('');
+        found.push(...chat.messages.map((m) => [m.role, said(m)]));"""
+    found = script(CHAT, body, start(recorded("plain"), recorded("plain")).base_url)
+    said = ["assistant", text("plain")]
+    assert found == [["user", "First"], said, ["user", "Second"], said]
 
 
 def test_chat_shows_what_a_tool_of_the_api_gave_and_its_sources(start: Start, script: Script) -> None:
@@ -176,8 +205,9 @@ def test_a_tool_that_runs_in_the_browser_gives_its_output_to_the_api(start: Star
           } });
         await chat.sendMessage({ text: 'Hello' });
         while (!texts(chat).endsWith('in the order they came.')) await new Promise((wait) => setTimeout(wait, 5));
+        found.push(chat.messages.map((m) => m.role));
     """
-    script(CHAT, body, relay.base_url)
+    assert script(CHAT, body, relay.base_url) == [["user", "assistant"]]  # one message, which goes on
     call = message("tools")["content"][1]
     _, asked, given = relay.requests[1].body["messages"]
     assert {name: asked["content"][1][name] for name in ("type", "id", "name", "input")} == {
@@ -221,6 +251,55 @@ def test_stopping_ends_the_call_upstream_within_the_grace_time(
     assert gate.left.wait(PATIENCE)
 
 
+STORIES = {
+    "before the first word": """
+        const chat = chatNamed('c');
+        const sent = chat.sendMessage({ text: 'Hello' });
+        await until(async () => run && (await (await fetch('/runs')).text()).includes(run));""",
+    "in the middle": """
+        const chat = chatNamed('c');
+        const sent = chat.sendMessage({ text: 'Hello' });
+        await until(() => chat.status === 'streaming');""",
+    "after a reload": """
+        const lost = chatNamed('c'), chat = chatNamed('c');
+        void lost.sendMessage({ text: 'Hello' });
+        await until(() => lost.status === 'streaming');
+        await lost.stop();
+        run = '';
+        const sent = chat.resumeStream();
+        await until(() => chat.status === 'streaming');""",
+}
+
+
+@pytest.mark.parametrize("when", STORIES)
+def test_the_recipe_of_the_readme_stops_the_model_and_no_reload_brings_its_answer_back(
+    when: str, start: Start, script: Script, background: Background
+) -> None:
+    gate = background.gate(free=0 if when.startswith("before") else 1)
+    relay = start(recorded("plain"), speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600))
+    body = """
+        const [, stopped] = await halt(chat);
+        await sent;
+        const again = chatNamed('c');
+        await again.resumeStream();
+        found.push(stopped.status, chat.status, again.status, again.messages, errors);"""
+    assert script(BY_RECIPE, STORIES[when] + body, relay.base_url) == [204, "ready", "ready", [], []]
+    assert gate.left.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("max-tokens", "max_tokens"), ("refusal", "refusal")])
+def test_what_the_readme_says_of_an_answer_that_is_not_whole(
+    name: str, reason: str, start: Start, script: Script
+) -> None:
+    body = """const chat = chatNamed('c'); chat.onFinish = ({ finishReason }) => found.push(finishReason);
+        await chat.sendMessage({ text: 'Hello' });
+        found.push(chat.lastMessage.metadata, errors);"""
+    finish, metadata, errors = script(BY_RECIPE, body, start(recorded(name)).base_url)
+    assert (finish, errors) == (FINISH_REASONS[reason], [])
+    assert metadata == {"usage": message(name)["usage"], "stopReason": reason}
+    assert len(RECIPE.splitlines()) <= 15
+
+
 def on_request(background: Background, action: Callable[[], None]) -> str:
     """An address; whoever asks it has the action done."""
 
@@ -259,7 +338,7 @@ def test_a_chat_that_comes_back_gets_the_whole_answer(
         found.push(errors, chat.lastMessage, again.lastMessage);"""
     go_on = on_request(background, lambda: gate.let(len(recorded(name).reads)))
     errors, first, again = script(CHAT, body, relay.base_url, GO_ON=go_on)
-    assert (errors, first["id"]) == ([], message(name)["id"])
+    assert errors == []
     assert again == first
     assert len(relay.requests) == 1
 

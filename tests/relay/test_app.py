@@ -874,7 +874,7 @@ def test_a_chat_that_goes_on_is_replayed_from_its_start(chat: str) -> None:
         await first.read()
         # An ASGI server has decoded the path; so an id with a percent sign looks like this.
         again = stage.ask("GET", f"/api/chat/{chat}/stream")
-        assert json.loads(frames(await again.read())[0].data) == {"type": "start", "messageId": "msg_1"}
+        assert json.loads(frames(await again.read())[0].data)["type"] == "start"
         api.send(*ANSWER[4:])
         await first.done()
         await again.done()

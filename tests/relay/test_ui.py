@@ -44,7 +44,7 @@ def data_of(frames: list[Frame]) -> list[str]:
 
 def stream(events: list[Event], *, failure: Failure | None = None) -> list[Chunk]:
     """All chunks of a run, checked. It ends as a run does: at `message_stop`, after the tail was lost, or with a failure."""
-    dialect, builder = UIDialect(), MessageBuilder(strict=False)
+    dialect, builder = UIDialect("answer-1"), MessageBuilder(strict=False)
     data: list[str] = []
     try:
         for sse in events:
@@ -75,9 +75,28 @@ def of_kind(kind: str, *raws: Raw) -> list[Chunk]:
 # --- A whole answer ------------------------------------------------------------------------------------------------
 
 
+def message_id(*messages: Any) -> str | None:
+    """The id that the answer to a request of `useChat` gets: of the API it is always `msg_1`."""
+    dialect = UIDialect.read({"id": "c", "messages": list(messages)}, 100).dialect
+    event = read_event(to_sse(start()))
+    found: str | None = json.loads(data_of(dialect.event(event))[0]).get("messageId")
+    return found
+
+
+def test_each_answer_is_a_message_with_another_id() -> None:
+    assert len({message_id(HI), message_id(HI), "msg_1", None}) == 4
+
+
+# "When there are no original messages […], the assistant message id generation is handled by the client" (the SDK's
+# `getResponseUIMessageId`); else an answer that goes on keeps the id of the last message.
+def test_an_answer_that_goes_on_after_a_tool_stays_the_message_that_it_is() -> None:
+    tool = {"type": "tool-weather", "toolCallId": "t", "state": "output-available", "input": {}, "output": "rain"}
+    assert message_id(HI, {"id": "m", "role": "assistant", "parts": [tool]}) is None
+
+
 def test_a_text_answer_is_a_message_with_one_step_and_one_text() -> None:
     assert stream([to_sse(raw) for raw in ANSWER]) == [
-        {"type": "start", "messageId": "msg_1"},
+        {"type": "start", "messageId": "answer-1"},
         {"type": "start-step"},
         {"type": "text-start", "id": "0"},
         {"type": "text-delta", "id": "0", "delta": "Hel"},
@@ -87,7 +106,7 @@ def test_a_text_answer_is_a_message_with_one_step_and_one_text() -> None:
         {
             "type": "finish",
             "finishReason": "stop",
-            "messageMetadata": {"usage": {"input_tokens": 10, "output_tokens": 7}},
+            "messageMetadata": {"usage": {"input_tokens": 10, "output_tokens": 7}, "stopReason": "end_turn"},
         },
     ]
 
@@ -114,7 +133,7 @@ def test_a_fragment_that_is_no_string_is_left_out(raw: Raw, kind: str, field: st
 
 
 def test_a_message_that_begins_with_what_is_no_block_begins_without_it() -> None:
-    begun: list[Chunk] = [{"type": "start", "messageId": ""}, {"type": "start-step"}]
+    begun: list[Chunk] = [{"type": "start"}, {"type": "start-step"}]
     assert said({"type": "message_start", "message": {"id": 5, "content": ["x"]}}) == begun
     assert said({"type": "message_start", "message": {"content": 5}}) == begun
 
@@ -166,7 +185,7 @@ def test_the_last_usage_counts() -> None:
 @pytest.mark.parametrize("usage", [None, [], 7])
 def test_a_usage_that_is_none_is_no_failure(usage: object) -> None:
     got = stream([to_sse(raw) for raw in [start(usage=usage), {**end(), "usage": usage}, STOP]])
-    assert got[-1]["messageMetadata"] == {"usage": {}}
+    assert got[-1]["messageMetadata"]["usage"] == {}
 
 
 @pytest.mark.parametrize("raw", [PING, {"type": "news", "text": "x"}])

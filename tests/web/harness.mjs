@@ -7,8 +7,9 @@ import { pathToFileURL } from "node:url";
 import { results } from "./conformance.mjs";
 
 const folder = pathToFileURL(`${process.argv[2]}/`);
-const { ChatStream, EventStreamParser, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
+const { ChatStream, EventStreamParser, LIMITS, smooth, streamChat, textOf } = await import(new URL("rawsse.js", folder));
 const { Chat } = await import(new URL("chat.js", folder));
+const { TAB_LIMITS } = await import(new URL("tabs.js", folder));
 const modules = {};
 for (const name of ["answer", "wire"]) Object.assign(modules, await import(new URL(`${name}.js`, folder)));
 
@@ -40,6 +41,9 @@ function dispatchedAt({ input, near = null }) {
   return ends;
 }
 
+/** An answer that does not come. */
+const never = (signal) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
+
 const FORGOTTEN = { type: "error", error: { type: "not_found_error", message: "there is no such run" } };
 
 /** A `fetch` that plays responses: { status, headers, chunks, end }, or null for a server that cannot be reached. A relay that
@@ -52,13 +56,13 @@ function player(responses, deletes, requests) {
     if (method === "DELETE") {
       const status = deletes.length ? deletes.shift() : 204;
       if (status === null) throw new TypeError("Failed to fetch");
-      return new Response(null, { status });
+      return status === "never" ? never(signal) : new Response(null, { status });
     }
     const missing = { status: 404, chunks: [JSON.stringify(FORGOTTEN)], headers: {} };
     const response = responses.length ? responses.shift() : missing;
     if (!response) throw new TypeError("Failed to fetch");
     const { status = 200, chunks = [], end = "close" } = response;
-    if (end === "never") return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    if (end === "never") return never(signal);
     const type = status === 200 ? "text/event-stream" : "application/json";
     const defaults = { "content-type": type, ...(method === "POST" && { "x-run-id": "r/1" }) };
     const stream = new ReadableStream({
@@ -194,6 +198,7 @@ const tasks = {
   converse,
   painted,
   textOf: ({ event }) => textOf(event),
+  limits: () => ({ ...LIMITS, ...TAB_LIMITS }),
   twice() {
     const chat = new ChatStream("http://relay.test/", {}, { fetch: player([], [], []) });
     chat[Symbol.asyncIterator]();

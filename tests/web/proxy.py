@@ -5,6 +5,7 @@
     proxy.cut()                     # all connections break now
     proxy.freeze()                  # all connections stay, and nothing comes through them any more
     proxy.target = None             # nothing can be reached
+    proxy.is_silent = True          # new connections are accepted, and nothing comes through them
     proxy.wait_for(2)               # so many requests have come
     proxy.requests                  # "POST /api/chat", …: what the browser sent, without the files of the page
 
@@ -30,6 +31,7 @@ class Proxy:
     def __init__(self, target: int | None) -> None:
         self.target = target
         self.cut_after: int | None = None
+        self.is_silent = False
         self.requests: list[str] = []
         self._came = threading.Condition()
         self._frozen: set[asyncio.StreamWriter] = set()
@@ -66,7 +68,10 @@ class Proxy:
         self._open[task] = writer
         up: asyncio.StreamWriter | None = None
         try:
-            if self.target is not None:
+            if self.is_silent:
+                while await reader.read(65536):
+                    pass
+            elif self.target is not None:
                 from_server, up = await asyncio.open_connection("127.0.0.1", self.target)
                 pumps = [
                     asyncio.ensure_future(self._up(reader, up)),

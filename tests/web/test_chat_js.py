@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
 
+from rawsse.relay.runs import STOPPED
+
 from .node_harness import Node
-from .test_rawsse_js import BARE, DONE, HI, YOU, api_answer, events, methods, play
+from .test_rawsse_js import BARE, DONE, HI, YOU, api_answer, cancelled, events, methods, play
 from .test_rawsse_js import node as node  # a fixture
 from .test_rawsse_js import pytestmark as pytestmark  # where there is a node
 
@@ -77,6 +80,7 @@ def test_a_conversation_says_why_the_model_ended_its_answer(node: Node, reason: 
         "content": text.strip() and text,
         "stopReason": reason,
         "ending": "complete",
+        "usage": {"output_tokens": 1},
         "error": None,
     }
     assert told["messages"][1:] == [answer] == kept_by(told)["messages"][1:]
@@ -98,20 +102,68 @@ def test_a_question_that_the_model_refused_is_replaced_by_the_next_with_its_answ
     assert said(told) == turns("One", "Hi", "Good", "Yes")
 
 
+def in_words(headline: str, advice: str, **facts: Any) -> dict[str, Any]:
+    """The error of an answer in `messages`."""
+    return {
+        "headline": headline,
+        "advice": advice,
+        "detail": None,
+        "type": None,
+        "ending": None,
+        "retryAt": None,
+        **facts,
+    }
+
+
+def test_an_answer_that_was_cut_says_so_and_keeps_how_the_stream_ended(node: Node) -> None:
+    body = {"error": {"type": "api_error", "message": "closed"}, "ending": {"kind": "truncated", "phase": "content"}}
+    failed = play(HI + f"event: error\ndata: {json.dumps(body)}\n\n" + DONE)
+    told = node("converse", responses=[failed], rounds=[["One"]])
+    headline = "The answer was cut off. The API or the server failed."
+    facts = {"detail": "closed", "type": "api_error", "ending": "truncated"}
+    assert kept_by(told)["messages"][1]["error"] == in_words(headline, "Try again.", **facts)
+
+
+def test_an_answer_keeps_the_time_of_the_next_try_and_not_how_long_it_was_away(node: Node) -> None:
+    head = {"content-type": "application/json", "retry-after": "4440"}
+    before = time.time() * 1000
+    told = node("converse", responses=[play("{}", status=429, headers=head)], rounds=[["One"]])
+    error = kept_by(told)["messages"][1]["error"]
+    assert before <= error["retryAt"] - 4_440_000 <= time.time() * 1000
+    assert error["advice"].startswith("Try again after ")
+    assert "minutes" not in error["advice"]
+    assert told["error"]["advice"] == "Try again in 74 minutes."
+
+
+def test_each_answer_of_a_conversation_keeps_its_tokens(node: Node) -> None:
+    answers = [ended("Hi", "end_turn"), play(HI + DONE)]
+    told = node("converse", responses=answers, rounds=[["One"], ["Two"]])
+    kept = kept_by(told)["messages"]
+    assert [turn.get("usage") for turn in kept if turn["role"] == "assistant"] == [{"output_tokens": 1}, None]
+    assert bodies(told)[1] == turns("One", "Hi", "Two")
+
+
+def test_of_a_message_its_role_and_content_are_sent_and_nothing_else(node: Node) -> None:
+    before = [{**turn, "id": 7} for turn in turns("One", "Yes")]
+    told = node("converse", responses=[play(HI + DONE)], messages=before, rounds=[["Two"]])
+    assert bodies(told) == [turns("One", "Yes", "Two")]
+
+
 def test_an_error_is_a_state_and_keeps_what_came(node: Node) -> None:
     told = node("converse", responses=[play(HI, headers=BARE)], rounds=[["One"]])
     assert (told["error"]["type"], said(told)) == ("truncated", turns("One", "Hi"))
     assert (told["output"], told["isStreaming"], told["ending"]) == ("Hi", False, "failed")
     assert told["messages"][1]["ending"] == "failed"
-    advice = {"headline": told["error"]["headline"], "advice": "Try again.", "detail": None}
-    assert kept_by(told)["messages"][1]["error"] == advice
+    headline = "The connection was lost before the answer was complete."
+    assert kept_by(told)["messages"][1]["error"] == in_words(headline, "Try again.", type="truncated")
 
 
 def test_an_answer_without_a_word_says_why_also_after_a_reload_and_is_not_sent(node: Node) -> None:
     told = node("converse", responses=[play(BUSY, status=529)], rounds=[["One"]])
-    error = {"headline": "The API is overloaded.", "advice": "Wait a moment, then try again.", "detail": "Overloaded"}
-    answer = {"role": "assistant", "content": "", "stopReason": None, "ending": "failed", "error": error}
-    assert told["messages"] == [*turns("One"), answer]
+    words = ("The API is overloaded.", "Wait a moment, then try again.")
+    error = in_words(*words, detail="Overloaded", type="overloaded_error")
+    answer = {"role": "assistant", "content": "", "stopReason": None, "ending": "failed", "usage": None}
+    assert told["messages"] == [*turns("One"), {**answer, "error": error}]
     again = node("converse", responses=[play(HI + DONE)], resumes=[None], kept=told["kept"], rounds=[["Two"]])
     assert again["states"][0]["messages"] == told["messages"]
     assert bodies(again) == [turns("Two")]
@@ -122,6 +174,11 @@ def test_an_answer_that_was_stopped_before_its_first_word_says_so(node: Node) ->
     assert [(turn["content"], turn.get("ending")) for turn in told["messages"]] == [("One", None), ("", "stopped")]
 
 
+def test_an_answer_that_another_tab_stopped_says_so(node: Node) -> None:
+    told = node("converse", responses=[play(HI + cancelled(STOPPED.message, "text"))], rounds=[["One"]])
+    assert (told["messages"][1]["ending"], told["error"], said(told)) == ("stopped", None, turns("One", "Hi"))
+
+
 def test_an_answer_without_a_word_in_the_midst_of_a_conversation_is_not_sent(node: Node) -> None:
     told = node("converse", responses=[play(HI + DONE)], messages=turns("One", "", "Two", "Yes"), rounds=[["Three"]])
     assert [turn["content"] for turn in bodies(told)[0]] == ["One", "Two", "Yes", "Three"]
@@ -130,7 +187,7 @@ def test_an_answer_without_a_word_in_the_midst_of_a_conversation_is_not_sent(nod
 def test_a_fault_of_the_caller_is_an_error_and_not_a_stop(node: Node) -> None:
     told = node("converse", responses=[], rounds=[["One"]], headers={"not a name": "x"})
     assert (told["error"]["name"], told["ending"], told["messages"][1]["ending"]) == ("TypeError", "failed", "failed")
-    assert told["messages"][1]["error"] == {"headline": told["error"]["message"], "advice": "", "detail": None}
+    assert told["messages"][1]["error"] == in_words(told["error"]["message"], "")
 
 
 def do(name: str) -> dict[str, str]:

@@ -151,9 +151,9 @@ def test_a_bundler_finds_it_and_its_bundle_runs(project: Path, packages: Path) -
     assert SHOWN in run("node", "bundle.cjs", cwd=project)
 
 
-def example() -> str:
-    """The component of the package's README."""
-    return readme().partition("```jsx\n")[2].partition("```")[0]
+def examples() -> list[str]:
+    """The code of the package's README: a component, thinking in one, and `useChat`."""
+    return re.findall("```jsx\n(.*?)```", readme(), re.DOTALL)
 
 
 CONSUMER = """
@@ -223,6 +223,11 @@ def test_the_readme_names_all_fields_of_the_result(project: Path) -> None:
     assert named == {*fields("ChatState"), "send", "retry", "stop", "clear", "resume"}
 
 
-def test_the_component_of_the_readme_has_right_types(project: Path, packages: Path) -> None:
-    (project / "readme.tsx").write_text(example())
-    run(packages / ".bin/tsc", "--noEmit", *TSC, "--jsx", "react-jsx", "readme.tsx", cwd=project)
+def test_the_components_of_the_readme_have_right_types(project: Path, packages: Path) -> None:
+    component, thinking, _ = examples()
+    imports = 'import { useState } from "react"; import { useStreamingChat } from "rawsse/react";'
+    (project / "readme.tsx").write_text(component)
+    (project / "thinking.tsx").write_text(
+        f"{imports} export function Thoughts() {{ {thinking} return <p>{{thinking}}{{chat.output}}</p>; }}"
+    )
+    run(packages / ".bin/tsc", "--noEmit", *TSC, "--jsx", "react-jsx", "readme.tsx", "thinking.tsx", cwd=project)

@@ -19,6 +19,7 @@ from rawsse.server import Receive, Scope, Send, Server
 
 from .node_harness import NODE_MODULES
 from .proxy import Proxy
+from .test_package import examples
 from .test_rawsse_js import conformance_cases
 
 if TYPE_CHECKING:
@@ -183,6 +184,22 @@ def test_offline_and_back_the_answer_goes_on_without_waiting(visit: Visit, backg
     assert (result(page)["text"], len(relay.requests)) == (text("plain"), 1)
 
 
+@pytest.mark.parametrize("tabs", [False, True])
+def test_a_resume_that_the_network_swallows_is_tried_again(visit: Visit, background: Background, *, tabs: bool) -> None:
+    gate = background.gate(free=4)
+    page, proxy, relay = visit(speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600))
+    if tabs:
+        page.evaluate("async () => { window.sharedFetch = (await import('/tabs.js')).sharedFetch; }")
+    page.evaluate("() => begin('/api/chat/stream', { resumeMs: 200, fetch: window.sharedFetch })")
+    wait_for_text(page)
+    proxy.is_silent = True
+    proxy.cut()
+    page.wait_for_function("told.lost >= 3")
+    proxy.is_silent = False
+    gate.let(1000)
+    assert (result(page)["text"], len(relay.requests)) == (text("plain"), 1)
+
+
 SHOW = "document.dispatchEvent(new Event('visibilitychange'))"
 AN_HOUR_LATER = "() => { const now = Date.now.bind(Date); Date.now = () => now() + 3_600_000; }"
 
@@ -226,6 +243,19 @@ def test_stop_before_the_first_byte_ends_the_call_to_the_api(visit: Visit, backg
     assert page.evaluate("chat.stop()") is True
     assert gate.left.wait(PATIENCE)
     assert result(page)["ending"] == "stopped"
+
+
+@pytest.mark.parametrize("url", ["/api/chat", "/api/chat/stream"])
+def test_an_answer_that_another_tab_stops_is_stopped_in_both(visit: Visit, background: Background, url: str) -> None:
+    gate = background.gate(free=4)
+    page, proxy, _ = visit(speed=1, sleep=gate.sleep)
+    begin(page, url)
+    wait_for_text(page)
+    other = page.context.new_page()
+    other.goto(proxy.url)
+    other.wait_for_function("'begin' in window")
+    other.evaluate("async (id) => (await fetch(`/runs/${id}`, { method: 'DELETE' })).status", page.evaluate("chat.id"))
+    assert (result(page)["ending"], result(page)["text"]) == ("stopped", page.evaluate("chat.text"))
 
 
 def test_an_aborted_signal_ends_the_call_to_the_api(visit: Visit, background: Background) -> None:
@@ -518,6 +548,29 @@ def test_after_a_reload_the_hook_goes_on_with_the_answer_that_was_running(
     assert (page.evaluate("talk.stopReason"), complaints, len(relay.requests)) == ("end_turn", [], 1)
     page.evaluate("talk.send('Second')")
     assert [turn["content"] for turn in relay.requests[-1].body["messages"]] == ["First", text("plain"), "Second"]
+
+
+THOUGHTS = """async (example) => {
+  const { createElement: h, createRoot, useState } = await import("react");
+  const { useStreamingChat } = await import("/react.js");
+  const body = `${example}; window.talk = chat; return h("pre", null, thinking);`;
+  const run = new Function("useState", "useStreamingChat", "h", body);
+  const element = document.body.appendChild(document.createElement("div"));
+  createRoot(element).render(h(() => run(useState, useStreamingChat, h)));
+}"""
+
+
+@pytest.mark.usefixtures("react")
+def test_the_readmes_component_shows_the_thinking_of_the_last_answer(visit: Visit) -> None:
+    page, _, _ = visit(recorded("thinking"), recorded("thinking"))
+    page.evaluate(THOUGHTS, examples()[1])
+    page.locator("pre").wait_for(state="attached")
+    for _ in range(2):
+        page.evaluate("talk.send('Hello')")
+        wait_for_end(page)
+        (thought,) = (block for block in message("thinking")["content"] if block["type"] == "thinking")
+        assert page.locator("pre").text_content() == thought["thinking"]
+    assert page.evaluate("talk.output") == text("thinking")
 
 
 @pytest.mark.usefixtures("react")

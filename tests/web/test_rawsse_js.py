@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from support.sampling import one_in
 
+from rawsse.relay import RunLimits
+from rawsse.relay.runs import STOPPED, unread
+
 from .node_harness import Node
 
 NODE = shutil.which("node")
@@ -486,6 +489,18 @@ def test_a_head_that_does_not_come_is_a_lost_connection(node: Node) -> None:
     assert (methods(told), told["text"]) == (["POST", "GET"], "Hi")
 
 
+def test_a_resume_that_nothing_answers_is_tried_again(node: Node) -> None:
+    answers = [play(HI), play(end="never"), play(YOU + DONE)]
+    told = node("run", responses=answers, resumeMs=15)
+    assert (methods(told), told["text"]) == (["POST", "GET", "GET"], "Hi you")
+
+
+def test_a_resume_is_tried_again_while_the_relay_still_waits_for_a_reader(node: Node) -> None:
+    limits = node("limits")
+    assert limits["waits"][0] + limits["resumeMs"] + limits["waits"][1] < RunLimits().grace_seconds * 1000
+    assert limits["openMs"] * 2 < limits["resumeMs"]  # then a tab without a leader has time for another connection
+
+
 def test_a_run_that_failed_while_nobody_looked_says_why(node: Node) -> None:
     body = 'event: error\ndata: {"error": {"type": "overloaded_error", "message": "busy"}}\n\n'
     failed = play(body, status=529, headers={"content-type": "text/event-stream"})
@@ -683,6 +698,32 @@ def test_a_run_that_is_over_by_itself_is_stopped(node: Node) -> None:
 def test_a_stop_that_does_not_reach_the_server_is_tried_again_and_then_told(node: Node, failed: int | None) -> None:
     told = node("run", responses=[play(HI, end="hang")], deletes=[failed] * 3, at={"stopAfter": 1}, speed=50)
     assert (told["stopped"], methods(told)) == (False, ["POST", "DELETE", "DELETE", "DELETE"])
+
+
+def test_a_stop_that_nothing_answers_is_tried_again(node: Node) -> None:
+    told = node("run", responses=[play(HI, end="hang")], deletes=["never", 204], resumeMs=15, at={"stopAfter": 1})
+    assert (told["stopped"], methods(told)) == (True, ["POST", "DELETE", "DELETE"])
+
+
+def cancelled(words: str, dialect: str) -> str:
+    error = {
+        "text": {"error": words, "type": "cancelled"},
+        "events": {"error": {"type": "cancelled", "message": words}},
+    }
+    return f"event: error\ndata: {json.dumps(error[dialect])}\n\n" + DONE
+
+
+@pytest.mark.parametrize("dialect", ["text", "events"])
+def test_an_answer_that_was_stopped_elsewhere_is_stopped_and_did_not_fail(node: Node, dialect: str) -> None:
+    told = node("run", responses=[play(HI + cancelled(STOPPED.message, dialect))], callbacks=True)
+    assert (told["ending"], told["error"], told["errors"]) == ("stopped", None, [])
+    assert (told["text"], len(told["done"]), methods(told)) == ("Hi", 1, ["POST"])
+
+
+@pytest.mark.parametrize("dialect", ["text", "events"])
+def test_an_answer_that_the_relay_gave_up_has_failed(node: Node, dialect: str) -> None:
+    told = node("run", responses=[play(HI + cancelled(unread(10).message, dialect))])
+    assert (told["ending"], told["error"]["type"]) == ("failed", "cancelled")
 
 
 def test_leaving_the_loop_stops_the_run(node: Node) -> None:
