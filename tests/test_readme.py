@@ -14,6 +14,7 @@ from support.command import STRICT, Command
 import rawsse
 from rawsse.cli import _parser
 from rawsse.relay.ledger import usage
+from rawsse.relay.users import UserFile
 from rawsse.replay import ReplayServer, shipped_fixtures
 from rawsse.server import Server
 
@@ -98,6 +99,20 @@ def test_the_tests_in_the_readme_are_green(pytester: pytest.Pytester, monkeypatc
 
 def test_the_first_code_ends_before_line_30() -> None:
     assert TEXT[: TEXT.index(BLOCKS[0][0]) + len(BLOCKS[0][0])].count("\n") < 30
+
+
+def test_the_users_in_the_readme_can_be_read(tmp_path: Path) -> None:
+    (toml,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "users.toml").write_text(toml)
+    user = UserFile(tmp_path / "users.toml").find_token({"authorization": "Bearer foo"})
+    assert user is not None
+    assert user.limits is not None
+    assert (user.id, user.limits.requests_per_minute, user.limits.tokens_per_day) == ("ada", 60, 200_000)
+
+
+def test_no_line_of_code_is_wider_than_a_page() -> None:
+    blocks = re.findall(r"```(?:python|sh|toml|text)\n(.*?)```", TEXT, re.DOTALL)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 92] == []
 
 
 def test_every_link_in_the_readme_leads_somewhere() -> None:
