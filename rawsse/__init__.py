@@ -22,11 +22,11 @@ How it works, in an evening: six stops in a clone, and the question that each an
     1. rawsse explain --event 5 unicode     How does text get to the message, if a read cuts a character?
     2. tests/examples/socket_stream.py      How is an answer streamed with a socket and nothing else, in a hundred lines?
     3. rawsse/sse.py                        Which bytes are an event, wherever the reads cut them?
-    4. rawsse/http1/codings.py              Where does an answer begin and end in a connection that is used again?
+    4. rawsse/http1/codings.py              Where does one answer end on a connection that is reused?
        `ChunkedReader.read` returns the bytes after the end; http1/connection.py: if there are any, `is_reusable` is false
     5. rawsse/messages/message.py           Which event may follow which (`TRANSITIONS`), and what do they add up to?
-    6. rawsse/client/answer.py              How does an answer end, if the peer ends it? exchange.py: the network, or a clock?
-       `end` is called for the peer; client/exchange.py: `lose` for the network, `expire` for a clock. `_verdict` decides
+    6. rawsse/client/answer.py              Who decides that an answer is whole, cut or failed?
+       `end`: the peer closed. client/exchange.py: `lose`: the network failed; `expire`: a clock ran out. `_verdict` decides
 
 Where a change goes:
 

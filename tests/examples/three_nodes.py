@@ -49,7 +49,10 @@ class Node:
         environment = os.environ | {"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "any"}
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        self._url = self.process.stdout.readline().split()[-1]  # "… http://127.0.0.1:PORT"
+        line = self.process.stdout.readline()  # "… http://127.0.0.1:PORT"
+        if not line:
+            raise SystemExit("a node did not start")  # it has said why
+        self._url = line.split()[-1]
 
     def ask(self, body: bytes) -> str:
         """Begin a run, and return its id."""
