@@ -98,8 +98,9 @@ class Command:
         return str(os.read(self._process.stdout.fileno(), count), "utf-8")
 
     def output(self) -> str:
-        """All of standard output that is still to come."""
+        """All of standard output that is still to come, when it has ended by itself: less than a pipe holds."""
         assert self._process.stdout is not None
+        self._process.wait(PATIENCE)
         return str(self._process.stdout.read(), "utf-8")
 
     def log_line(self) -> str:
@@ -127,9 +128,9 @@ class Command:
         self.send_signal(number)
         return int(self._process.wait(PATIENCE))
 
-    def wait(self) -> int:
-        """The exit code, when it has ended by itself."""
-        return int(self._process.wait(PATIENCE))
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """The exit code, when it has ended by itself. Raises `subprocess.TimeoutExpired`."""
+        return int(self._process.wait(seconds))
 
     def close_output(self) -> None:
         """Read no further, as `head` does."""

@@ -96,7 +96,8 @@ class Forked:
         request: dict[str, Any] = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
         request |= {"has_terminal": has_terminal, "open_files": open_files}
         self._channel.sendall(json.dumps(request).encode() + b"\n")
-        self._told = self._channel.makefile("rb")
+        # Without a buffer, which would take the exit code of a short program, too.
+        self._told = self._channel.makefile("rb", buffering=0)
         self.pid = int(self._told.readline())
 
     def _open(self, stack: contextlib.ExitStack, name: str, given: int | IO[Any]) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .background import PATIENCE
 from .command import STRICT, Command
 
 
@@ -70,6 +73,19 @@ def test_what_a_program_does_not_catch_ends_it_and_is_told_and_so_is_what_it_lef
     assert complaint.startswith("Traceback (most recent call last):\n")
     assert "\nUserWarning: odd\n" in complaint
     assert "ResourceWarning: unclosed <socket.socket fd=3" in complaint
+
+
+def test_a_program_may_have_ended_before_its_id_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    sendall = socket.socket.sendall
+
+    def send_and_wait(channel: socket.socket, data: bytes) -> None:
+        sendall(channel, data)
+        (end := select.poll()).register(channel, 0)  # a hang-up is always told
+        end.poll(PATIENCE * 1000)
+
+    monkeypatch.setattr(socket.socket, "sendall", send_and_wait)
+    with Command(program=("-c", "raise SystemExit(7)")) as command:
+        assert command.wait() == 7
 
 
 def test_nothing_of_one_command_is_left_to_the_next(tmp_path: Path) -> None:
