@@ -93,6 +93,12 @@ def test_a_stream_may_have_the_recorded_pace() -> None:
     assert waits == [0.5, 0.25, 1.0, 0.25]
 
 
+@pytest.mark.parametrize(("options", "factor"), [({}, 4), ({"speed": 8}, 0.5), ({"speed": 0}, 0)])
+def test_a_stream_may_have_another_pace(options: dict[str, float], factor: float) -> None:
+    waits = [item for item in reads_of(stream_of(THREE, pace="slower=4", **options)) if isinstance(item, float)]
+    assert waits == [factor * wait for wait in (0.5, 0.25, 1.0, 0.25) if factor]
+
+
 def test_split_cuts_the_body_and_segments_the_wire() -> None:
     assert reads_of(stream_of(THREE, split="whole"))[0] == WHOLE_HEAD + b"12\r\ndata: a\n\ndata: b\n\n\r\n"
     assert reads_of(stream_of(THREE, segments=len(WHOLE_HEAD) + 4))[:2] == [
@@ -337,6 +343,13 @@ def test_a_network_ignores_the_proxies_and_certificates_of_the_environment(
     with Client(api_key="any", base_url=f"{scheme}://api.example", connect=(network := FakeNetwork(PLAIN))) as client:
         client.messages.create(**ASK)
     assert bytes(network.streams[0].written).startswith(b"POST /v1/messages HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("option", ["fault", "match", "rewrite", "segment_seconds", "nonsense"])
+@pytest.mark.parametrize("make", [FakeNetwork, stream_of])
+def test_an_option_that_would_do_nothing_is_refused(make: Callable[..., object], option: str) -> None:
+    with pytest.raises(TypeError, match=f"'{option}'"):
+        make(PLAIN, **{option: ["reset@event=3"]})
 
 
 def test_there_must_be_something_to_play() -> None:
