@@ -373,8 +373,8 @@ class _Turn:
                 raise self.with_ending(TotalTimeoutError(problem, seconds=self._max_seconds)) from None
             except Aborted:
                 raise self.with_ending(StreamCancelledError(_CLOSED)) from None
-            results = [(call.id, call.refusal or next(ran)) for call in calls]
-            self._results = [failed(id, ran) if isinstance(ran, Exception) else ran for id, ran in results]
+            results = [(call.block.get("name"), call.id, call.refusal or next(ran)) for call in calls]
+            self._results = [failed(name, id, ran) if isinstance(ran, Exception) else ran for name, id, ran in results]
         return list(self._results)
 
     def with_ending(self, error: APIError) -> APIError:
