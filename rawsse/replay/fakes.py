@@ -2,7 +2,8 @@
 
     network = FakeNetwork(recording, faults=["status=529 x2"])                  # faults are counted in connections
     client = AsyncClient(api_key="any", connect=network)                        # or Client
-    network.streams[0].written                                                  # what the client sent
+    head, _, body = network.streams[0].written.partition(b"\\r\\n\\r\\n")           # what the client sent, its key as well
+    json.loads(body)["messages"]
 
     stream = stream_of(recording, faults=["stall=30@event=2"], split="event")   # one connection
 
