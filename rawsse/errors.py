@@ -173,7 +173,19 @@ class APIError(RawsseError):
         tail        the stop reason had arrived, and `message_stop` had not
         done        the answer was complete
 
-    The attributes below are filled in by the stream that raises the error; before a stream exists they keep these values.
+    The stream that raises the error fills in the other attributes; before a stream exists they keep the values below:
+
+        `repeat_may_help`  to repeat the whole call, and drop `partial`, may help: `should_retry`, and if it is None `may_heal`
+        `safe_to_retry`    that, and no content had reached the caller: a repeat duplicates nothing
+        `should_retry`     whether the server asks for a retry (`x-should-retry`); None if it does not say
+        `may_heal`         the failure can go away by itself
+        `retry_after`      the seconds that the server asked to wait; None if it did not
+        `retries_taken`    how often the client had repeated the request
+        `partial`          the message so far; `partial.replayable()` may be sent back to the API. None before `message_start`
+        `ending`           how the stream ended, an `Ending`; its kind is the `ending_kind` of the class
+        `request_id`       what Anthropic's support asks for; None if there was no response
+        `response`         the response's head, with `status_code` and `headers`; None if there was none
+        `bytes_received`   the bytes of the response's body, before any content decoding
     """
 
     partial: PartialMessage | None = None
@@ -187,7 +199,7 @@ class APIError(RawsseError):
     should_retry: bool | None = None
     """Whether the server asks for a retry (`x-should-retry`); None if it does not say."""
     safe_to_retry: bool = False
-    """No content had reached the caller, and the failure is of a kind that may heal: a repeat duplicates nothing."""
+    """No content had reached the caller, and `repeat_may_help`: a repeat duplicates nothing."""
     response: Any | None = None
     """The response's head, if one arrived: a `rawsse.http1.Response`, with `status_code` and `headers`."""
     ending: Ending | None = None
@@ -198,14 +210,19 @@ class APIError(RawsseError):
     """How long the server asked to wait, in seconds; None if it did not."""
 
     may_heal: bool = False
-    """The failure can go away by itself: its class says so, or for a status `HEALING_STATUSES`. `safe_to_retry` is this, and
-    that no content was delivered."""
+    """The failure can go away by itself: its class says so, or for a status `HEALING_STATUSES`."""
     ending_kind: ClassVar[EndingKind] = "truncated"
     """The kind of the ending of a stream that failed with an error of this class."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    @property
+    def repeat_may_help(self) -> bool:
+        """Whether it makes sense to repeat the whole call, and drop `partial`: as the server says, or else as the failure's
+        kind says (`may_heal`). The client does so by itself up to `max_retries` times, if `safe_to_retry`."""
+        return self.may_heal if self.should_retry is None else self.should_retry
 
 
 class APIStatusError(APIError):

@@ -143,6 +143,23 @@ def test_each_phase_is_explained_where_help_shows_it() -> None:
     assert explained == list(get_args(errors.Phase))
 
 
+def test_each_attribute_of_an_api_error_is_explained_where_help_shows_it() -> None:
+    attributes = {name for name in dir(APIError("words")) if not name.startswith("_")}
+    explained = re.findall(r"`(\w+)`", inspect.getdoc(APIError) or "")
+    assert attributes - {*explained, *dir(Exception)} == set()
+
+
+@pytest.mark.parametrize(
+    ("status", "wish", "may_help"),
+    [(529, None, True), (400, None, False), (529, "false", False), (400, "true", True)],
+)
+def test_a_repeat_may_help_if_the_server_says_so_and_else_if_the_failure_may_heal(
+    status: int, wish: str | None, may_help: bool
+) -> None:
+    error = APIStatusError("a", status_code=status, headers={"x-should-retry": wish} if wish else {})
+    assert error.repeat_may_help is may_help
+
+
 def test_before_a_stream_fills_it_in_an_error_knows_nothing() -> None:
     error = APIError("words")
     assert (str(error), error.message) == ("words", "words")

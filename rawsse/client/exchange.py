@@ -448,7 +448,7 @@ class Exchange:
         error.__context__ = None  # an error of `json` holds the whole text
         error.phase, error.bytes_received, error.response = self.phase, self.bytes_received, self.response
         error.request_id = error.request_id or self.request_id
-        error.safe_to_retry = error.may_heal if error.should_retry is None else error.should_retry
+        error.safe_to_retry = error.repeat_may_help
         if isinstance(error, APIStatusError):
             error.rate_limits = RateLimits.from_headers(error.headers)
 

@@ -177,7 +177,7 @@ def _may_help(error: APIError) -> bool:
     # A model that was silent for so long would be silent again, and no attempt can follow once `total` has run out.
     if isinstance(error, ContentTimeoutError | TotalTimeoutError) or error.phase in ("content", "tail", "done"):
         return False
-    return error.may_heal if error.should_retry is None else error.should_retry
+    return error.repeat_may_help
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

@@ -8,7 +8,8 @@
 
 With `stream` the recording itself is the answer; without it, the message folded from its events. A message that was recorded
 without `stream` becomes a stream for a client that requests one. An error has `x-should-retry: false`, unless it was recorded
-with another value: a client's retries would shift the turns.
+with another value: a client's retries would shift the turns. An error of a fault (`faults=["status=429,retry-after=1"]`) has
+no such field, and a client tries again.
 
 `…/count_tokens` and `…/models` are answered by a recording of the same request if there is one. Otherwise the token count is
 that of a recorded answer to the same request, or is estimated from the request's length; the models are those of the

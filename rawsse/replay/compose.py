@@ -286,7 +286,11 @@ def error_recording(
     headers: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Recording:
-    """An HTTP error in the API's form. The type defaults to that of the status."""
+    """An HTTP error in the API's form. The type defaults to that of the status.
+
+    A client does not try again: it is played with `x-should-retry: false`, unless `headers` have another value. For a failure
+    that a retry gets over play the answer with a fault: `faults=["status=429,retry-after=1 x1"]`.
+    """
     if not 400 <= status <= 599:
         raise ConfigurationError(f"the status of an error is between 400 and 599, not {status}")
     kind = type or error_type(status)

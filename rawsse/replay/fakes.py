@@ -2,7 +2,8 @@
 
     network = FakeNetwork(recording, faults=["status=529 x2"])                  # faults are counted in connections
     client = AsyncClient(api_key="any", connect=network)                        # or Client
-    network.streams[0].written                                                  # what the client sent
+    head, _, body = network.streams[0].written.partition(b"\\r\\n\\r\\n")           # what the client sent, its key as well
+    json.loads(body)["messages"]
 
     stream = stream_of(recording, faults=["stall=30@event=2"], split="event")   # one connection
 
@@ -22,7 +23,7 @@ import errno
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypedDict, Unpack
+from typing import Any
 
 from rawsse.client.network.connect import Network
 from rawsse.client.network.link import Aborted, Expired, Link, PushSource, Signal
@@ -32,7 +33,7 @@ from rawsse.errors import ConfigurationError
 from rawsse.replay.answers import answer_of
 from rawsse.replay.faults import End, Faults, edited, replacement
 from rawsse.replay.recording import Recording
-from rawsse.replay.variants import Split
+from rawsse.replay.variants import Pace, Split, pace_by
 from rawsse.replay.wire import Schedule, script
 
 
@@ -192,24 +193,20 @@ def _discard(task: asyncio.Future[FakeStream]) -> None:
         task.result().abort()
 
 
-class StreamOptions(TypedDict, total=False):
-    """How an answer is sent, as for `Player`."""
-
-    split: Split | None
-    segments: Split | None
-    speed: float
-
-
-def stream_of(recording: Recording, *, faults: Faults = (), **options: Unpack[StreamOptions]) -> FakeStream:
-    """A stream with the answer of a `ReplayServer` to its first request. The arguments are those of `Player`.
+def stream_of(recording: Recording, **options: Any) -> FakeStream:
+    """A stream with the answer of a `ReplayServer` to its first request. The options are those of `FakeNetwork`: `faults`,
+    `split`, `segments`, `pace` and `speed`. Raises `TypeError` for any other.
 
     Raises `ConfigurationError` if a fault has no place in the recording.
     """
-    return FakeNetwork(recording, faults=faults, **options).next_stream()
+    return FakeNetwork(recording, **options).next_stream()
 
 
 class FakeNetwork:
     """For a client's `connect`: each connection answers one request with a recording and the faults that are due.
+
+    `faults`, `split`, `segments`, `pace` and `speed` (0 unless there is a `pace`) are those of `Player`. It has no others: a
+    connection does not look at the request, so there is no `match`, and `rewrite_by(…)(recording)` changes a recording's form.
 
     Recordings take turns; one that a fault cut is played again on the next connection. `streams` are the connections,
     `unused_faults` the faults that have not changed an answer yet (the log says which others hide), `misplaced` the last
@@ -217,14 +214,23 @@ class FakeNetwork:
     Raises `ConfigurationError`.
     """
 
-    def __init__(self, *recordings: Recording, faults: Faults = (), **options: Unpack[StreamOptions]) -> None:
+    def __init__(
+        self,
+        *recordings: Recording,
+        faults: Faults = (),
+        split: Split | None = None,
+        segments: Split | None = None,
+        pace: Pace | None = None,
+        speed: float | None = None,
+    ) -> None:
         if not recordings:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
-        self._recordings = recordings
-        self._schedule = Schedule(faults, recordings)
+        self._recordings = recordings if pace is None else tuple(map(pace_by(pace), recordings))
+        self._schedule = Schedule(faults, self._recordings)
         self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
-        self._options = options
+        self._split, self._segments = split, segments
+        self._speed = float(pace is not None) if speed is None else speed
         self._turn = 0
 
     def __call__(self, network: Network) -> FakeLink:
@@ -241,9 +247,8 @@ class FakeNetwork:
         due = self._schedule.next()
         instead = replacement(due)
         answer = instead or answer_of(self._recordings[self._turn % len(self._recordings)])
-        segments, speed = self._options.get("segments"), self._options.get("speed", 0.0)
         try:
-            steps = script(edited(answer, due, self._options.get("split")), due, segments=segments, speed=speed)
+            steps = script(edited(answer, due, self._split), due, segments=self._segments, speed=self._speed)
         except ConfigurationError as exc:
             self._schedule.failed(exc)
             raise

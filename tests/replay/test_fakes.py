@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -34,7 +35,17 @@ from rawsse.errors import (
     SilenceTimeoutError,
     StreamTruncatedError,
 )
-from rawsse.replay import FakeNetwork, Fault, Read, Recording, by_event, fixed, shipped_fixtures, stream_of
+from rawsse.replay import (
+    FakeNetwork,
+    Fault,
+    Read,
+    Recording,
+    by_event,
+    error_recording,
+    fixed,
+    shipped_fixtures,
+    stream_of,
+)
 from rawsse.replay.fakes import FakeStream
 
 FIXTURES = shipped_fixtures()
@@ -91,6 +102,12 @@ def test_a_stream_says_what_was_recorded_in_chunks_and_ends() -> None:
 def test_a_stream_may_have_the_recorded_pace() -> None:
     waits = [item for item in reads_of(stream_of(THREE, speed=1)) if isinstance(item, float)]
     assert waits == [0.5, 0.25, 1.0, 0.25]
+
+
+@pytest.mark.parametrize(("options", "factor"), [({}, 4), ({"speed": 8}, 0.5), ({"speed": 0}, 0)])
+def test_a_stream_may_have_another_pace(options: dict[str, float], factor: float) -> None:
+    waits = [item for item in reads_of(stream_of(THREE, pace="slower=4", **options)) if isinstance(item, float)]
+    assert waits == [factor * wait for wait in (0.5, 0.25, 1.0, 0.25) if factor]
 
 
 def test_split_cuts_the_body_and_segments_the_wire() -> None:
@@ -337,6 +354,27 @@ def test_a_network_ignores_the_proxies_and_certificates_of_the_environment(
     with Client(api_key="any", base_url=f"{scheme}://api.example", connect=(network := FakeNetwork(PLAIN))) as client:
         client.messages.create(**ASK)
     assert bytes(network.streams[0].written).startswith(b"POST /v1/messages HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("option", ["fault", "match", "rewrite", "segment_seconds", "nonsense"])
+@pytest.mark.parametrize("make", [FakeNetwork, stream_of])
+def test_an_option_that_would_do_nothing_is_refused(make: Callable[..., object], option: str) -> None:
+    with pytest.raises(TypeError, match=f"'{option}'"):
+        make(PLAIN, **{option: ["reset@event=3"]})
+
+
+def test_what_the_client_sent_is_a_head_an_empty_line_and_json() -> None:
+    asking(network := FakeNetwork(PLAIN), text, max_retries=0)
+    head, _, body = network.streams[0].written.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/messages HTTP/1.1\r\n")
+    assert json.loads(body)["messages"] == ASK["messages"]
+
+
+def test_an_error_that_is_played_is_not_tried_again_and_one_of_a_fault_is() -> None:
+    with pytest.raises(RateLimitError) as caught:
+        asking(FakeNetwork(error_recording(429, headers={"retry-after": "1"}), PLAIN), text, max_retries=2)
+    assert (caught.value.retries_taken, caught.value.repeat_may_help) == (0, False)
+    assert asking(FakeNetwork(PLAIN, faults=["status=429,retry-after=1 x1"]), text, max_retries=2) == EXPECTED
 
 
 def test_there_must_be_something_to_play() -> None:

@@ -363,18 +363,19 @@ class _Turn:
             calls = [call for call in calls if call.is_answered_here]
             run: Callable[..., Any] = partial(run_tool_on_loop, api._run) if api._runs_coroutines else run_tool
             jobs = [partial(run, call.tool, call.id, as_sent(call.block.raw["input"])) for call in calls if call.tool]
-            until = self._since + self._max_seconds
+            until, problem = self._since + self._max_seconds, LOOP_TIMEOUT.format(seconds=self._max_seconds)
             try:
                 if self.stream.timing.clock() >= until:
                     raise Expired
+                names = dict.fromkeys(call.tool.name for call in calls if call.tool)
+                problem += f" while its tools ran: {', '.join(names)}"
                 ran = iter(await api._run(jobs, partial(setattr, self, "_stop"), until) if jobs else ())
             except Expired:
-                problem = LOOP_TIMEOUT.format(seconds=self._max_seconds)
                 raise self.with_ending(TotalTimeoutError(problem, seconds=self._max_seconds)) from None
             except Aborted:
                 raise self.with_ending(StreamCancelledError(_CLOSED)) from None
-            results = [(call.id, call.refusal or next(ran)) for call in calls]
-            self._results = [failed(id, ran) if isinstance(ran, Exception) else ran for id, ran in results]
+            results = [(call.block.get("name"), call.id, call.refusal or next(ran)) for call in calls]
+            self._results = [failed(name, id, ran) if isinstance(ran, Exception) else ran for name, id, ran in results]
         return list(self._results)
 
     def with_ending(self, error: APIError) -> APIError:

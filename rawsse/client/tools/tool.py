@@ -24,7 +24,9 @@ import dataclasses
 import enum
 import inspect
 import json
+import logging
 import re
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
@@ -34,6 +36,8 @@ from rawsse.client.schema import MismatchError, Signature, form_of
 from rawsse.errors import ConfigurationError, quote
 from rawsse.messages.content import is_sendable, look_at_block
 from rawsse.messages.lens import Lens, well_formed
+
+logger = logging.getLogger("rawsse.client")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -193,21 +197,21 @@ def run_tool(given: Tool[..., Any], call_id: str, value: Any, *, can_await: bool
         if not inspect.isawaitable(result):
             return tool_result(call_id, content_of(result))
         if can_await:
-            return _await_tool(call_id, result)
+            return _await_tool(given, call_id, result)
         if inspect.iscoroutine(result):
             result.close()  # else Python warns that it was never awaited
         raise TypeError("the tool returned an awaitable, which a blocking client cannot await")
     except BaseException as exc:
-        return failed(call_id, exc)
+        return failed(given.name, call_id, exc)
 
 
-async def _await_tool(call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]:
+async def _await_tool(given: Tool[..., Any], call_id: str, awaitable: Awaitable[Any]) -> dict[str, Any]:
     try:
         return tool_result(call_id, content_of(await awaitable))
     except BaseException as exc:
         if is_cancellation(exc):  # the runner's task decides what was cancelled
             raise
-        return failed(call_id, exc)
+        return failed(given.name, call_id, exc)
 
 
 def _is_failure(error: BaseException) -> bool:
@@ -230,14 +234,22 @@ async def run_tool_on_loop(run: Any, given: Tool[..., Any], call_id: str, value:
     return cast(dict[str, Any], await result if inspect.isawaitable(result) else result)
 
 
-def failed(call_id: str, error: BaseException) -> dict[str, Any]:
-    """The `tool_result` of a call that raised `error`. Re-raises an error that concerns the program (`KeyboardInterrupt` …)."""
+def failed(name: str, call_id: str, error: BaseException) -> dict[str, Any]:
+    """The `tool_result` of a call that raised `error`. Re-raises an error that concerns the program (`KeyboardInterrupt` …).
+
+    A warning in the log names the tool and the error's type, unless the error is for the model: a `ToolError`, or an input
+    that does not fit. At the level debug the places where it was raised follow.
+    """
     if not _is_failure(error):
         raise error
     if isinstance(error, ToolError):
         return tool_result(call_id, error.content, is_error=True)
-    text = str(error) if isinstance(error, MismatchError) else f"{type(error).__name__}: {error}"
-    return tool_result(call_id, content_of(text), is_error=True)
+    if isinstance(error, MismatchError):
+        return tool_result(call_id, content_of(str(error)), is_error=True)
+    # Without its message, which may quote the input or a secret.
+    logger.warning("the tool %s raised %s", name, type(error).__name__)
+    logger.debug("it was raised here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
+    return tool_result(call_id, content_of(f"{type(error).__name__}: {error}"), is_error=True)
 
 
 def content_of(result: Any) -> Content:

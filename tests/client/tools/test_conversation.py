@@ -451,7 +451,10 @@ async def stop_by_closing(conversation: Conversation) -> None:
     ("stop", "stopped_by"),
     [
         (stop_by_timeout, "cancelled"),
-        (stop_by_max_seconds, "TotalTimeoutError: the tool loop took longer than max_seconds (8 s)"),
+        (
+            stop_by_max_seconds,
+            "TotalTimeoutError: the tool loop took longer than max_seconds (8 s) while its tools ran: weather",
+        ),
         (stop_by_leaving, "closed"),
         (stop_by_an_interrupt, "KeyboardInterrupt"),
         (stop_by_closing, "closed"),

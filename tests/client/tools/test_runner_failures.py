@@ -204,6 +204,7 @@ def test_the_total_clock_runs_for_each_answer(seconds: float, stopped_by: str | 
 SLOW: list[list[Any]] = [[3, answer(turn)] for turn in TWO_TURNS]
 HALF = answer(TWO_TURNS[1][:3]).removesuffix(b"0\r\n\r\n")
 TOO_LONG = r"^the tool loop took longer than max_seconds \(5 s\)$"
+WHILE_TOOLS_RAN = r"^the tool loop took longer than max_seconds \(5 s\) while its tools ran: weather$"
 
 
 def refused(status: str, *fields: str) -> list[Any]:
@@ -254,10 +255,23 @@ def test_max_seconds_bounds_the_loop_wherever_it_is(
     async def story() -> None:
         messages = messages_of(*peers, timeouts=Timeouts(total=total))
         runner = messages.tool_runner(**ASK, tools=[waiting(tool_seconds)], max_seconds=5)
-        assert await until_it_is_over(runner) == pytest.approx(5, abs=0.01)
+        words = TOO_LONG if tool_seconds < 5 else WHILE_TOOLS_RAN
+        assert await until_it_is_over(runner, match=words) == pytest.approx(5, abs=0.01)
         assert len(runner.messages) == turns
         check_history(runner.messages)
         assert await until_it_is_over(runner) == 0  # and nothing is sent
+
+    run(story())
+
+
+def test_an_error_of_max_seconds_names_the_tools_that_ran_each_once() -> None:
+    async def story() -> None:
+        calls = composed(*(tool_use(name, {"city": "Oslo"}) for name in ("weather", "look_up", "weather")))
+        look_up = tool(waiting(9).function, name="look_up")
+        network = FakeNetwork(recording_of(calls))
+        async with AsyncClient(api_key="k", connect=network) as client:
+            runner = client.messages.tool_runner(**ASK, tools=[waiting(9), look_up], max_seconds=5)
+            await until_it_is_over(runner, match=r"\(5 s\) while its tools ran: weather, look_up$")
 
     run(story())
 

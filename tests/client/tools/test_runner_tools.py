@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from support.clock import run
 from support.command import Command
 
 from rawsse.client.tools.runner import ToolRunner
-from rawsse.client.tools.tool import tool
+from rawsse.client.tools.tool import ToolError, tool
 from rawsse.errors import ConfigurationError, StreamCancelledError
 from rawsse.messages import Message
 
@@ -454,6 +455,54 @@ def test_and_whatever_an_async_one_raises(error: BaseException, text: str) -> No
     elif isinstance(error, StopIteration):
         text = "RuntimeError: coroutine raised StopIteration"
     assert results_of(THREE, meet) == [("met", False), (text, True), ("met", False)]
+
+
+SECRET = "jane@example.org"
+
+
+async def raise_later(who: str) -> None:
+    await asyncio.sleep(1)
+    raise LookupError(who)
+
+
+def raise_now(who: str) -> None:
+    raise LookupError(who)
+
+
+async def be_cancelled(who: str) -> None:
+    await await_a_task_that_something_else_cancels()
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "name"),
+    [
+        (raise_later, Script, "LookupError"),
+        (raise_now, Script, "LookupError"),
+        (raise_now, BlockingScript, "LookupError"),
+        (be_cancelled, Script, "CancelledError"),
+    ],
+)
+def test_the_log_says_which_tool_raised_what_and_where_but_not_the_input(
+    function: Callable[..., Any], kind: type[Script], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "rawsse.client")
+    results_of(calling(("meet", f'{{"who": "{SECRET}"}}')), tool(function, name="meet"), kind=kind)
+    warning, trace = caplog.records
+    assert (warning.levelname, warning.message) == ("WARNING", f"the tool meet raised {name}")
+    assert trace.levelname == "DEBUG"
+    assert function is be_cancelled or f"in {function.__name__}\n" in trace.message
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("given", ['{"who": 0}', '{"who": "x"}'])
+def test_what_is_meant_for_the_model_is_not_logged(given: str, caplog: pytest.LogCaptureFixture) -> None:
+    @tool
+    def meet(who: int) -> None:
+        raise ToolError("nobody is there")
+
+    [(_, is_error)] = results_of(calling(("meet", given)), meet)
+    assert is_error
+    assert caplog.messages == []
 
 
 class End(BaseException): ...
