@@ -426,6 +426,8 @@ def judge_case(case: Case, got: Recording) -> Row:
         return _row(case.name, "the answer that failed ends like a whole one", verdict="silent")
     wanted, kind = _error_type(sent), _error_type(got)
     words = f"{f'status {got.status}' if got.status else 'no answer'}, {kind or ending}"
+    if sent.end == "cut" and got.end == "clean" and 200 <= got.status < 300 and not _tells_error(got):
+        return _row(case.name, f"{words}: the upstream was cut, the response ended as if whole")
     wrong = [f"instead of {wanted}"] if wanted not in (None, kind) else []
     if wanted is not None and sent.status != 200:
         wrong += [f"instead of status {sent.status}"] if got.status != sent.status else []
@@ -436,7 +438,13 @@ def judge_case(case: Case, got: Recording) -> Row:
 def _played(case: Case) -> Recording:
     recording = rewrite_by(case.options["rewrite"])(case.recording) if "rewrite" in case.options else case.recording
     answer = replacement(faults := read_faults(case.options.get("faults", ()))) or edited(answer_of(recording), faults)
-    return Recording(None, answer.status, answer.headers, answer.reads, recording.end)
+    is_cut = any(fault.needs_wire and fault.cuts for fault in faults)
+    return Recording(None, answer.status, answer.headers, answer.reads, "cut" if is_cut else recording.end)
+
+
+def _tells_error(recording: Recording) -> bool:
+    """Whether the body has an error in the API's form, or an event named `error`, as other dialects send it."""
+    return _error_type(recording) is not None or any(it.event == "error" for it in Decoder().feed(recording.body))
 
 
 def _error_type(recording: Recording) -> str | None:

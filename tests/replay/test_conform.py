@@ -510,6 +510,12 @@ ERROR_EVENT = b'event: error\ndata: {"type":"error","error":{"type":"%s","messag
         ("error-after-content", with_body(*EVENTS[:5]), "wrong", "instead of api_error"),
         ("close@event=5", with_body(*EVENTS[:5], end="cut"), "right", "truncated"),
         ("close@event=5", with_body(*EVENTS[:5], ERROR_EVENT % b"api_error"), "right", "api_error"),
+        ("close@event=5", with_body(*EVENTS[:5], b"event: error\ndata: no\n\n"), "right", "status 200"),  # a dialect's
+        ("close@event=5", with_body(*EVENTS[:5]), "wrong", "the upstream was cut, the response ended as if whole"),
+        ("reset@event=5", with_body(*EVENTS[:5]), "wrong", "the upstream was cut, the response ended as if whole"),
+        ("reset@event=5", in_json("<p>", 502), "right", "status 502"),
+        ("cut", with_body(*EVENTS[:5]), "wrong", "the upstream was cut, the response ended as if whole"),
+        ("end@event=5", with_body(*EVENTS[:5]), "right", "truncated"),  # as the upstream's
         ("close@event=5", with_body(*EVENTS[:5], *EVENTS[-3:]), "silent", "ends like a whole one"),
         ("cut", with_body(*EVENTS[:5], *EVENTS[-3:]), "silent", "ends like a whole one"),
     ],
@@ -604,6 +610,23 @@ def test_a_gateway_that_holds_events_back_is_told(monkeypatch: pytest.MonkeyPatc
         return {**message, "body": bytes(held)}
 
     assert wrong(tried(hold)) == ["pace"]
+
+
+def test_a_gateway_that_ends_a_response_well_after_its_upstream_was_cut_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_server(monkeypatch, "cut", "reset@event=5", "close@event=5", "end@event=5", "html")
+
+    class Tidy(Gateway):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await super().__call__({**scope, "extensions": {}}, receive, send)
+            except ConnectionAbortedError:
+                await send({"type": "http.response.body"})
+
+    rows = [row for row in tried(kind=Tidy) if row.verdict != "right"]
+    assert [row.name for row in rows] == ["cut", "reset@event=5", "close@event=5"]
+    assert {row.verdict for row in rows} == {"wrong"}
 
 
 def test_a_gateway_that_gives_every_answer_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
