@@ -413,7 +413,12 @@ def test_a_group_of_rules_names_what_is_wrong_with_a_stream(got: Recording, name
 
 
 def paced(*times: float) -> Recording:
-    return Recording(reads=tuple(Read(t, b"x") for t in times))
+    """A character of text at each of these times."""
+    return Recording(reads=tuple(Read(t, b'data: {"delta":{"text":"x"}}\n\n') for t in times))
+
+
+def tenths(*times: int) -> Recording:
+    return paced(*(each / 10 for each in times))
 
 
 @pytest.mark.parametrize(
@@ -421,8 +426,10 @@ def paced(*times: float) -> Recording:
     [
         (paced(0.4, 1.4), paced(0.3, 1.3), "right"),
         (paced(1.4, 1.41), paced(0.3, 1.3), "wrong"),
-        (paced(1.4), paced(0.3, 1.3), "wrong"),
+        (paced(1.4, 1.4), paced(0.3, 1.3), "wrong"),
         (paced(), paced(0.3, 1.3), "wrong"),
+        (tenths(4, 4, 4, 4, 4, 9, 9, 9, 9, 9), tenths(*range(10)), "wrong"),  # two in five wait for 0.3 s or more
+        (tenths(1, 2, 7, 7, 7, 7, 7, 8), tenths(*range(8)), "right"),  # one pause of 0.4 s, and what waited then
         (paced(0.5, 2.0), None, "right"),
         (paced(2.0, 2.001), None, "wrong"),
         (paced(0.1, 0.101), None, "open"),
@@ -610,6 +617,26 @@ def test_a_gateway_that_holds_events_back_is_told(monkeypatch: pytest.MonkeyPatc
         return {**message, "body": bytes(held)}
 
     assert wrong(tried(hold)) == ["pace"]
+
+
+@pytest.mark.parametrize("size", [2048, 4096])
+def test_a_gateway_with_a_buffer_of_a_few_events_is_told(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conform, "server_cases", list[Case])
+    held = bytearray()
+
+    def buffer(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if message["type"] != "http.response.body":
+            return message
+        held.extend(message.get("body", b""))
+        if message.get("more_body") and len(held) < size:
+            return None
+        sent = bytes(held)
+        held.clear()
+        return {**message, "body": sent}
+
+    rows = tried(buffer)
+    assert wrong(rows) == ["pace"]
+    assert rows[-1].what.endswith(" characters are held back")
 
 
 def test_a_gateway_that_ends_a_response_well_after_its_upstream_was_cut_is_told(
