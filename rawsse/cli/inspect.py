@@ -344,9 +344,12 @@ async def measure(url: str, plan: Plan, nonce: str, fields: Sequence[tuple[str, 
 def add_conform(commands: Any) -> None:
     """The arguments of `rawsse conform`."""
     summary = "test a gateway or a client with recordings, cuts and faults"
-    parser = add_command(commands, _try_server, "conform", summary, "Exit code 1 if anything is wrong.")
+    more = "Exit code 1 if a row is wrong or silent; with --json, each row's verdict is right, wrong, silent or open."
+    parser = add_command(commands, _try_server, "conform", summary, more)
     kinds = parser.add_subparsers(title="what to test", metavar="server|client", required=True)
-    more = "The key is ANTHROPIC_API_KEY in the environment."
+    more = (
+        "The key is in ANTHROPIC_API_KEY. A row that cuts the upstream expects a response that is cut too, or an error."
+    )
     server = add_command(kinds, _try_server, "server", "how a gateway for the Messages API changes streams", more)
     server.add_argument("url", metavar="URL", help="its base URL, without /v1/messages")
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"
