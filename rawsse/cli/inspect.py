@@ -204,10 +204,9 @@ def _write_page(out: Path, name: str, text: str, written: set[str], *, is_folder
 
     if is_folder or out.is_dir():
         stem = Path(name).name.removesuffix(".jsonl").removesuffix(".sse")
-        pages = (f"{stem}{number}.html" for number in itertools.chain([""], itertools.count(-2, -1)))
-        page = next(page for page in pages if page.casefold() not in written)  # some file systems ignore case
-        written.add(page.casefold())
-        out /= page
+        pages = (out / f"{stem}{number}.html" for number in itertools.chain([""], itertools.count(-2, -1)))
+        out = next(page for page in pages if str(page).casefold() not in written)  # some file systems ignore case
+        written.add(str(out).casefold())
     if out.is_file() and out.suffix not in (".html", ".htm"):
         raise ConfigurationError(f"--html: {out} is not a page, and would be overwritten")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -347,9 +346,7 @@ def add_conform(commands: Any) -> None:
     more = "Exit code 1 if a row is wrong or silent; with --json, each row's verdict is right, wrong, silent or open."
     parser = add_command(commands, _try_server, "conform", summary, more)
     kinds = parser.add_subparsers(title="what to test", metavar="server|client", required=True)
-    more = (
-        "The key is in ANTHROPIC_API_KEY. A row that cuts the upstream expects a response that is cut too, or an error."
-    )
+    more = "The key is ANTHROPIC_API_KEY. A row that cuts the upstream expects a response that is cut too, or an error."
     server = add_command(kinds, _try_server, "server", "how a gateway for the Messages API changes streams", more)
     server.add_argument("url", metavar="URL", help="its base URL, without /v1/messages")
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"

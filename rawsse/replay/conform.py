@@ -27,7 +27,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import sub
 from types import MappingProxyType
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
@@ -37,6 +36,7 @@ from rawsse.errors import APIError, ConfigurationError, quote
 from rawsse.http1 import ContentDecoder
 from rawsse.replay.answers import answer_of, differences
 from rawsse.replay.check import RULES, check
+from rawsse.replay.explain import Timeline
 from rawsse.replay.faults import edited, read_faults, replacement
 from rawsse.replay.player import LocalServer, Player, ReplayServer
 from rawsse.replay.proxy import RawAnswer
@@ -232,9 +232,8 @@ def _row(name: str, wrong: str, right: str = "", verdict: Verdict = "wrong") -> 
 
 async def _confirmed(attempt: Callable[[], Awaitable[list[Row]]], sent: Mapping[str, Any]) -> list[Row]:
     """The rows of an attempt in which `sent` is played; if one is not good, those of a second attempt."""
-    rows, first = await attempt(), dict[str, str]()
-    if not is_good(rows):
-        first = {row.name: row.what for row in rows if not is_good([row])}
+    rows = await attempt()
+    if first := {row.name: row.what for row in rows if not is_good([row])}:
         rows = await attempt()
     return [row._replace(first=first.get(row.name, ""), sent=sent) for row in rows]
 
@@ -396,28 +395,19 @@ def judge_stream(got: Recording) -> Iterator[Row]:
 
 def judge_pace(got: Recording, sent: Recording | None = None) -> Row:
     """Whether events arrive as they are sent. Without `sent`, only a burst after a second or more is wrong."""
-    words, held = f"events came over {_span(got):.2f} s of {got.duration:.2f} s", ""
-    if sent is None:
-        held = "they are held back" if _span(got) < AT_ONCE_SECONDS else ""
-    else:
-        # The clocks are not compared: the fastest character counts as one without delay.
-        lags = sorted(map(sub, _arrivals(got), times := _arrivals(sent)))
-        late = len(times) - sum(lag - lags[0] <= LATE_SECONDS for lag in lags)
-        words += f"; sent over {_span(sent):.2f} s"
-        held = f"{late} of {len(times)} characters are held back" if 4 * late > len(times) else ""
+    words = f"events came over {_span(got):.2f} s of {got.duration:.2f} s"
+    words += f"; sent over {_span(sent):.2f} s" if sent else ""
+    is_held = _is_late(got, sent) if sent else _span(got) < AT_ONCE_SECONDS
     verdict: Verdict = "wrong" if sent or got.duration >= 1 else "open"  # a short answer may arrive at once
-    return _row("pace", f"{words}: {held}" if held else "", words, verdict)
+    return _row("pace", f"{words}: they are held back" if is_held else "", words, verdict)
 
 
-def _arrivals(recording: Recording) -> list[float]:
-    """When each character of the text arrived: a gateway may divide it into other events."""
-    decoder, times = Decoder(), list[float]()
-    for read in recording.reads:
-        for event in decoder.feed(read.data):
-            match parse_body(event.data.encode()):
-                case {"delta": {"text": str(text)}}:
-                    times += [read.t] * len(text)
-    return times
+def _is_late(got: Recording, sent: Recording) -> bool:
+    """Whether more than a quarter of the characters came late, or never: a gateway may divide them into other events."""
+    times, due = ([event.t for event in Timeline.of(each).events for _ in event.adds] for each in (got, sent))
+    # The clocks are not compared: the fastest character counts as one without delay.
+    lags = sorted(time - wanted for time, wanted in zip(times, due, strict=False))
+    return 4 * sum(lag - lags[0] <= LATE_SECONDS for lag in lags) < 3 * len(due)
 
 
 def _span(recording: Recording) -> float:
@@ -447,7 +437,10 @@ def judge_case(case: Case, got: Recording) -> Row:
         return _row(case.name, "the answer that failed ends like a whole one", verdict="silent")
     wanted, kind = _error_type(sent), _error_type(got)
     words = f"{f'status {got.status}' if got.status else 'no answer'}, {kind or ending}"
-    if sent.end == "cut" and got.end == "clean" and 200 <= got.status < 300 and not _tells_error(got):
+    is_told = kind or any(
+        event.event == "error" for event in Decoder().feed(got.body)
+    )  # a dialect may have its own form
+    if sent.end == "cut" and got.end == "clean" and 200 <= got.status < 300 and not is_told:
         return _row(case.name, f"{words}: the upstream was cut, the response ended as if whole")
     wrong = [f"instead of {wanted}"] if wanted not in (None, kind) else []
     if wanted is not None and sent.status != 200:
@@ -461,11 +454,6 @@ def _played(case: Case) -> Recording:
     answer = replacement(faults := read_faults(case.options.get("faults", ()))) or edited(answer_of(recording), faults)
     is_cut = any(fault.needs_wire and fault.cuts for fault in faults)
     return Recording(None, answer.status, answer.headers, answer.reads, "cut" if is_cut else recording.end)
-
-
-def _tells_error(recording: Recording) -> bool:
-    """Whether the body has an error in the API's form, or an event named `error`, as other dialects send it."""
-    return _error_type(recording) is not None or any(it.event == "error" for it in Decoder().feed(recording.body))
 
 
 def _error_type(recording: Recording) -> str | None:

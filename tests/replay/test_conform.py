@@ -414,7 +414,8 @@ def test_a_group_of_rules_names_what_is_wrong_with_a_stream(got: Recording, name
 
 def paced(*times: float) -> Recording:
     """A character of text at each of these times."""
-    return Recording(reads=tuple(Read(t, b'data: {"delta":{"text":"x"}}\n\n') for t in times))
+    event = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}\n\n'
+    return Recording(reads=tuple(Read(t, event) for t in times))
 
 
 def tenths(*times: int) -> Recording:
@@ -636,7 +637,7 @@ def test_a_gateway_with_a_buffer_of_a_few_events_is_told(size: int, monkeypatch:
 
     rows = tried(buffer)
     assert wrong(rows) == ["pace"]
-    assert rows[-1].what.endswith(" characters are held back")
+    assert rows[-1].what.endswith(": they are held back")
 
 
 def test_a_gateway_that_ends_a_response_well_after_its_upstream_was_cut_is_told(
