@@ -186,6 +186,7 @@ def _explain(arguments: argparse.Namespace) -> bool:
     found = (recording for path in arguments.paths for recording in _load_all(path))
     recordings = found if arguments.html is None else list(found)
     is_folder, is_good = isinstance(recordings, list) and len(recordings) > 1, True
+    written = set[str]()
     for recording in recordings:
         if recording is None or (text := _or_none(work, to_show(recording))) is None:
             is_good = False
@@ -193,16 +194,19 @@ def _explain(arguments: argparse.Namespace) -> bool:
             # `explain.py` has made all control characters visible, except our own colours.
             write(f"== {visible(recording.name)}\n{text}\n")
         else:
-            _write_page(arguments.html, recording.name, text, is_folder=is_folder)
+            _write_page(arguments.html, recording.name, text, written, is_folder=is_folder)
     return is_good
 
 
-def _write_page(out: Path, name: str, text: str, *, is_folder: bool) -> None:
-    """Write a page to the file `out`, or into the folder `out`."""
+def _write_page(out: Path, name: str, text: str, written: set[str], *, is_folder: bool) -> None:
+    """Write a page to the file `out`, or into the folder `out`: with a number, if its name is among those `written`."""
     from rawsse.replay.recording import write_whole
 
     if is_folder or out.is_dir():
-        out /= f"{Path(name).name.removesuffix('.jsonl').removesuffix('.sse')}.html"
+        stem = Path(name).name.removesuffix(".jsonl").removesuffix(".sse")
+        pages = (out / f"{stem}{number}.html" for number in itertools.chain([""], itertools.count(-2, -1)))
+        out = next(page for page in pages if str(page).casefold() not in written)  # some file systems ignore case
+        written.add(str(out).casefold())
     if out.is_file() and out.suffix not in (".html", ".htm"):
         raise ConfigurationError(f"--html: {out} is not a page, and would be overwritten")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -339,9 +343,10 @@ async def measure(url: str, plan: Plan, nonce: str, fields: Sequence[tuple[str, 
 def add_conform(commands: Any) -> None:
     """The arguments of `rawsse conform`."""
     summary = "test a gateway or a client with recordings, cuts and faults"
-    parser = add_command(commands, _try_server, "conform", summary, "Exit code 1 if anything is wrong.")
+    more = "Exit code 1 if a row is wrong or silent; with --json, each row's verdict is right, wrong, silent or open."
+    parser = add_command(commands, _try_server, "conform", summary, more)
     kinds = parser.add_subparsers(title="what to test", metavar="server|client", required=True)
-    more = "The key is ANTHROPIC_API_KEY in the environment."
+    more = "The key is ANTHROPIC_API_KEY. A row that cuts the upstream expects a response that is cut too, or an error."
     server = add_command(kinds, _try_server, "server", "how a gateway for the Messages API changes streams", more)
     server.add_argument("url", metavar="URL", help="its base URL, without /v1/messages")
     port = "play recordings and faults on this port, as the gateway's upstream, and compare"

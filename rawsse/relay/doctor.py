@@ -164,7 +164,8 @@ _REMEDIES: Mapping[str, str] = {
     "status 401": "give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass",
     "login": "log in with a browser, and give what it then sends (--header 'cookie: session=…')",
     "not ready": "wait, if it shuts down; else see that it can reach its store (--store). Its log says more, and /readyz when",
-    "status 404": "give the relay's URL as browsers have it, with the path that comes before /chat/stream",
+    "status 404": "give the relay's URL, with the path that comes before /chat/stream; "
+    "a gateway in front of the API: put `rawsse serve` behind it, or use `rawsse conform server`",
     "status 407": "name your own proxy in HTTP_PROXY as http://user:password@host:port",
     "status 421": "give rawsse serve the name (--allow-host NAME), or let the proxy pass it (proxy_set_header Host $host)",
     "refusal": "its log says why: access rules, a firewall, a limit; a relay takes a silence of 300 s at most",

@@ -36,6 +36,7 @@ from rawsse.errors import APIError, ConfigurationError, quote
 from rawsse.http1 import ContentDecoder
 from rawsse.replay.answers import answer_of, differences
 from rawsse.replay.check import RULES, check
+from rawsse.replay.explain import Timeline
 from rawsse.replay.faults import edited, read_faults, replacement
 from rawsse.replay.player import LocalServer, Player, ReplayServer
 from rawsse.replay.proxy import RawAnswer
@@ -71,6 +72,9 @@ PACE = "ttft=0.3,tps=115"
 
 AT_ONCE_SECONDS = 0.02
 """Events that arrive within less time, after a second or more, were held back."""
+
+LATE_SECONDS = 0.25
+"""A smaller delay may come from the network itself. Text is held back if more than a quarter of it comes later than that."""
 
 
 def _wanted(*rows: tuple[Wanted, str]) -> Mapping[str, Wanted]:
@@ -228,9 +232,8 @@ def _row(name: str, wrong: str, right: str = "", verdict: Verdict = "wrong") -> 
 
 async def _confirmed(attempt: Callable[[], Awaitable[list[Row]]], sent: Mapping[str, Any]) -> list[Row]:
     """The rows of an attempt in which `sent` is played; if one is not good, those of a second attempt."""
-    rows, first = await attempt(), dict[str, str]()
-    if not is_good(rows):
-        first = {row.name: row.what for row in rows if not is_good([row])}
+    rows = await attempt()
+    if first := {row.name: row.what for row in rows if not is_good([row])}:
         rows = await attempt()
     return [row._replace(first=first.get(row.name, ""), sent=sent) for row in rows]
 
@@ -392,11 +395,19 @@ def judge_stream(got: Recording) -> Iterator[Row]:
 
 def judge_pace(got: Recording, sent: Recording | None = None) -> Row:
     """Whether events arrive as they are sent. Without `sent`, only a burst after a second or more is wrong."""
-    least = AT_ONCE_SECONDS if sent is None else _span(sent) / 2
     words = f"events came over {_span(got):.2f} s of {got.duration:.2f} s"
     words += f"; sent over {_span(sent):.2f} s" if sent else ""
+    is_held = _is_late(got, sent) if sent else _span(got) < AT_ONCE_SECONDS
     verdict: Verdict = "wrong" if sent or got.duration >= 1 else "open"  # a short answer may arrive at once
-    return _row("pace", f"{words}: they are held back" if _span(got) < least else "", words, verdict)
+    return _row("pace", f"{words}: they are held back" if is_held else "", words, verdict)
+
+
+def _is_late(got: Recording, sent: Recording) -> bool:
+    """Whether more than a quarter of the characters came late, or never: a gateway may divide them into other events."""
+    times, due = ([event.t for event in Timeline.of(each).events for _ in event.adds] for each in (got, sent))
+    # The clocks are not compared: the fastest character counts as one without delay.
+    lags = sorted(time - wanted for time, wanted in zip(times, due, strict=False))
+    return 4 * sum(lag - lags[0] <= LATE_SECONDS for lag in lags) < 3 * len(due)
 
 
 def _span(recording: Recording) -> float:
@@ -426,6 +437,11 @@ def judge_case(case: Case, got: Recording) -> Row:
         return _row(case.name, "the answer that failed ends like a whole one", verdict="silent")
     wanted, kind = _error_type(sent), _error_type(got)
     words = f"{f'status {got.status}' if got.status else 'no answer'}, {kind or ending}"
+    is_told = kind or any(
+        event.event == "error" for event in Decoder().feed(got.body)
+    )  # a dialect may have its own form
+    if sent.end == "cut" and got.end == "clean" and 200 <= got.status < 300 and not is_told:
+        return _row(case.name, f"{words}: the upstream was cut, the response ended as if whole")
     wrong = [f"instead of {wanted}"] if wanted not in (None, kind) else []
     if wanted is not None and sent.status != 200:
         wrong += [f"instead of status {sent.status}"] if got.status != sent.status else []
@@ -436,7 +452,8 @@ def judge_case(case: Case, got: Recording) -> Row:
 def _played(case: Case) -> Recording:
     recording = rewrite_by(case.options["rewrite"])(case.recording) if "rewrite" in case.options else case.recording
     answer = replacement(faults := read_faults(case.options.get("faults", ()))) or edited(answer_of(recording), faults)
-    return Recording(None, answer.status, answer.headers, answer.reads, recording.end)
+    is_cut = any(fault.needs_wire and fault.cuts for fault in faults)
+    return Recording(None, answer.status, answer.headers, answer.reads, "cut" if is_cut else recording.end)
 
 
 def _error_type(recording: Recording) -> str | None:

@@ -206,7 +206,9 @@ class Timeline:
         """The event with this number, from 1. Raises `ConfigurationError` if the recording has no such event."""
         events = self.events
         if not 1 <= number <= len(events):
-            raise ConfigurationError(f"there is no event {number}: {self.recording.name} has {len(events)}")
+            is_cut = any(each.rule == "sse-cut" and each.where.event == number for each in self.broken)
+            why = f"; the stream ends inside event {number}, which was never dispatched" if is_cut else ""
+            raise ConfigurationError(f"there is no event {number}: {self.recording.name} has {len(events)}{why}")
         return events[number - 1]
 
     @property

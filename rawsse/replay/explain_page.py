@@ -84,12 +84,13 @@ def explain_html(recording: Recording, *, event: int | None = None) -> str:
 def _header(timeline: Timeline) -> str:
     recording, request = timeline.recording, timeline.recording.request
     quality = "good" if timeline.verdict == "complete" and recording.end == "clean" else "bad"
+    verdict = timeline.verdict if recording.end == "clean" else f"{timeline.verdict}; connection: {recording.end}"
     asked = f"{request.method} {request.path}" if request else "Request unknown"
     body = request.body.items() if request is not None and isinstance(request.body, dict) else ()
     fields = [(name, _escaped(to_json(value), 4 * MAX_LINE_CHARS)) for name, value in body]
     fields += [(name, _escaped(value)) for name, value in recording.headers.items()]
     return (
-        f'<header><h1>{_escaped(recording.name)}</h1><p class="verdict {quality}">{_escaped(timeline.verdict)}</p></header>\n'
+        f'<header><h1>{_escaped(recording.name)}</h1><p class="verdict {quality}">{_escaped(verdict)}</p></header>\n'
         f'<details class="exchange"><summary>{_escaped(asked)} → HTTP status {recording.status}</summary>\n<dl>'
         f"{''.join(f'<dt>{_escaped(name)}</dt><dd>{value}</dd>' for name, value in fields)}</dl></details>\n"
     )
@@ -258,7 +259,7 @@ def _message(timeline: Timeline, rows: Mapping[int, int]) -> Iterator[str]:
     for index, block in enumerate(message.content):
         pieces = [group for group in timeline.events if group.index == index and group.adds]
         yield from _block(index, block, pieces, rows)
-    yield f'<p class="says">stop reason: {_escaped(str(message.get("stop_reason")))}</p></section>\n'
+    yield f'<p class="says">stop reason: {_escaped(str(message.get("stop_reason") or "none"))}</p></section>\n'
 
 
 def _block(index: int, block: Block, pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:

@@ -839,6 +839,21 @@ def test_explain_writes_a_page_for_each_of_several_recordings(folder: Path) -> N
     assert {page.stem for page in (folder / "pages").iterdir()} == set(shipped_fixtures())
 
 
+@pytest.mark.parametrize("paths", [["."], ["a/X.sse.jsonl", "b/x-2.sse", "b/x.sse", "c/x.sse.jsonl"]])
+def test_explain_writes_a_page_for_each_of_several_recordings_of_the_same_name(paths: list[str], folder: Path) -> None:
+    for path, name in (("a/X.sse.jsonl", "plain"), ("c/x.sse.jsonl", "cut")):
+        (folder / path).parent.mkdir()
+        shutil.copy(ROOT / f"fixtures/{name}.sse.jsonl", folder / path)
+    (folder / "b").mkdir()
+    for path in ("b/x-2.sse", "b/x.sse"):
+        (folder / path).write_bytes(recorded("plain").body)
+    for _ in range(2):  # the pages of an earlier run are replaced
+        assert main(["explain", *paths, "--html", "pages"]) == 0
+        pages = {page.name: page.read_text("utf-8") for page in (folder / "pages").iterdir()}
+        assert sorted(pages) == ["X.html", "x-2.html", "x-3.html", "x-4.html"]
+        assert "truncated" in pages["x-4.html"]
+
+
 def test_explain_does_not_write_several_pages_into_one_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.html").write_text("mine")
     assert main(["explain", str(ROOT / "fixtures"), "--html", "a.html"]) == 1

@@ -225,3 +225,25 @@ def test_wrong_usage(line: list[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["conform", *line])
     assert raised.value.code == 2
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_help_names_every_verdict_of_the_json_and_those_that_are_a_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = help_of(capsys, "conform")
+    bad = [verdict for verdict in conform.LEGEND if not conform.is_good([Row("plain", verdict, "")])]
+    assert f"Exit code 1 if a row is {' or '.join(bad)};" in shown
+    *names, last = conform.LEGEND
+    assert f"each row's verdict is {', '.join(names)} or {last}." in shown
+
+
+def test_the_help_says_what_a_gateway_must_do_when_its_upstream_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "A row that cuts the upstream expects a response that is cut too, or an error." in help_of(
+        capsys, "conform", "server"
+    )

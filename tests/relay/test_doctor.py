@@ -420,6 +420,11 @@ def test_no_answer_at_all_is_told_in_the_words_of_the_failure() -> None:
         (401, "status 401", "RAWSSE_TOKEN"),
         (403, "refusal", "firewall"),
         (404, "status 404", "the path that comes before"),
+        (
+            404,
+            "status 404",
+            "a gateway in front of the API: put `rawsse serve` behind it, or use `rawsse conform server`",
+        ),
         (407, "status 407", "HTTP_PROXY"),
         (421, "status 421", "--allow-host"),
         (502, "gateway", "proxy_pass"),

@@ -413,7 +413,13 @@ def test_a_group_of_rules_names_what_is_wrong_with_a_stream(got: Recording, name
 
 
 def paced(*times: float) -> Recording:
-    return Recording(reads=tuple(Read(t, b"x") for t in times))
+    """A character of text at each of these times."""
+    event = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}\n\n'
+    return Recording(reads=tuple(Read(t, event) for t in times))
+
+
+def tenths(*times: int) -> Recording:
+    return paced(*(each / 10 for each in times))
 
 
 @pytest.mark.parametrize(
@@ -421,8 +427,10 @@ def paced(*times: float) -> Recording:
     [
         (paced(0.4, 1.4), paced(0.3, 1.3), "right"),
         (paced(1.4, 1.41), paced(0.3, 1.3), "wrong"),
-        (paced(1.4), paced(0.3, 1.3), "wrong"),
+        (paced(1.4, 1.4), paced(0.3, 1.3), "wrong"),
         (paced(), paced(0.3, 1.3), "wrong"),
+        (tenths(4, 4, 4, 4, 4, 9, 9, 9, 9, 9), tenths(*range(10)), "wrong"),  # two in five wait for 0.3 s or more
+        (tenths(1, 2, 7, 7, 7, 7, 7, 8), tenths(*range(8)), "right"),  # one pause of 0.4 s, and what waited then
         (paced(0.5, 2.0), None, "right"),
         (paced(2.0, 2.001), None, "wrong"),
         (paced(0.1, 0.101), None, "open"),
@@ -510,6 +518,12 @@ ERROR_EVENT = b'event: error\ndata: {"type":"error","error":{"type":"%s","messag
         ("error-after-content", with_body(*EVENTS[:5]), "wrong", "instead of api_error"),
         ("close@event=5", with_body(*EVENTS[:5], end="cut"), "right", "truncated"),
         ("close@event=5", with_body(*EVENTS[:5], ERROR_EVENT % b"api_error"), "right", "api_error"),
+        ("close@event=5", with_body(*EVENTS[:5], b"event: error\ndata: no\n\n"), "right", "status 200"),  # a dialect's
+        ("close@event=5", with_body(*EVENTS[:5]), "wrong", "the upstream was cut, the response ended as if whole"),
+        ("reset@event=5", with_body(*EVENTS[:5]), "wrong", "the upstream was cut, the response ended as if whole"),
+        ("reset@event=5", in_json("<p>", 502), "right", "status 502"),
+        ("cut", with_body(*EVENTS[:5]), "wrong", "the upstream was cut, the response ended as if whole"),
+        ("end@event=5", with_body(*EVENTS[:5]), "right", "truncated"),  # as the upstream's
         ("close@event=5", with_body(*EVENTS[:5], *EVENTS[-3:]), "silent", "ends like a whole one"),
         ("cut", with_body(*EVENTS[:5], *EVENTS[-3:]), "silent", "ends like a whole one"),
     ],
@@ -604,6 +618,43 @@ def test_a_gateway_that_holds_events_back_is_told(monkeypatch: pytest.MonkeyPatc
         return {**message, "body": bytes(held)}
 
     assert wrong(tried(hold)) == ["pace"]
+
+
+@pytest.mark.parametrize("size", [2048, 4096])
+def test_a_gateway_with_a_buffer_of_a_few_events_is_told(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conform, "server_cases", list[Case])
+    held = bytearray()
+
+    def buffer(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if message["type"] != "http.response.body":
+            return message
+        held.extend(message.get("body", b""))
+        if message.get("more_body") and len(held) < size:
+            return None
+        sent = bytes(held)
+        held.clear()
+        return {**message, "body": sent}
+
+    rows = tried(buffer)
+    assert wrong(rows) == ["pace"]
+    assert rows[-1].what.endswith(": they are held back")
+
+
+def test_a_gateway_that_ends_a_response_well_after_its_upstream_was_cut_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_server(monkeypatch, "cut", "reset@event=5", "close@event=5", "end@event=5", "html")
+
+    class Tidy(Gateway):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await super().__call__({**scope, "extensions": {}}, receive, send)
+            except ConnectionAbortedError:
+                await send({"type": "http.response.body"})
+
+    rows = [row for row in tried(kind=Tidy) if row.verdict != "right"]
+    assert [row.name for row in rows] == ["cut", "reset@event=5", "close@event=5"]
+    assert {row.verdict for row in rows} == {"wrong"}
 
 
 def test_a_gateway_that_gives_every_answer_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

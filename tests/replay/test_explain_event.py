@@ -15,7 +15,7 @@ from support.sampling import one_in
 
 from rawsse.cli import main
 from rawsse.errors import ConfigurationError
-from rawsse.replay import Read, Recording, shipped_fixtures
+from rawsse.replay import Read, Recording, check, shipped_fixtures
 from rawsse.replay.explain import MAX_LAYER_LINES, MAX_LAYER_READS, WIDTH, Timeline, explain_event, layers
 from rawsse.replay.explain_page import explain_html
 from rawsse.replay.scrub import to_show
@@ -138,6 +138,16 @@ def test_of_a_very_large_event_both_ends_are_shown_and_its_size_in_bytes_in_a_fe
 def test_an_event_that_is_not_there_is_said(number: int) -> None:
     with pytest.raises(ConfigurationError, match=f"there is no event {number}: .* has 2"):
         explain_event(Recording.from_sse(START + BLOCK), number)
+
+
+@pytest.mark.parametrize("rest", ["event: ping\n", "event: ping\ndata: {}\n", "ev", "event: ping\r\ndata: {"])
+def test_an_event_that_the_stream_ends_inside_is_said_to_be_incomplete(rest: str) -> None:
+    recording = Recording.from_sse(START + BLOCK + rest.encode())
+    assert {finding.where.event for finding in check(recording)} == {3}
+    with pytest.raises(ConfigurationError, match=r"event 3: .* has 2; the stream ends inside event 3, which was never"):
+        explain_event(recording, 3)
+    with pytest.raises(ConfigurationError, match=r"there is no event 4: .* has 2$"):
+        explain_event(recording, 4)
 
 
 def test_without_colour_there_is_no_escape_and_with_it_the_same_text() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -186,6 +187,16 @@ def test_a_stream_that_breaks_rules_has_a_red_badge_their_number_and_the_first_b
     assert page.all("p", "problem") == [first, words]  # of the row, and above the message
     assert page.all("mark") == ["l\ufffd"]
     assert page.all("p", "prose") == ["Hell\ufffd"]
+
+
+def test_the_badge_tells_a_connection_that_was_cut_from_one_that_ended_well() -> None:
+    plain, cut = (replace(shipped_fixtures()["plain"], end=how) for how in ("clean", "cut"))
+    assert Parsed(explain_html(plain)).all("p", "verdict") == ["complete"]
+    assert Parsed(explain_html(cut)).all("p", "bad") == ["complete; connection: cut"]
+
+
+def test_a_stop_reason_that_never_came_is_called_none_as_on_a_terminal() -> None:
+    assert "stop reason: none" in page_of_fixture("cut").all("p", "says")
 
 
 def test_a_bare_event_stream_has_no_picture_and_no_times() -> None:
