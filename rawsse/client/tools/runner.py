@@ -381,7 +381,7 @@ class _Turn:
     def with_ending(self, error: APIError) -> APIError:
         """An error of the loop after this answer, with its ending: the answer's own is complete."""
         if (ending := self.stream.ending) is not None:
-            error.ending = ending._replace(kind=error.ending_kind, text=error.message)
+            error.ending, error.phase = ending._replace(kind=error.ending_kind, text=error.message), ending.phase
         return error
 
     async def stop(self) -> None:

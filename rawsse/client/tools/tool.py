@@ -13,9 +13,10 @@
     await get_weather("Oslo")                    # the function itself
     await get_weather.call({"city": "Oslo"})     # the same call with the model's input
 
-A tool runner runs each call of a non-async function in a daemon thread with a copy of the caller's context variables. A
-thread cannot be stopped: if the call is cancelled, the function keeps running, its result is dropped, and the program
-may exit before the function returns.
+A non-async function runs in a daemon thread, with a copy of the caller's context variables; with the blocking client it runs in
+the caller's thread, if there is one call at a time and no `max_seconds`. So a connection of SQLite is opened in the function. A
+thread cannot be stopped: if the call is cancelled, the function keeps running, its result is dropped, and the program may
+exit before the function returns. A result is sent as it is if it is a string or content blocks, and else as JSON.
 """
 
 from __future__ import annotations

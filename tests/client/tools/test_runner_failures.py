@@ -222,8 +222,10 @@ async def until_it_is_over(
 ) -> float:
     """How many seconds it took until the error came."""
     begun = asyncio.get_running_loop().time()
-    with pytest.raises(expected, match=match):
+    with pytest.raises(expected, match=match) as caught:
         await runner.until_done()
+    if isinstance(caught.value, APIError) and caught.value.ending is not None:
+        assert caught.value.phase == caught.value.ending.phase
     return asyncio.get_running_loop().time() - begun
 
 
