@@ -161,7 +161,7 @@ class Finding(NamedTuple):
 _REMEDIES: Mapping[str, str] = {
     "no answer": "check the URL, that the relay runs, and the network between",
     "redirect": "give that address as the URL; if it asks for a login, give the login (--header 'cookie: session=…')",
-    "status 401": "give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass",
+    "status 401": "give the relay's token (--token, RAWSSE_TOKEN), or the login of the site (--header 'authorization: …')",
     "login": "log in with a browser, and give what it then sends (--header 'cookie: session=…')",
     "not ready": "wait, if it shuts down; else see that it can reach its store (--store). Its log says more, and /readyz when",
     "status 404": "give the relay's URL, with the path that comes before /chat/stream; "
