@@ -52,7 +52,8 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--host", help=f"the address to listen on (default: RAWSSE_HOST in the environment, or {_HOST})")
     option("--port", type=int, help=f"the port, 0 for any free one (default: PORT in the environment, or {_PORT})")
-    option("--log-format", choices=("text", "json"), default="text", help="json: one line of JSON per run")
+    form = "json: one line of JSON per run, on standard error; its time is when the run began"
+    option("--log-format", choices=("text", "json"), default="text", help=form)
 
 
 def add_serve(commands: Any) -> None:

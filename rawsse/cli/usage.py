@@ -57,7 +57,7 @@ def add_usage(commands: Any) -> None:
     """The arguments of `rawsse usage`."""
     parser = add_command(commands, _usage, "usage", "tokens and cost by user, from the relay's ledger", LEGEND)
     option = parser.add_argument
-    ledgers = "a ledger of `rawsse serve` (default: RAWSSE_LEDGER)"
+    ledgers = "a ledger of `rawsse serve` (default: RAWSSE_LEDGER); an answer is in it about a second after its end"
     option("ledgers", nargs="*", type=Path, metavar="LEDGER", help=ledgers)
     option("--by", type=_groups, default=GROUPS, metavar="NAMES", help="some of user,model,day (default: all)")
     option("--since", type=_day, default=date.min, metavar="DAY", help="from this day on, such as 2026-11-30 (UTC)")
