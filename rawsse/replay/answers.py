@@ -183,7 +183,10 @@ class RecordedAPI:
         self._max_kept_misses = max_kept_misses
 
     def answer(self, request: RecordedRequest) -> Recording:
-        """The answer to one request. Its path may have any prefix, as base URLs do."""
+        """The answer to one request. Its path may have any prefix, as base URLs do.
+
+        Raises `ConfigurationError` if the `match` function raises an exception.
+        """
         if request.method == "OPTIONS":
             return _preflight(request.headers)
         resource = _resource(request.path)
@@ -410,12 +413,21 @@ def _by_name(recordings: Sequence[Recording]) -> Find:
 
 
 def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -> Find:
-    def key(recording: Recording) -> str:
+    def key(request: RecordedRequest, whose: str) -> str:
+        try:
+            return _to_json(key_of(request.body))
+        except Exception as exc:
+            if key_of is _asked:
+                raise  # the body is nested too deeply
+            said = f"the match function failed for the request {whose}: {_cut(repr(exc), 0, MAX_PATH_CHARS)}"
+            raise ConfigurationError(said) from exc
+
+    def recorded_key(recording: Recording) -> str:
         if recording.request is None:
             raise ConfigurationError(f"{recording.name} has no request, and cannot be matched by one")
-        return _to_json(key_of(recording.request.body))
+        return key(recording.request, f"of {recording.name}")
 
-    keys = list(map(key, recordings))
+    keys = list(map(recorded_key, recordings))
 
     def miss(request: RecordedRequest, asked: str) -> Miss:
         if not recordings:
@@ -424,7 +436,7 @@ def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -
         which = f"Nearest of {len(keys)}: {recordings[index].name}"
         return Miss(request, f"no recording matches this request. {which}", recordings[index], different)
 
-    return _by_key(recordings, keys, lambda request: _to_json(key_of(request.body)), miss)
+    return _by_key(recordings, keys, lambda request: key(request, "of the client"), miss)
 
 
 def _by_key(

@@ -245,7 +245,8 @@ class _Play(Player):
         return ", ".join(recording.name for recording in self.api.recordings)
 
     def problems(self, *, is_over: bool) -> list[str]:
-        """Requests that no recording answered, faults that no client met, and recordings not played once."""
+        """Errors of `match` and `faults`, requests that no recording answered, faults that no client met, and recordings not
+        played once."""
         found = list(dict.fromkeys(self.misplaced))  # no test expects such an answer
         if self.is_lenient:
             return found

@@ -35,7 +35,7 @@ from typing import Any, Self, TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.replay.answers import Match, RecordedAPI, error_answer
+from rawsse.replay.answers import Match, RecordedAPI, error_answer, log
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import (
     Read,
@@ -113,8 +113,8 @@ class Player:
 
     `misses` are the last requests that no recording answered; `unplayed` the recordings that have not been played yet, and
     `repeats` those that have been played more often than they were given; `unused_faults` the faults that have not changed an
-    answer yet, and `misplaced` the last errors of faults that did not fit an answer. Raises `ConfigurationError` and
-    `RecordingError`.
+    answer yet, and `misplaced` the last errors of faults that did not fit an answer, and of a `match` function that
+    raised an exception. Raises `ConfigurationError` and `RecordingError`.
     """
 
     _default_speed = 1.0
@@ -179,7 +179,12 @@ class Player:
         if (other := replacement(request.faults)) is not None:
             return other
         question = (request.path, body)
-        answer = self._owed.pop(question, None) or self.api.answer(request)
+        try:
+            answer = self._owed.pop(question, None) or self.api.answer(request)
+        except ConfigurationError as exc:  # the match function failed
+            log.warning("%s", exc, exc_info=exc)
+            self._schedule.failed(exc)
+            return error_answer(500, "api_error", str(exc))
         if any(fault.cuts for fault in request.faults):
             self._owed[question] = answer
             if len(self._owed) > self._max_kept_requests:

@@ -160,6 +160,12 @@ def test_what_a_function_gives_need_not_be_json() -> None:
     assert found() == "a"
 
 
+def test_a_function_that_fails_for_a_recording_names_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Found(lambda body: body["system"], recording("a", asking(system="s")), recording("b"))
+    assert str(caught.value) == "the match function failed for the request of b: KeyError('system')"
+
+
 # --- By name ---
 
 NAMED = (recording("fixtures/a.sse.jsonl"), recording("fixtures/b.sse"), recording("other/deep/b.sse.jsonl"))
