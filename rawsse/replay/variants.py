@@ -48,7 +48,7 @@ from functools import partial
 from itertools import accumulate, chain, combinations, takewhile
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from rawsse.errors import ConfigurationError, quote
+from rawsse.errors import MAX_QUOTED_CHARS, ConfigurationError, quote
 from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, Recording
 from rawsse.sse import Decoder
@@ -59,7 +59,7 @@ Split: TypeAlias = str | int | Iterable[int] | Callable[[bytes], Chunks]
 function. Sizes may also be a string, separated by commas, as on a command line."""
 
 CONTEXT_BYTES = 24
-"""How much a `FailingCut` shows on each side of a cut: about one line."""
+"""How much a `FailingCut` shows on each side of a cut (about one line), and before two long results differ."""
 
 MAX_RANDOM_BYTES = 64
 """The largest chunk of `random_chunks` by default: about half an event, so that most events are cut."""
@@ -256,11 +256,20 @@ class FailingCut(NamedTuple):
 
     def __repr__(self) -> str:
         places = "; ".join(f"cut at byte {at}: {self._around(at)}" for at in self.cuts)
-        return f"{places or 'uncut'}; expected {quote(repr(self.expected))}, got {quote(repr(self.got))}"
+        expected, got = _around_difference(repr(self.expected), repr(self.got))
+        return f"{places or 'uncut'}; expected {expected}, got {got}"
 
     def _around(self, at: int) -> str:
         before, after = self.data[max(0, at - CONTEXT_BYTES) : at], self.data[at : at + CONTEXT_BYTES]
         return f"{before!r} | {after!r}"
+
+
+def _around_difference(one: str, other: str) -> list[str]:
+    """Both texts, quoted; if one is long, from shortly before the first character that differs."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    start = max(0, same - CONTEXT_BYTES) if max(len(one), len(other)) > MAX_QUOTED_CHARS else 0
+    end = start + MAX_QUOTED_CHARS
+    return [f"{'…' if start else ''}{text[start:end]!r}{'…' if end < len(text) else ''}" for text in (one, other)]
 
 
 def smallest_failing_cut(

@@ -260,6 +260,16 @@ def test_where_no_single_cut_breaks_it_the_fewest_are_found() -> None:
     assert failing.cuts == (2, 3, 5, 6)
 
 
+def test_long_results_are_shown_from_just_before_they_differ() -> None:
+    shown = repr(FailingCut(b"", (), 10**100 + 2, 10**100 + 3))
+    assert shown == f"uncut; expected …'{'0' * 24}2', got …'{'0' * 24}3'"
+
+
+def test_long_results_that_differ_at_once_are_shown_from_their_beginning() -> None:
+    shown = repr(FailingCut(b"", (), 10**100, 2))
+    assert shown == f"uncut; expected '1{'0' * 79}'…, got '2'"
+
+
 def test_what_is_wrong_without_any_cut_is_said_so() -> None:
     failing = smallest_failing_cut(b"data: a\n\n", our_parser, ["b"])
     assert failing == FailingCut(b"data: a\n\n", (), ["b"], ["a"])
