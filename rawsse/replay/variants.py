@@ -173,15 +173,15 @@ def split_by(split: Split) -> Callable[[bytes], Chunks]:
             names = ", ".join((*_CHUNKINGS, "random:SEED"))
             raise ConfigurationError(f"split must be a size, a function, or one of {names}, not {quote(split)}")
         split = [int(size) for size in split.split(",")] if "," in split else int(split)
-    sizes = (split,) if isinstance(split, int) else tuple(split)
+    sizes = tuple(split) if isinstance(split, Iterable) else (split,)
     _require_sizes(*sizes)  # reject an invalid size now, not at the first answer
     return partial(fixed, size=split) if isinstance(split, int) else partial(sized, sizes=sizes)
 
 
 def _require_sizes(*sizes: int) -> None:
     for size in sizes:
-        if size < 1:
-            raise ConfigurationError(f"the size of a chunk must be at least 1, not {size}")
+        if not isinstance(size, int) or size < 1:
+            raise ConfigurationError(f"the size of a chunk must be a whole number from 1 on, not {size!r}")
 
 
 def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
@@ -430,8 +430,10 @@ REWRITES: Mapping[str, Change] = {name: partial(_rewritten, name) for name in _O
 
 def rewrite_by(rewrite: Rewrite) -> Change:
     """The function that the names stand for, one rewrite after the other. Raises `ConfigurationError`."""
-    if not isinstance(rewrite, str):
+    if callable(rewrite):
         return rewrite
+    if not isinstance(rewrite, str):
+        raise ConfigurationError(f"rewrite must be a function or a text such as 'crlf,comments', not {rewrite!r}")
     names = [name.strip() for name in rewrite.split(",")]
     for name in names:
         if name not in REWRITES:
@@ -519,8 +521,10 @@ _ARGUMENTS: Mapping[str, str] = {"slower": "factor", "ttft": "time_to_first_toke
 
 def pace_by(pace: Pace) -> Change:
     """The function that a name, a text such as `ttft=0.5,tps=40`, or a function stands for. Raises `ConfigurationError`."""
-    if not isinstance(pace, str):
+    if callable(pace):
         return pace
+    if not isinstance(pace, str):
+        raise ConfigurationError(f"pace must be a function or a text such as 'ttft=0.5,tps=40', not {pace!r}")
     if pace in _PACES:
         return _PACES[pace]
     given: dict[str, float] = {}

@@ -144,6 +144,25 @@ def test_a_pace_or_a_rewrite_that_is_none_is_refused_at_once(option: str, words:
         Player(THREE, **{option: "gallop"})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("pace", 25, "pace must be a function or a text such as 'ttft=0.5,tps=40', not 25"),
+        (
+            "rewrite",
+            ["crlf", "bom"],
+            "rewrite must be a function or a text such as 'crlf,comments', not ['crlf', 'bom']",
+        ),
+        ("split", 2.5, "the size of a chunk must be a whole number from 1 on, not 2.5"),
+        ("segments", ["3"], "the size of a chunk must be a whole number from 1 on, not '3'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_at_once(option: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Player(THREE, **{option: value})
+    assert str(caught.value) == words
+
+
 def test_the_pace_is_that_of_the_loop_clock() -> None:
     async def run() -> float:
         start = asyncio.get_running_loop().time()

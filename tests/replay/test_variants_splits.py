@@ -54,7 +54,7 @@ def test_fixed_leaves_the_rest_in_the_last_chunk() -> None:
 
 @pytest.mark.parametrize(("split", "size"), [(0, 0), (-1, -1), ([3, 0], 0), ("0", 0), ("3,0", 0)])
 def test_a_chunk_has_at_least_one_byte(split: Split, size: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"the size of a chunk must be at least 1, not {size}$"):
+    with pytest.raises(ConfigurationError, match=f"the size of a chunk must be a whole number from 1 on, not {size}$"):
         split_by(split)
 
 
