@@ -424,7 +424,9 @@ def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -
 
     def recorded_key(recording: Recording) -> str:
         if recording.request is None:
-            raise ConfigurationError(f"{recording.name} has no request, and cannot be matched by one")
+            raise ConfigurationError(
+                f"{recording.name}: this answer has no request: give it one with turns(request, answer)"
+            )
         return key(recording.request, f"of {recording.name}")
 
     keys = list(map(recorded_key, recordings))

@@ -135,7 +135,7 @@ def test_a_miss_shows_no_secret() -> None:
 def test_a_recording_that_does_not_say_what_was_asked_cannot_be_matched_by_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Found("request", recording("a"), Recording.from_sse(b"data: x\n\n", name="bare.sse"))
-    assert str(caught.value) == "bare.sse has no request, and cannot be matched by one"
+    assert str(caught.value) == "bare.sse: this answer has no request: give it one with turns(request, answer)"
 
 
 @pytest.mark.parametrize("match", ["turns", "request"])
