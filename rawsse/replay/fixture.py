@@ -333,7 +333,10 @@ def find(source: Source, folder: Path) -> list[Recording]:
         return [shipped[str(source)]]
     known = f"and none of that name comes with rawsse ({', '.join(shipped)})"
     places = f"there is no recording {quote(str(source))}, neither in {folder} nor in {folder / FOLDER}, {known}"
-    raise RecordingError(f"{places}. To record it: ANTHROPIC_API_KEY=… pytest --rawsse-record=once")
+    todo = "To record it: ANTHROPIC_API_KEY=… pytest --rawsse-record=once"
+    if source and any((base / source).is_dir() for base in (folder, folder / FOLDER)):
+        todo = f"To play all of that folder: '{source}/'"
+    raise RecordingError(f"{places}. {todo}")
 
 
 def own_path(source: str | Path, folder: Path) -> Path | None:
