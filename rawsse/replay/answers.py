@@ -58,6 +58,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
 from rawsse.errors import ConfigurationError, quote, stream_error
+from rawsse.messages import Message
 from rawsse.messages.content import Usage
 from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
@@ -250,6 +251,11 @@ class RecordedAPI:
             for request, message in ((answer.request, answer.message()) for answer in self._answers)
             if request and isinstance(request.body, dict) and message and isinstance(message.get("usage"), dict)
         }
+
+
+def as_recording(given: Recording | Message | Mapping[str, Any]) -> Recording:
+    """A recording as it is; a message as a stream."""
+    return given if isinstance(given, Recording) else recording_of(given)
 
 
 def answer_of(recording: Recording, *, is_stream: bool = True) -> Recording:

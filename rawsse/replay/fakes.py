@@ -22,7 +22,7 @@ import asyncio
 import errno
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from rawsse.client.network.connect import Network
@@ -30,7 +30,8 @@ from rawsse.client.network.link import Aborted, Expired, Link, PushSource, Signa
 from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
 from rawsse.errors import ConfigurationError
-from rawsse.replay.answers import answer_of
+from rawsse.messages import Message
+from rawsse.replay.answers import answer_of, as_recording
 from rawsse.replay.faults import End, Faults, edited, replacement
 from rawsse.replay.recording import Recording
 from rawsse.replay.variants import Pace, Split, pace_by
@@ -193,7 +194,7 @@ def _discard(task: asyncio.Future[FakeStream]) -> None:
         task.result().abort()
 
 
-def stream_of(recording: Recording, **options: Any) -> FakeStream:
+def stream_of(recording: Recording | Message | Mapping[str, Any], **options: Any) -> FakeStream:
     """A stream with the answer of a `ReplayServer` to its first request. The options are those of `FakeNetwork`: `faults`,
     `split`, `segments`, `pace` and `speed`. Raises `TypeError` for any other.
 
@@ -208,15 +209,17 @@ class FakeNetwork:
     `faults`, `split`, `segments`, `pace` and `speed` (0 unless there is a `pace`) are those of `Player`. It has no others: a
     connection does not look at the request, so there is no `match`, and `rewrite_by(…)(recording)` changes a recording's form.
 
-    Recordings take turns; one that a fault cut is played again on the next connection. `streams` are the connections,
-    `unused_faults` the faults that have not changed an answer yet (the log says which others hide), `misplaced` the last
-    errors of faults that did not fit an answer. Routes, the proxies of the environment and certificates are ignored.
+    Recordings, or messages made by `answer`, take turns; one that a fault cut is played again on the next connection. `streams`
+    are the connections, `unused_faults` the faults that have not changed an answer yet (the log says which others hide),
+    `misplaced` the last errors of faults that did not fit an answer. Routes, the proxies of the environment and certificates
+    are ignored.
+
     Raises `ConfigurationError`.
     """
 
     def __init__(
         self,
-        *recordings: Recording,
+        *recordings: Recording | Message | Mapping[str, Any],
         faults: Faults = (),
         split: Split | None = None,
         segments: Split | None = None,
@@ -226,7 +229,8 @@ class FakeNetwork:
         if not recordings:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
-        self._recordings = recordings if pace is None else tuple(map(pace_by(pace), recordings))
+        played = tuple(map(as_recording, recordings))
+        self._recordings = played if pace is None else tuple(map(pace_by(pace), played))
         self._schedule = Schedule(faults, self._recordings)
         self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
         self._split, self._segments = split, segments

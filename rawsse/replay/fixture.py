@@ -25,16 +25,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
+from typing import Literal, Self, TypedDict, Unpack
 
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.stream import Call
 from rawsse.errors import ConfigurationError, RecordingError, quote
-from rawsse.messages import Message
-from rawsse.replay.answers import Match, error_answer
-from rawsse.replay.compose import recording_of
+from rawsse.replay.answers import Match, as_recording, error_answer
 from rawsse.replay.faults import Faults
-from rawsse.replay.player import LocalServer, PlayedRequest, Player, send_answer
+from rawsse.replay.player import LocalServer, PlayedRequest, Player, Source, send_answer
 from rawsse.replay.proxy import RawAnswer, RecordingProxy
 from rawsse.replay.recorder import Recorder
 from rawsse.replay.recording import Recording, is_messages, load_recordings, shipped_fixtures
@@ -49,9 +47,6 @@ FOLDER = "recordings"
 """The folder next to a test file with its recordings; new ones are written there."""
 
 SUFFIXES = ("", ".sse.jsonl", ".sse")
-
-Source: TypeAlias = str | Path | Recording | Message | Mapping[str, Any]
-"""A name, a path, a recording, or a message (made by `answer`, or as JSON)."""
 
 _WHY_NOTHING = (
     "Was the client made before the test began (when its module was imported, or by a fixture of a wider scope), and so read "
@@ -322,10 +317,8 @@ def find(source: Source, folder: Path) -> list[Recording]:
 
     Raises `RecordingError`, which names the places that were searched.
     """
-    if isinstance(source, Recording):
-        return [source]
-    if isinstance(source, Message | Mapping):
-        return [recording_of(source)]
+    if not isinstance(source, str | Path):
+        return [as_recording(source)]
     if (path := own_path(source, folder)) is not None:
         return load_recordings(path)
     shipped = shipped_fixtures()

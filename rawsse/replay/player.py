@@ -35,7 +35,8 @@ from typing import Any, Self, TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.replay.answers import Match, RecordedAPI, error_answer, log
+from rawsse.messages import Message
+from rawsse.replay.answers import Match, RecordedAPI, as_recording, error_answer, log
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import (
     Read,
@@ -73,9 +74,11 @@ DEMO_WORDS: Mapping[str, str] = {
 }
 """Word in the prompt -> name of the shipped recording. The first match is used; without a match, `plain`."""
 
-Source: TypeAlias = Recording | str | Path
+Source: TypeAlias = str | Path | Recording | Message | Mapping[str, Any]
+"""A name, a path, a recording, or a message (made by `answer`, or as JSON)."""
+
 Sources: TypeAlias = Source | Iterable[Source]
-"""Recordings, files and folders, or one of them."""
+"""Several of them, or one. A path may be that of a folder."""
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
@@ -385,10 +388,10 @@ async def _let_read() -> None:
 
 
 def _loaded(sources: Sources) -> list[Recording]:
-    given = [sources] if isinstance(sources, Recording | str | Path) else sources
+    given = [sources] if isinstance(sources, str | Path | Recording | Message | Mapping) else sources
     recordings: list[Recording] = []
     for source in given:
-        recordings += [source] if isinstance(source, Recording) else load_recordings(source)
+        recordings += load_recordings(source) if isinstance(source, str | Path) else [as_recording(source)]
     if not recordings:
         raise ConfigurationError("there is no recording to play")
     return recordings

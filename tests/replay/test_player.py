@@ -16,7 +16,7 @@ import pytest
 from support.clock import run as virtual
 
 from rawsse.errors import ConfigurationError, RecordingError
-from rawsse.replay import PlayedRequest, Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import PlayedRequest, Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures
 from rawsse.replay.player import Sources
 
 FIXTURES = shipped_fixtures()
@@ -467,6 +467,13 @@ def test_files_and_folders_are_loaded(tmp_path: Path) -> None:
     (tmp_path / "a.sse").write_bytes(b"data: a\n\n")
     recordings = Player([tmp_path, str(tmp_path / "b.sse.jsonl"), PLAIN]).api.recordings
     assert recordings == (Recording.from_sse(b"data: a\n\n"), THREE, THREE, PLAIN)
+
+
+def test_a_message_is_played_as_a_stream() -> None:
+    message = answer("x")
+    several: list[Sources] = [message, [message], message.raw, [message.raw, recording_of(message)]]
+    for given in several:
+        assert set(map(Recording.dump, Player(given).api.recordings)) == {recording_of(message).dump()}
 
 
 def test_a_shipped_recording_is_called_by_the_name_that_it_was_found_by() -> None:
