@@ -10,7 +10,7 @@
     my_parse(split_by("random:7")(body))             # one chunking, by name
     my_parse(as_recorded(recording))                 # as the network cut it
     rewrite_by("crlf,comments,bom")(recording)       # as gateways rewrite streams; one after the other
-    pace_by("ttft=0.5,tps=20")(recording)            # at the pace of another model; the same:
+    pace_by("tps=20")(recording)                     # at the pace of another model (ttft is 0.5 if not given); the same:
     profile(time_to_first_token=0.5, tokens_per_second=20)(recording)
 
 Chunks. The chunks of a chunking join to the data. A network may split anywhere, and a parser may break at a single place:
@@ -92,7 +92,8 @@ Rewrite: TypeAlias = str | Change
 """The names of rewrites, with commas between them, or a function."""
 
 Pace: TypeAlias = str | Change
-"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=TOKENS"` (a second; see `profile`), or a function."""
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=TOKENS"` (a second; see `profile`), or a function.
+ttft is 0.5 if not given, and tps is 50."""
 
 _BOM = b"\xef\xbb\xbf"
 _COMMENT = b": keep-alive"
