@@ -22,7 +22,7 @@ import asyncio
 import errno
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from rawsse.client.network.connect import Network
@@ -30,10 +30,8 @@ from rawsse.client.network.link import Aborted, Expired, Link, PushSource, Signa
 from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
 from rawsse.errors import ConfigurationError
-from rawsse.messages import Message
-from rawsse.replay.answers import answer_of, as_recording
+from rawsse.replay.answers import Answer, answer_of, as_recording
 from rawsse.replay.faults import End, Faults, edited, replacement
-from rawsse.replay.recording import Recording
 from rawsse.replay.variants import Pace, Split, pace_by
 from rawsse.replay.wire import Schedule, script
 
@@ -194,7 +192,7 @@ def _discard(task: asyncio.Future[FakeStream]) -> None:
         task.result().abort()
 
 
-def stream_of(recording: Recording | Message | Mapping[str, Any], **options: Any) -> FakeStream:
+def stream_of(recording: Answer, **options: Any) -> FakeStream:
     """A stream with the answer of a `ReplayServer` to its first request. The options are those of `FakeNetwork`: `faults`,
     `split`, `segments`, `pace` and `speed`. Raises `TypeError` for any other.
 
@@ -219,7 +217,7 @@ class FakeNetwork:
 
     def __init__(
         self,
-        *recordings: Recording | Message | Mapping[str, Any],
+        *recordings: Answer,
         faults: Faults = (),
         split: Split | None = None,
         segments: Split | None = None,
@@ -229,8 +227,8 @@ class FakeNetwork:
         if not recordings:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
-        played = tuple(map(as_recording, recordings))
-        self._recordings = played if pace is None else tuple(map(pace_by(pace), played))
+        change = pace_by("recorded" if pace is None else pace)
+        self._recordings = [change(as_recording(each)) for each in recordings]
         self._schedule = Schedule(faults, self._recordings)
         self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
         self._split, self._segments = split, segments

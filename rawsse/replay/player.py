@@ -36,7 +36,7 @@ from typing import Any, Self, TypeAlias
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
 from rawsse.messages import Message
-from rawsse.replay.answers import Match, RecordedAPI, as_recording, error_answer, log
+from rawsse.replay.answers import Answer, Match, RecordedAPI, as_recording, error_answer, log
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import (
     Read,
@@ -74,7 +74,7 @@ DEMO_WORDS: Mapping[str, str] = {
 }
 """Word in the prompt -> name of the shipped recording. The first match is used; without a match, `plain`."""
 
-Source: TypeAlias = str | Path | Recording | Message | Mapping[str, Any]
+Source: TypeAlias = str | Path | Answer
 """A name, a path, a recording, or a message (made by `answer`, or as JSON)."""
 
 Sources: TypeAlias = Source | Iterable[Source]

@@ -242,6 +242,12 @@ def cut_at(data: bytes, *cuts: int) -> Chunks:
 # --- The cut that breaks a parser ------------------------------------------------------------------------------------
 
 
+def cut_text(text: str, start: int, limit: int, form: Callable[[str], str] = str) -> str:
+    """At most `limit` characters from `start` on, in that form; an ellipsis stands for those left out on either side."""
+    end = start + limit
+    return f"{'…' if start else ''}{form(text[start:end])}{'…' if end < len(text) else ''}"
+
+
 class FailingCut(NamedTuple):
     """Cutting `data` at `cuts` gave `got` (an exception counts as a result) instead of `expected`."""
 
@@ -257,20 +263,16 @@ class FailingCut(NamedTuple):
 
     def __repr__(self) -> str:
         places = "; ".join(f"cut at byte {at}: {self._around(at)}" for at in self.cuts)
-        expected, got = _around_difference(repr(self.expected), repr(self.got))
+        one, other = repr(self.expected), repr(self.got)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        # Of long results, from shortly before the first character that differs.
+        start = max(0, same - CONTEXT_BYTES) if max(len(one), len(other)) > MAX_QUOTED_CHARS else 0
+        expected, got = (cut_text(text, start, MAX_QUOTED_CHARS, repr) for text in (one, other))
         return f"{places or 'uncut'}; expected {expected}, got {got}"
 
     def _around(self, at: int) -> str:
         before, after = self.data[max(0, at - CONTEXT_BYTES) : at], self.data[at : at + CONTEXT_BYTES]
         return f"{before!r} | {after!r}"
-
-
-def _around_difference(one: str, other: str) -> list[str]:
-    """Both texts, quoted; if one is long, from shortly before the first character that differs."""
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-    start = max(0, same - CONTEXT_BYTES) if max(len(one), len(other)) > MAX_QUOTED_CHARS else 0
-    end = start + MAX_QUOTED_CHARS
-    return [f"{'…' if start else ''}{text[start:end]!r}{'…' if end < len(text) else ''}" for text in (one, other)]
 
 
 def smallest_failing_cut(
@@ -524,9 +526,7 @@ def pace_by(pace: Pace) -> Change:
     """The function that a name, a text such as `ttft=0.5,tps=40`, or a function stands for. Raises `ConfigurationError`."""
     if callable(pace):
         return pace
-    if not isinstance(pace, str):
-        raise ConfigurationError(f"pace must be a function or a text such as 'ttft=0.5,tps=40', not {pace!r}")
-    if pace in _PACES:
+    if (pace := str(pace)) in _PACES:
         return _PACES[pace]
     given: dict[str, float] = {}
     for part in pace.split(","):

@@ -147,7 +147,7 @@ def test_a_pace_or_a_rewrite_that_is_none_is_refused_at_once(option: str, words:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("pace", 25, "pace must be a function or a text such as 'ttft=0.5,tps=40', not 25"),
+        ("pace", 25, "pace must be a function or one of recorded, none, slower=…, ttft=…, tps=…, not '25'"),
         (
             "rewrite",
             ["crlf", "bom"],
