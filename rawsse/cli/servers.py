@@ -111,7 +111,7 @@ def add_replay(commands: Any) -> None:
     option("--split", metavar="HOW", help="HTTP chunks: whole, event, bytes, a size, sizes (3,5), random:SEED")
     option("--segments", metavar="HOW", help="TCP writes, like --split")
     option("--segment-pause", type=float, default=0.0, metavar="MS", help="a pause between segments (5 is enough)")
-    paces = "none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS (a second, as the answer's usage counts them)"
+    paces = "none, slower=FACTOR, or some of ttft=SECONDS,tps=TOKENS (a second, as usage counts them; ttft is 0.5 if not given)"
     option("--pace", metavar="HOW", help=paces)
     names = "crlf, cr, blank-lines, bom, comments, comments-inside, ids, retry, done, no-event-lines, no-spaces"
     rewrites = f"rewrite as gateways do (comma-separated): {names}, padding, lines-of-data"

@@ -58,11 +58,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
 from rawsse.errors import ConfigurationError, quote, stream_error
+from rawsse.messages import Message
 from rawsse.messages.content import Usage
 from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
 from rawsse.replay.scrub import scrub
-from rawsse.replay.variants import BYTES_PER_TOKEN
+from rawsse.replay.variants import BYTES_PER_TOKEN, cut_text
 
 MAX_KEPT_MISSES = 100
 """How many of the last misses a `RecordedAPI` keeps: the first is the most telling, and a test usually ends there."""
@@ -103,6 +104,9 @@ MAX_SHOWN_CHARS = 80
 
 MAX_PATH_CHARS = 120
 """How much of a path, or of a list of names, is shown: names in a schema may have any length."""
+
+Answer: TypeAlias = Recording | Message | Mapping[str, Any]
+"""A recording, or a message (made by `answer`, or as JSON)."""
 
 MatchMode: TypeAlias = Literal["turns", "sequence", "request", "name"]
 Match: TypeAlias = MatchMode | Callable[[Any], Any]
@@ -183,7 +187,10 @@ class RecordedAPI:
         self._max_kept_misses = max_kept_misses
 
     def answer(self, request: RecordedRequest) -> Recording:
-        """The answer to one request. Its path may have any prefix, as base URLs do."""
+        """The answer to one request. Its path may have any prefix, as base URLs do.
+
+        Raises `ConfigurationError` if the `match` function raises an exception.
+        """
         if request.method == "OPTIONS":
             return _preflight(request.headers)
         resource = _resource(request.path)
@@ -247,6 +254,11 @@ class RecordedAPI:
             for request, message in ((answer.request, answer.message()) for answer in self._answers)
             if request and isinstance(request.body, dict) and message and isinstance(message.get("usage"), dict)
         }
+
+
+def as_recording(given: Answer) -> Recording:
+    """A recording as it is; a message as a stream."""
+    return given if isinstance(given, Recording) else recording_of(given)
 
 
 def answer_of(recording: Recording, *, is_stream: bool = True) -> Recording:
@@ -404,18 +416,24 @@ def _by_name(recordings: Sequence[Recording]) -> Find:
 
     def miss(request: RecordedRequest, name: str) -> Miss:
         wrong = f"no recording has the name {quote(name)}" if name else "the base URL names no recording at its end"
-        return Miss(request, f"{wrong}. There are: {_cut(', '.join(dict.fromkeys(names)), 0, MAX_PATH_CHARS)}")
+        return Miss(request, f"{wrong}. There are: {cut_text(', '.join(dict.fromkeys(names)), 0, MAX_PATH_CHARS)}")
 
     return _by_key(recordings, names, name_of, miss)
 
 
 def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -> Find:
-    def key(recording: Recording) -> str:
-        if recording.request is None:
-            raise ConfigurationError(f"{recording.name} has no request, and cannot be matched by one")
-        return _to_json(key_of(recording.request.body))
+    def key(request: RecordedRequest | None, name: str) -> str:
+        if request is None:
+            raise ConfigurationError(f"{name}: this answer has no request: give it one with turns(request, answer)")
+        try:
+            return _to_json(key_of(request.body))
+        except Exception as exc:
+            if key_of is _asked:
+                raise  # the body is nested too deeply
+            why = cut_text(repr(exc), 0, MAX_PATH_CHARS)
+            raise ConfigurationError(f"the match function failed for the request of {name}: {why}") from exc
 
-    keys = list(map(key, recordings))
+    keys = [key(recording.request, recording.name) for recording in recordings]
 
     def miss(request: RecordedRequest, asked: str) -> Miss:
         if not recordings:
@@ -424,7 +442,7 @@ def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -
         which = f"Nearest of {len(keys)}: {recordings[index].name}"
         return Miss(request, f"no recording matches this request. {which}", recordings[index], different)
 
-    return _by_key(recordings, keys, lambda request: _to_json(key_of(request.body)), miss)
+    return _by_key(recordings, keys, lambda request: key(request, "the client"), miss)
 
 
 def _by_key(
@@ -557,16 +575,11 @@ def differences(recorded: Any, asked: Any, path: str = "") -> Iterator[Differenc
     if one != other:  # as JSON: to Python, `True == 1`
         pairs = enumerate(zip_longest(one or "", other or ""))
         start = max(0, next(at for at, (left, right) in pairs if left != right) - _BEFORE)
-        yield Difference(_cut(path, 0, MAX_PATH_CHARS), _shown(one, start), _shown(other, start))
+        yield Difference(cut_text(path, 0, MAX_PATH_CHARS), _shown(one, start), _shown(other, start))
 
 
 def _shown(text: str | None, start: int) -> str | None:
-    return None if text is None else _cut(text, start if len(text) > MAX_SHOWN_CHARS else 0, MAX_SHOWN_CHARS)
-
-
-def _cut(text: str, start: int, limit: int) -> str:
-    end = start + limit
-    return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
+    return None if text is None else cut_text(text, start if len(text) > MAX_SHOWN_CHARS else 0, MAX_SHOWN_CHARS)
 
 
 def _to_json(value: Any) -> str:

@@ -30,9 +30,8 @@ from rawsse.client.network.link import Aborted, Expired, Link, PushSource, Signa
 from rawsse.client.network.route import Route
 from rawsse.client.network.tls import TLSContext
 from rawsse.errors import ConfigurationError
-from rawsse.replay.answers import answer_of
+from rawsse.replay.answers import Answer, answer_of, as_recording
 from rawsse.replay.faults import End, Faults, edited, replacement
-from rawsse.replay.recording import Recording
 from rawsse.replay.variants import Pace, Split, pace_by
 from rawsse.replay.wire import Schedule, script
 
@@ -193,7 +192,7 @@ def _discard(task: asyncio.Future[FakeStream]) -> None:
         task.result().abort()
 
 
-def stream_of(recording: Recording, **options: Any) -> FakeStream:
+def stream_of(recording: Answer, **options: Any) -> FakeStream:
     """A stream with the answer of a `ReplayServer` to its first request. The options are those of `FakeNetwork`: `faults`,
     `split`, `segments`, `pace` and `speed`. Raises `TypeError` for any other.
 
@@ -208,15 +207,17 @@ class FakeNetwork:
     `faults`, `split`, `segments`, `pace` and `speed` (0 unless there is a `pace`) are those of `Player`. It has no others: a
     connection does not look at the request, so there is no `match`, and `rewrite_by(…)(recording)` changes a recording's form.
 
-    Recordings take turns; one that a fault cut is played again on the next connection. `streams` are the connections,
-    `unused_faults` the faults that have not changed an answer yet (the log says which others hide), `misplaced` the last
-    errors of faults that did not fit an answer. Routes, the proxies of the environment and certificates are ignored.
+    Recordings, or messages made by `answer`, take turns; one that a fault cut is played again on the next connection. `streams`
+    are the connections, `unused_faults` the faults that have not changed an answer yet (the log says which others hide),
+    `misplaced` the last errors of faults that did not fit an answer. Routes, the proxies of the environment and certificates
+    are ignored.
+
     Raises `ConfigurationError`.
     """
 
     def __init__(
         self,
-        *recordings: Recording,
+        *recordings: Answer,
         faults: Faults = (),
         split: Split | None = None,
         segments: Split | None = None,
@@ -226,7 +227,8 @@ class FakeNetwork:
         if not recordings:
             raise ConfigurationError("there is no recording to play")
         self.streams: list[FakeStream] = []
-        self._recordings = recordings if pace is None else tuple(map(pace_by(pace), recordings))
+        change = pace_by("recorded" if pace is None else pace)
+        self._recordings = [change(as_recording(each)) for each in recordings]
         self._schedule = Schedule(faults, self._recordings)
         self.unused_faults, self.misplaced = self._schedule.unused, self._schedule.misplaced
         self._split, self._segments = split, segments

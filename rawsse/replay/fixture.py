@@ -25,16 +25,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
+from typing import Literal, Self, TypedDict, Unpack
 
 from rawsse.client.client import DEFAULT_BASE_URL
 from rawsse.client.stream import Call
 from rawsse.errors import ConfigurationError, RecordingError, quote
-from rawsse.messages import Message
-from rawsse.replay.answers import Match, error_answer
-from rawsse.replay.compose import recording_of
+from rawsse.replay.answers import Match, as_recording, error_answer
 from rawsse.replay.faults import Faults
-from rawsse.replay.player import LocalServer, PlayedRequest, Player, send_answer
+from rawsse.replay.player import LocalServer, PlayedRequest, Player, Source, send_answer
 from rawsse.replay.proxy import RawAnswer, RecordingProxy
 from rawsse.replay.recorder import Recorder
 from rawsse.replay.recording import Recording, is_messages, load_recordings, shipped_fixtures
@@ -49,9 +47,6 @@ FOLDER = "recordings"
 """The folder next to a test file with its recordings; new ones are written there."""
 
 SUFFIXES = ("", ".sse.jsonl", ".sse")
-
-Source: TypeAlias = str | Path | Recording | Message | Mapping[str, Any]
-"""A name, a path, a recording, or a message (made by `answer`, or as JSON)."""
 
 _WHY_NOTHING = (
     "Was the client made before the test began (when its module was imported, or by a fixture of a wider scope), and so read "
@@ -245,7 +240,8 @@ class _Play(Player):
         return ", ".join(recording.name for recording in self.api.recordings)
 
     def problems(self, *, is_over: bool) -> list[str]:
-        """Requests that no recording answered, faults that no client met, and recordings not played once."""
+        """Errors of `match` and `faults`, requests that no recording answered, faults that no client met, and recordings not
+        played once."""
         found = list(dict.fromkeys(self.misplaced))  # no test expects such an answer
         if self.is_lenient:
             return found
@@ -321,10 +317,8 @@ def find(source: Source, folder: Path) -> list[Recording]:
 
     Raises `RecordingError`, which names the places that were searched.
     """
-    if isinstance(source, Recording):
-        return [source]
-    if isinstance(source, Message | Mapping):
-        return [recording_of(source)]
+    if not isinstance(source, str | Path):
+        return [as_recording(source)]
     if (path := own_path(source, folder)) is not None:
         return load_recordings(path)
     shipped = shipped_fixtures()
@@ -332,7 +326,10 @@ def find(source: Source, folder: Path) -> list[Recording]:
         return [shipped[str(source)]]
     known = f"and none of that name comes with rawsse ({', '.join(shipped)})"
     places = f"there is no recording {quote(str(source))}, neither in {folder} nor in {folder / FOLDER}, {known}"
-    raise RecordingError(f"{places}. To record it: ANTHROPIC_API_KEY=… pytest --rawsse-record=once")
+    todo = "To record it: ANTHROPIC_API_KEY=… pytest --rawsse-record=once"
+    if source and any((base / source).is_dir() for base in (folder, folder / FOLDER)):
+        todo = f"To play all of that folder: '{source}/'"
+    raise RecordingError(f"{places}. {todo}")
 
 
 def own_path(source: str | Path, folder: Path) -> Path | None:

@@ -35,7 +35,8 @@ from typing import Any, Self, TypeAlias
 
 from rawsse.errors import ConfigurationError
 from rawsse.http1 import MAX_BODY_BYTES
-from rawsse.replay.answers import Match, RecordedAPI, error_answer
+from rawsse.messages import Message
+from rawsse.replay.answers import Answer, Match, RecordedAPI, as_recording, error_answer, log
 from rawsse.replay.faults import End, Fault, Faults, edited, replacement
 from rawsse.replay.recording import (
     Read,
@@ -73,9 +74,11 @@ DEMO_WORDS: Mapping[str, str] = {
 }
 """Word in the prompt -> name of the shipped recording. The first match is used; without a match, `plain`."""
 
-Source: TypeAlias = Recording | str | Path
+Source: TypeAlias = str | Path | Answer
+"""A name, a path, a recording, or a message (made by `answer`, or as JSON)."""
+
 Sources: TypeAlias = Source | Iterable[Source]
-"""Recordings, files and folders, or one of them."""
+"""Several of them, or one. A path may be that of a folder."""
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
@@ -113,8 +116,8 @@ class Player:
 
     `misses` are the last requests that no recording answered; `unplayed` the recordings that have not been played yet, and
     `repeats` those that have been played more often than they were given; `unused_faults` the faults that have not changed an
-    answer yet, and `misplaced` the last errors of faults that did not fit an answer. Raises `ConfigurationError` and
-    `RecordingError`.
+    answer yet, and `misplaced` the last errors of faults that did not fit an answer, and of a `match` function that
+    raised an exception. Raises `ConfigurationError` and `RecordingError`.
     """
 
     _default_speed = 1.0
@@ -179,7 +182,12 @@ class Player:
         if (other := replacement(request.faults)) is not None:
             return other
         question = (request.path, body)
-        answer = self._owed.pop(question, None) or self.api.answer(request)
+        try:
+            answer = self._owed.pop(question, None) or self.api.answer(request)
+        except ConfigurationError as exc:  # the match function failed
+            log.warning("%s", exc, exc_info=exc)
+            self._schedule.failed(exc)
+            return error_answer(500, "api_error", str(exc))
         if any(fault.cuts for fault in request.faults):
             self._owed[question] = answer
             if len(self._owed) > self._max_kept_requests:
@@ -380,10 +388,10 @@ async def _let_read() -> None:
 
 
 def _loaded(sources: Sources) -> list[Recording]:
-    given = [sources] if isinstance(sources, Recording | str | Path) else sources
+    given = [sources] if isinstance(sources, str | Path | Recording | Message | Mapping) else sources
     recordings: list[Recording] = []
     for source in given:
-        recordings += [source] if isinstance(source, Recording) else load_recordings(source)
+        recordings += load_recordings(source) if isinstance(source, str | Path) else [as_recording(source)]
     if not recordings:
         raise ConfigurationError("there is no recording to play")
     return recordings

@@ -10,7 +10,7 @@
     my_parse(split_by("random:7")(body))             # one chunking, by name
     my_parse(as_recorded(recording))                 # as the network cut it
     rewrite_by("crlf,comments,bom")(recording)       # as gateways rewrite streams; one after the other
-    pace_by("ttft=0.5,tps=20")(recording)            # at the pace of another model; the same:
+    pace_by("tps=20")(recording)                     # at the pace of another model (ttft is 0.5 if not given); the same:
     profile(time_to_first_token=0.5, tokens_per_second=20)(recording)
 
 Chunks. The chunks of a chunking join to the data. A network may split anywhere, and a parser may break at a single place:
@@ -48,7 +48,7 @@ from functools import partial
 from itertools import accumulate, chain, combinations, takewhile
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from rawsse.errors import ConfigurationError, quote
+from rawsse.errors import MAX_QUOTED_CHARS, ConfigurationError, quote
 from rawsse.messages.lens import object_at
 from rawsse.replay.recording import Read, Recording
 from rawsse.sse import Decoder
@@ -59,7 +59,7 @@ Split: TypeAlias = str | int | Iterable[int] | Callable[[bytes], Chunks]
 function. Sizes may also be a string, separated by commas, as on a command line."""
 
 CONTEXT_BYTES = 24
-"""How much a `FailingCut` shows on each side of a cut: about one line."""
+"""How much a `FailingCut` shows on each side of a cut (about one line), and before two long results differ."""
 
 MAX_RANDOM_BYTES = 64
 """The largest chunk of `random_chunks` by default: about half an event, so that most events are cut."""
@@ -92,7 +92,8 @@ Rewrite: TypeAlias = str | Change
 """The names of rewrites, with commas between them, or a function."""
 
 Pace: TypeAlias = str | Change
-"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=TOKENS"` (a second; see `profile`), or a function."""
+"""`"recorded"`, `"none"`, `"slower=FACTOR"`, any of `"ttft=SECONDS,tps=TOKENS"` (a second; see `profile`), or a function.
+ttft is 0.5 if not given, and tps is 50."""
 
 _BOM = b"\xef\xbb\xbf"
 _COMMENT = b": keep-alive"
@@ -173,15 +174,15 @@ def split_by(split: Split) -> Callable[[bytes], Chunks]:
             names = ", ".join((*_CHUNKINGS, "random:SEED"))
             raise ConfigurationError(f"split must be a size, a function, or one of {names}, not {quote(split)}")
         split = [int(size) for size in split.split(",")] if "," in split else int(split)
-    sizes = (split,) if isinstance(split, int) else tuple(split)
+    sizes = tuple(split) if isinstance(split, Iterable) else (split,)
     _require_sizes(*sizes)  # reject an invalid size now, not at the first answer
     return partial(fixed, size=split) if isinstance(split, int) else partial(sized, sizes=sizes)
 
 
 def _require_sizes(*sizes: int) -> None:
     for size in sizes:
-        if size < 1:
-            raise ConfigurationError(f"the size of a chunk must be at least 1, not {size}")
+        if not isinstance(size, int) or size < 1:
+            raise ConfigurationError(f"the size of a chunk must be a whole number from 1 on, not {size!r}")
 
 
 def recut(reads: Sequence[Read], cut: Callable[[bytes], Chunks]) -> tuple[Read, ...]:
@@ -241,6 +242,12 @@ def cut_at(data: bytes, *cuts: int) -> Chunks:
 # --- The cut that breaks a parser ------------------------------------------------------------------------------------
 
 
+def cut_text(text: str, start: int, limit: int, form: Callable[[str], str] = str) -> str:
+    """At most `limit` characters from `start` on, in that form; an ellipsis stands for those left out on either side."""
+    end = start + limit
+    return f"{'…' if start else ''}{form(text[start:end])}{'…' if end < len(text) else ''}"
+
+
 class FailingCut(NamedTuple):
     """Cutting `data` at `cuts` gave `got` (an exception counts as a result) instead of `expected`."""
 
@@ -256,7 +263,12 @@ class FailingCut(NamedTuple):
 
     def __repr__(self) -> str:
         places = "; ".join(f"cut at byte {at}: {self._around(at)}" for at in self.cuts)
-        return f"{places or 'uncut'}; expected {quote(repr(self.expected))}, got {quote(repr(self.got))}"
+        one, other = repr(self.expected), repr(self.got)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        # Of long results, from shortly before the first character that differs.
+        start = max(0, same - CONTEXT_BYTES) if max(len(one), len(other)) > MAX_QUOTED_CHARS else 0
+        expected, got = (cut_text(text, start, MAX_QUOTED_CHARS, repr) for text in (one, other))
+        return f"{places or 'uncut'}; expected {expected}, got {got}"
 
     def _around(self, at: int) -> str:
         before, after = self.data[max(0, at - CONTEXT_BYTES) : at], self.data[at : at + CONTEXT_BYTES]
@@ -421,8 +433,10 @@ REWRITES: Mapping[str, Change] = {name: partial(_rewritten, name) for name in _O
 
 def rewrite_by(rewrite: Rewrite) -> Change:
     """The function that the names stand for, one rewrite after the other. Raises `ConfigurationError`."""
-    if not isinstance(rewrite, str):
+    if callable(rewrite):
         return rewrite
+    if not isinstance(rewrite, str):
+        raise ConfigurationError(f"rewrite must be a function or a text such as 'crlf,comments', not {rewrite!r}")
     names = [name.strip() for name in rewrite.split(",")]
     for name in names:
         if name not in REWRITES:
@@ -510,9 +524,9 @@ _ARGUMENTS: Mapping[str, str] = {"slower": "factor", "ttft": "time_to_first_toke
 
 def pace_by(pace: Pace) -> Change:
     """The function that a name, a text such as `ttft=0.5,tps=40`, or a function stands for. Raises `ConfigurationError`."""
-    if not isinstance(pace, str):
+    if callable(pace):
         return pace
-    if pace in _PACES:
+    if (pace := str(pace)) in _PACES:
         return _PACES[pace]
     given: dict[str, float] = {}
     for part in pace.split(","):

@@ -373,6 +373,14 @@ def test_replay_plays_a_shipped_recording_by_its_name(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == TEXT + "\n"
 
 
+def test_the_help_of_replay_gives_the_time_to_the_first_token_of_a_pace_without_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["replay", "--help"])
+    assert "ttft is 0.5 if not given" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_help_of_replay_names_every_rewrite(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["replay", "--help"])

@@ -135,7 +135,7 @@ def test_a_miss_shows_no_secret() -> None:
 def test_a_recording_that_does_not_say_what_was_asked_cannot_be_matched_by_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Found("request", recording("a"), Recording.from_sse(b"data: x\n\n", name="bare.sse"))
-    assert str(caught.value) == "bare.sse has no request, and cannot be matched by one"
+    assert str(caught.value) == "bare.sse: this answer has no request: give it one with turns(request, answer)"
 
 
 @pytest.mark.parametrize("match", ["turns", "request"])
@@ -158,6 +158,12 @@ def test_a_function_says_what_counts() -> None:
 def test_what_a_function_gives_need_not_be_json() -> None:
     found = Found(lambda body: {"a", *()} if body["model"] == "m" else body["model"], recording("a"))
     assert found() == "a"
+
+
+def test_a_function_that_fails_for_a_recording_names_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Found(lambda body: body["system"], recording("a", asking(system="s")), recording("b"))
+    assert str(caught.value) == "the match function failed for the request of b: KeyError('system')"
 
 
 # --- By name ---

@@ -40,6 +40,7 @@ from rawsse.replay import (
     Fault,
     Read,
     Recording,
+    answer,
     by_event,
     error_recording,
     fixed,
@@ -380,6 +381,11 @@ def test_an_error_that_is_played_is_not_tried_again_and_one_of_a_fault_is() -> N
 def test_there_must_be_something_to_play() -> None:
     with pytest.raises(ConfigurationError, match="there is no recording to play"):
         FakeNetwork()
+
+
+def test_a_message_is_played_as_a_stream() -> None:
+    for message in (answer("x"), answer("x").raw):
+        assert asking(FakeNetwork(message), text) == "x"
 
 
 # --- Every recording, cut between two kinds of events. `test_cuts.py` cuts at every byte. ---

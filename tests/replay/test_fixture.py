@@ -16,7 +16,7 @@ import pytest
 
 from rawsse import AsyncClient
 from rawsse.errors import ConfigurationError, RecordingError
-from rawsse.replay import Recording, ScrubPolicy, answer, recording_of
+from rawsse.replay import Recording, ScrubPolicy, answer, recording_of, turns
 from rawsse.replay.fixture import Replay
 from rawsse.replay.variants import pace_by
 from rawsse.replay.virtual_clock import VirtualClock
@@ -135,6 +135,27 @@ def test_a_request_that_no_recording_answers_is_one_problem_however_often_it_is_
         missed = ask(replay)
         assert missed.startswith("no recording matches this request. Nearest of 1: plain. It differs at")
         assert (ask(replay), replay.problems()) == (missed, [missed])
+
+
+def endless(body: Any) -> Any:
+    return endless(body) if "system" not in body else body
+
+
+@pytest.mark.parametrize("strict", [None, False])
+@pytest.mark.parametrize(
+    ("match", "words"),
+    [
+        (lambda body: body["system"], "KeyError('system')"),
+        (lambda body: {1: 1, "system": 2} if "system" not in body else 0, "TypeError("),  # keys that JSON cannot sort
+        (endless, "RecursionError("),
+    ],
+)
+def test_a_match_function_that_fails_is_a_problem(match: Any, words: str, strict: bool | None) -> None:
+    with Replay() as replay:
+        replay.play(*turns({**QUESTION, "system": "s"}, answer("one")), match=match, strict=strict)
+        said = ask(replay)
+        assert said.startswith(f"the match function failed for the request of the client: {words}")
+        assert replay.problems() == [said]
 
 
 def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_lenient() -> None:

@@ -45,8 +45,12 @@ def test_a_folder_is_all_that_is_in_it_by_name(folder: Path) -> None:
 
 
 def test_a_name_without_a_slash_is_no_folder(folder: Path) -> None:
-    with pytest.raises(RecordingError, match="there is no recording 'talks'"):
-        find("talks", folder)
+    for name in ("talks", "recordings"):
+        with pytest.raises(RecordingError, match=f"no recording '{name}', .* To play all of that folder: '{name}/'$"):
+            find(name, folder)
+        assert find(f"{name}/", folder)
+    with pytest.raises(RecordingError, match=r"--rawsse-record=once$"):
+        find("", folder)
 
 
 def test_a_file_of_ones_own_goes_before_one_that_comes_with_rawsse(folder: Path) -> None:

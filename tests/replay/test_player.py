@@ -16,7 +16,7 @@ import pytest
 from support.clock import run as virtual
 
 from rawsse.errors import ConfigurationError, RecordingError
-from rawsse.replay import PlayedRequest, Player, Read, Recording, ReplayServer, shipped_fixtures
+from rawsse.replay import PlayedRequest, Player, Read, Recording, ReplayServer, answer, recording_of, shipped_fixtures
 from rawsse.replay.player import Sources
 
 FIXTURES = shipped_fixtures()
@@ -142,6 +142,25 @@ def test_a_rewrite_changes_the_bytes_and_not_the_reads() -> None:
 def test_a_pace_or_a_rewrite_that_is_none_is_refused_at_once(option: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         Player(THREE, **{option: "gallop"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("pace", 25, "pace must be a function or one of recorded, none, slower=…, ttft=…, tps=…, not '25'"),
+        (
+            "rewrite",
+            ["crlf", "bom"],
+            "rewrite must be a function or a text such as 'crlf,comments', not ['crlf', 'bom']",
+        ),
+        ("split", 2.5, "the size of a chunk must be a whole number from 1 on, not 2.5"),
+        ("segments", ["3"], "the size of a chunk must be a whole number from 1 on, not '3'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_at_once(option: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Player(THREE, **{option: value})
+    assert str(caught.value) == words
 
 
 def test_the_pace_is_that_of_the_loop_clock() -> None:
@@ -448,6 +467,13 @@ def test_files_and_folders_are_loaded(tmp_path: Path) -> None:
     (tmp_path / "a.sse").write_bytes(b"data: a\n\n")
     recordings = Player([tmp_path, str(tmp_path / "b.sse.jsonl"), PLAIN]).api.recordings
     assert recordings == (Recording.from_sse(b"data: a\n\n"), THREE, THREE, PLAIN)
+
+
+def test_a_message_is_played_as_a_stream() -> None:
+    message = answer("x")
+    several: list[Sources] = [message, [message], message.raw, [message.raw, recording_of(message)]]
+    for given in several:
+        assert set(map(Recording.dump, Player(given).api.recordings)) == {recording_of(message).dump()}
 
 
 def test_a_shipped_recording_is_called_by_the_name_that_it_was_found_by() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from support.streams import ANSWER, PING, STOP, block_start, block_stop, end, st
 
 from rawsse.client.client import AsyncClient
 from rawsse.errors import ConfigurationError
-from rawsse.replay import ReplayServer, shipped_fixtures
+from rawsse.replay import ReplayServer, shipped_fixtures, variants
 from rawsse.replay.compose import Fragments, answer, recording_of, text, thinking
 from rawsse.replay.explain import Timeline
 from rawsse.replay.recording import Read, Recording
 from rawsse.replay.variants import Pace, immediate, pace_by, profile, recorded, slower
 
+README = Path(__file__).parents[2] / "README.md"
 TEXT = {"type": "text", "text": ""}
 EVENTS = [
     start(),
@@ -194,6 +196,12 @@ def test_a_profile_is_kept_on_a_virtual_clock() -> None:
 def test_a_pace_has_a_name(pace: Pace, same: Pace) -> None:
     assert not isinstance(same, str)
     assert pace_by(pace)(ONE_BY_ONE) == same(ONE_BY_ONE)
+
+
+def test_the_documentation_gives_the_time_to_the_first_token_of_a_pace_without_one() -> None:
+    assert pace_by("tps=20")(ONE_BY_ONE) == pace_by("ttft=0.5,tps=20")(ONE_BY_ONE)
+    for page in (README.read_text("utf-8"), str(variants.__doc__)):
+        assert "ttft is 0.5 if not given" in page
 
 
 @pytest.mark.parametrize(

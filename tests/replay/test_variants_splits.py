@@ -54,7 +54,7 @@ def test_fixed_leaves_the_rest_in_the_last_chunk() -> None:
 
 @pytest.mark.parametrize(("split", "size"), [(0, 0), (-1, -1), ([3, 0], 0), ("0", 0), ("3,0", 0)])
 def test_a_chunk_has_at_least_one_byte(split: Split, size: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"the size of a chunk must be at least 1, not {size}$"):
+    with pytest.raises(ConfigurationError, match=f"the size of a chunk must be a whole number from 1 on, not {size}$"):
         split_by(split)
 
 
@@ -258,6 +258,16 @@ def test_where_no_single_cut_breaks_it_the_fewest_are_found() -> None:
     failing = smallest_failing_cut(b"abcdefgh", lambda chunks: b"c" not in chunks or b"f" not in chunks)
     assert failing is not None
     assert failing.cuts == (2, 3, 5, 6)
+
+
+def test_long_results_are_shown_from_just_before_they_differ() -> None:
+    shown = repr(FailingCut(b"", (), 10**100 + 2, 10**100 + 3))
+    assert shown == f"uncut; expected …'{'0' * 24}2', got …'{'0' * 24}3'"
+
+
+def test_long_results_that_differ_at_once_are_shown_from_their_beginning() -> None:
+    shown = repr(FailingCut(b"", (), 10**100, 2))
+    assert shown == f"uncut; expected '1{'0' * 79}'…, got '2'"
 
 
 def test_what_is_wrong_without_any_cut_is_said_so() -> None:
