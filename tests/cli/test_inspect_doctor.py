@@ -116,7 +116,7 @@ def test_each_finding_is_a_line_and_a_line_of_what_to_do(serve: Serve, capsys: p
     assert main(["doctor", serve(Relay())]) == 1
     assert capsys.readouterr().out == (
         "the relay answers 401 'Unauthorized': 'the relay wants a token'\n"
-        "    give the relay's token (--token, RAWSSE_TOKEN); a proxy's own login must let the relay's paths pass\n"
+        "    give the relay's token (--token, RAWSSE_TOKEN), or the login of the site (--header 'authorization: …')\n"
     )
 
 
