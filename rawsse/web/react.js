@@ -6,7 +6,8 @@
  *       …
  *     }
  *
- * Its argument is a URL, the options of `Chat` in `chat.js`, or a `Chat`, which then outlives the component. The result is
+ * Its argument is a URL, the options of `Chat` in `chat.js`, or a `Chat`, which then outlives the component; the hook does not
+ * resume a `Chat` of the caller after a reload: call its `resume()` once. The result is
  * `ChatState` there, with `send(text)`, which stops an answer that is still running, `retry()`, `stop()`, `clear()` and
  * `resume(id)`. `messages` has the answer so far, as `output` does: show one of them. With `storage: sessionStorage` the
  * conversation outlives a reload, and an answer that was running goes on; where pages are rendered on a server,

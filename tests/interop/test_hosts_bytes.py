@@ -51,8 +51,9 @@ def slowly(response: http.client.HTTPResponse) -> bytes:
 
 
 def same(body: bytes) -> bytes:
-    """Without what is of one run or of one moment: the tag in the ids, and heartbeats."""
-    return re.sub(rb"(?m)^id: [0-9a-f]{8}-", b"id: ", body.replace(b": keep-alive\n\n", b""))
+    """Without what is of one run or of one moment: the tag in the ids, the id of a UI message, and heartbeats."""
+    body = re.sub(rb'"messageId":"[^"]+"', b'"messageId":"-"', body.replace(b": keep-alive\n\n", b""))
+    return re.sub(rb"(?m)^id: [0-9a-f]{8}-", b"id: ", body)
 
 
 def resumed(port: int, path: str, body: Any) -> bytes:
