@@ -126,7 +126,7 @@ def test_an_answer_that_was_cut_says_so_and_keeps_how_the_stream_ended(node: Nod
 
 def test_an_answer_keeps_the_time_of_the_next_try_and_not_how_long_it_was_away(node: Node) -> None:
     head = {"content-type": "application/json", "retry-after": "4440"}
-    before = time.time() * 1000
+    before = int(time.time() * 1000)  # as `Date.now`
     told = node("converse", responses=[play("{}", status=429, headers=head)], rounds=[["One"]])
     error = kept_by(told)["messages"][1]["error"]
     assert before <= error["retryAt"] - 4_440_000 <= time.time() * 1000
