@@ -114,7 +114,7 @@ class Node(Home):
     async def is_ready(self) -> bool:
         """See `Home.is_ready`."""
         with contextlib.suppress(Answer):
-            await self.me(None)  # asks the store: the lease outlives it
+            await self.me(None)  # this asks the store; the lease may still be held after the store has gone
             return await super().is_ready() and self.has_lease
         return False
 

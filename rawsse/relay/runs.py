@@ -352,14 +352,14 @@ class Runs:
         """Let no request begin a run any more, and wait until all runs have ended, those that are `beginning` included: for
         `seconds` at most, and until `aclose` is called."""
         self.is_draining = True
-        if is_long := bool(seconds and self.open()):
+        if has_open_runs := bool(seconds and self.open()):
             log.info("no more runs begin; those that are open have %g s to end: %d", seconds, len(self.open()))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (self.beginning or len(self._runs) > len(self._timers)) and not self.is_closed:
                     self.has_left.clear()
                     await self.has_left.wait()
-        if is_long:
+        if has_open_runs:
             log.info("the wait for the open runs is over; those that have not ended: %d", len(self.open()))
 
     async def aclose(self, failure: Failure, flush: Callable[[], Awaitable[None]] | None = None) -> None:
