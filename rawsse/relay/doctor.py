@@ -167,7 +167,8 @@ _REMEDIES: Mapping[str, str] = {
     "status 404": "give the relay's URL, with the path that comes before /chat/stream; "
     "a gateway in front of the API: put `rawsse serve` behind it, or use `rawsse conform server`",
     "status 407": "name your own proxy in HTTP_PROXY as http://user:password@host:port",
-    "status 421": "give rawsse serve the name (--allow-host NAME), or let the proxy pass it (proxy_set_header Host $host)",
+    "status 421": "give the relay the name (rawsse serve --allow-host NAME; in an application Guard(hosts=[NAME])), or let the "
+    "proxy pass it (proxy_set_header Host $host)",
     "refusal": "its log says why: access rules, a firewall, a limit; a relay takes a silence of 300 s at most",
     "gateway": "see that the relay runs where the proxy expects it (nginx: proxy_pass); the proxy's log says more",
     "content type": "let proxies keep Content-Type; for a login page give the login (--header), for another server the URL",
@@ -250,7 +251,7 @@ def _of_events(trace: Trace, head: Response, beats: Sequence[Beat], plan: Plan, 
     held = trace.headed - min((beat.lag for beat in beats), default=trace.asked)
     if 4 * many > len(beats):
         yield "buffering", f"{many} of {len(beats)} events are held back, by up to {late[-1]:.1f} s ({_software(head)})"
-    elif held > min(limit, HEAD_SECONDS / 2):
+    elif held > 0.9 * HEAD_SECONDS:  # until the first beat; a machine that stalls delays it by less
         yield "head", f"the head is held back for {held:.1f} s ({_software(head)})"
     count, why = len(trace.events), trace.error and f" ({trace.error})"
     seconds = trace.ended - (trace.events[-1][0] if trace.events else trace.asked)

@@ -23,8 +23,9 @@ from .peers import NGINX_SERVER
 pytestmark = pytest.mark.real
 
 NONCE = "5d0c7a31"
-PLAN = Plan(events=6, interval=0.05, silence=0.3)
-SHORT = Plan(events=3, interval=0.01, silence=0)
+# Of the events more than a quarter must be late to be called held back. These are so far apart that a machine must stand still
+# for 0.8 s to delay as many.
+PLAN = Plan(events=8, interval=0.25, silence=0.3)
 IGNORED = "proxy_ignore_headers X-Accel-Buffering;"
 COMPRESSED = "gzip on; gzip_types text/event-stream;"
 REWRITTEN = 'sub_filter_types *; sub_filter "http://127.0.0.1/" "https://example.org/";'
@@ -36,19 +37,19 @@ SITES: Mapping[str, tuple[str, Plan, list[str]]] = {
     "that buffers": (IGNORED, PLAN, ["buffering"]),
     "that compresses": (COMPRESSED, PLAN, ["compression"]),
     "that compresses and buffers": (COMPRESSED + IGNORED, PLAN, ["compression", "buffering"]),
-    "that cuts idle connections": ("proxy_read_timeout 1s;", PLAN._replace(silence=30), ["idle"]),
-    "that rewrites": (REWRITTEN, SHORT, ["rewriting"]),
-    "that hides the type": ("proxy_hide_header Content-Type; default_type text/plain;", SHORT, ["content type"]),
-    "that lets browsers cache": ("expires 1h;", SHORT, ["cache control"]),
-    "without chunks": ("chunked_transfer_encoding off;", SHORT, ["framing"]),
-    "that hides Last-Event-ID": ('proxy_set_header Last-Event-ID "";', SHORT, ["last event id"]),
+    "that cuts idle connections": ("proxy_read_timeout 1500ms;", PLAN._replace(events=4, silence=30), ["idle"]),
+    "that rewrites": (REWRITTEN, PLAN, ["rewriting"]),
+    "that hides the type": ("proxy_hide_header Content-Type; default_type text/plain;", PLAN, ["content type"]),
+    "that lets browsers cache": ("expires 1h;", PLAN, ["cache control"]),
+    "without chunks": ("chunked_transfer_encoding off;", PLAN, ["framing"]),
+    "that hides Last-Event-ID": ('proxy_set_header Last-Event-ID "";', PLAN, ["last event id"]),
     "that sends to https": (
         "if ($request_method = GET) { return 301 https://$host$request_uri; }",
-        SHORT,
+        PLAN,
         ["redirect"],
     ),
-    "that refuses": ("if ($request_method = GET) { return 403; }", SHORT, ["refusal"]),
-    "with a login": ("auth_basic x; auth_basic_user_file /dev/null;", SHORT, ["status 401"]),
+    "that refuses": ("if ($request_method = GET) { return 403; }", PLAN, ["refusal"]),
+    "with a login": ("auth_basic x; auth_basic_user_file /dev/null;", PLAN, ["status 401"]),
 }
 """nginx with these settings, how it is examined, and what is found."""
 
@@ -102,7 +103,7 @@ def test_a_finding_names_the_server_and_its_remedy(examined: Examined) -> None:
 def test_a_cut_after_silence_says_how_long_that_was(examined: Examined) -> None:
     (idle,) = examined["that cuts idle connections"]
     seconds = float(idle.what.partition("after ")[2].partition(" s")[0])
-    assert 0.7 <= seconds <= 3  # nginx moves a timer only if that is 0.3 s away or more
+    assert 0.7 <= seconds <= 3  # nginx moves a timer only if that is 0.3 s away or more; the machine may be busy
     assert "proxy_read_timeout" in idle.remedy
 
 

@@ -203,7 +203,7 @@ def test_a_client_that_takes_no_more_is_waited_for() -> None:
 
 @pytest.mark.parametrize("open_host", HOSTS)
 def test_every_server_sends_the_beats_as_they_are_due(open_host: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(doctor, "HEAD_SECONDS", 0.3)  # a head may be late by nearly as much: the machine may be busy
     plan = Plan(events=3, interval=0.05, silence=0.05)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -294,6 +294,11 @@ def test_what_is_late_goes_by_the_interval() -> None:
 def test_a_head_that_waits_for_the_first_event_is_found() -> None:
     findings = found(traced(headed=0.5))
     assert (list(findings), "held back for 0.5 s" in findings["head"].what) == (["head"], True)
+    assert list(found(traced(headed=0.5), PLAN._replace(interval=0.01))) == ["head"]
+
+
+def test_a_head_that_comes_before_the_first_event_is_no_fault_if_the_machine_was_busy() -> None:
+    assert found(traced(headed=0.4)) == {}
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "GZIP"])
