@@ -42,7 +42,7 @@ COUNTS: Mapping[str, str] = {
 }
 """The kinds of tokens: their names in the price file and in a row."""
 
-LEGEND = "Counts with >= are a lower bound: an answer is unfinished, or was cut before the API sent its final count."
+LEGEND = "Counts with ~ are estimates: an answer is unfinished, or was cut before the API sent its final count."
 
 MAX_CELL_CHARS = 60
 """The longest name in the table: a client may request a model of any name."""
@@ -136,7 +136,7 @@ def _usage(arguments: argparse.Namespace) -> bool:
             row["cost"] = _cost(row, models)
             row["cost_exact"] = row["exact"] and row["cost"] is not None
         for model in sorted({row["model"] for row in rows if row["cost"] is None}):
-            say(f"rawsse: no price for tokens of the model that answered, {quote(model)}: their cost is left out")
+            say(f"rawsse: {arguments.prices} lacks a price of {quote(model)}, which answered: that cost is left out")
     if arguments.json:
         show(json.dumps(add_up(rows, arguments.by), default=float))
     else:
@@ -163,7 +163,7 @@ def add_up(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
 
 
 def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
-    """Aligned columns, with `>=` before a lower bound, and the total in the last line."""
+    """Aligned columns, with `~` before what is not exact, and the total in the last line."""
     heads = [*by, "runs", "input", "output", "cache write", "cache read"]
     if currency is not None:
         heads.append(f"cost {_shown(currency)}")
@@ -177,11 +177,12 @@ def table(rows: Sequence[Row], by: Sequence[str], currency: str | None) -> str:
 
 
 def _figures(row: Row) -> list[str]:
-    bound = "" if row["exact"] else ">="
-    bounds = dict.fromkeys(COUNTS.values(), "" if row["input_exact"] else ">=") | {"output_tokens": bound}
-    figures = [f"{row['runs']:,}", *(f"{bounds[count]}{row[count]:,}" for count in bounds)]
+    about = "" if row["exact"] else "~"
+    signs = dict.fromkeys(COUNTS.values(), "" if row["input_exact"] else "~") | {"output_tokens": about}
+    figures = [f"{row['runs']:,}", *(f"{signs[count]}{row[count]:,}" for count in signs)]
     if "cost" in row:
-        figures.append("-" if row["cost"] is None else f"{'' if row['cost_exact'] else '>='}{row['cost']:,.4f}")
+        sign = about or ("" if row["cost_exact"] else ">=")  # a lower bound: a price is missing
+        figures.append("-" if row["cost"] is None else f"{sign}{row['cost']:,.4f}")
     return figures
 
 

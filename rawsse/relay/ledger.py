@@ -10,7 +10,7 @@ relay marks them `truncated`, with the error `relay_killed`. Their tokens are no
 may share a file. Each holds a lock (flock(2)) on another file beside it, `ledger.db-owner-…`, which the system releases when
 the process ends.
 
-A row holds the tokens that the API has counted: a lower bound unless `exact`. `estimated_tokens` is for the quotas alone.
+Unless `exact`, `estimated_tokens` of the tokens in a row are estimated: see `RunRecord`.
 
 Each batch of rows is one transaction on its own connection. So no connection is open across a fork, which SQLite forbids
 (https://www.sqlite.org/howtocorrupt.html, 2.6), and each batch opens the file afresh: it may have been moved or replaced, or
@@ -75,30 +75,29 @@ COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache
 
 _COLUMNS = (
     *("time", "run", "user", "dialect", "model", "ending", "stop_reason", "error", "seconds", "first_token_seconds"),
-    *(*COUNTS, "exact", "on_disconnect", "request_id", "owner"),
+    *(*COUNTS, "exact", "on_disconnect", "request_id", "owner", "estimated_tokens"),  # version 1 lacks the last
 )
-_KEPT = (*_COLUMNS, "estimated_tokens")  # a ledger of version 1 lacks the last
 # `ending` is NULL while the run is open. The key includes the time: clients choose run ids, and may reuse them.
 _SCHEMA = f"""
     PRAGMA journal_mode = WAL;
-    CREATE TABLE runs ({", ".join(_KEPT)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
+    CREATE TABLE runs ({", ".join(_COLUMNS)}, PRIMARY KEY (time, run)) WITHOUT ROWID;
     CREATE INDEX open_runs ON runs (owner) WHERE ending IS NULL;
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {SCHEMA_VERSION};
 """
-_INSERT = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(_KEPT))})"  # noqa: S608
-_INSERT_COPY = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_INSERT = f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _MARK = """UPDATE runs SET ending = 'truncated', error = ?
     WHERE ending IS NULL AND owner NOT IN (SELECT value FROM json_each(?))"""
 _TOTAL = " + ".join(COUNTS)
-_UNCOUNTED = "MAX(COALESCE(estimated_tokens, 0) - output_tokens, 0)"  # by the API, of an answer that was cut
-_TOKENS_SINCE = f"SELECT user, SUM({_TOTAL} + {_UNCOUNTED}) FROM runs WHERE time >= ? GROUP BY user"  # noqa: S608
+_TOKENS_SINCE = f"SELECT user, SUM({_TOTAL}) FROM runs WHERE time >= ? GROUP BY user"  # noqa: S608
 _SUMS = ", ".join(f"SUM({count}) AS {count}" for count in COUNTS)
-_EXACT = f"MIN(exact) AS exact, MIN(exact OR (ending IS NOT 'complete' AND {_TOTAL} > output_tokens)) AS input_exact"
+_HAS_INPUT = f"{_TOTAL} > MAX(output_tokens, COALESCE(estimated_tokens, 0))"  # that the API has counted
+_EXACT = f"MIN(exact) AS exact, MIN(exact OR (ending IS NOT 'complete' AND {_HAS_INPUT})) AS input_exact"
 _DAY = "date(CAST(time AS INTEGER), 'unixepoch')"
-_DAYS = f"SELECT {', '.join(_COLUMNS)} FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
-# Of the copies of a run SQLite takes the one that has the MAX (https://www.sqlite.org/lang_select.html, 2.5).
-_ONCE = f"SELECT *, {_DAY} AS day, MAX(exact + {_TOTAL}) FROM runs GROUP BY time, run"  # noqa: S608
+_DAYS = f"SELECT * FROM runs WHERE {_DAY} BETWEEN ? AND ?"  # noqa: S608
+# Of the copies of a run SQLite takes the one that has the MAX (https://www.sqlite.org/lang_select.html, 2.5): an exact one, or
+# else the one with the most tokens.
+_ONCE = f"SELECT *, {_DAY} AS day, MAX(exact * {10 * MAX_COUNT} + {_TOTAL}) FROM runs GROUP BY time, run"  # noqa: S608
 
 
 class Ledger(Observer):
@@ -225,9 +224,9 @@ def usage(
     "output_tokens": …, "cache_creation_input_tokens": …, "cache_read_input_tokens": …, "exact": True, "input_exact": True}`.
 
     `by` lists some of `GROUPS`. `day` is the UTC day on which a run began; `since` and `until` are inclusive. A run counts
-    once, even if it is in several ledgers. `exact` is false if the sums are a lower bound, as they are while a run is open.
-    `input_exact`: those of input tokens are not, since the API counts them when an answer begins (but what server tools
-    find, when it ends). The files are only read, and a relay may be writing them. Raises `ConfigurationError`.
+    once, even if it is in several ledgers. `exact` is false if the sums have estimates, or a run that is open, which counts
+    nothing. `input_exact`: those of input tokens have none, since the API counts them when an answer begins (but what server
+    tools find, when it ends). The files are only read, and a relay may be writing them. Raises `ConfigurationError`.
     """
     if not by or set(by) - set(GROUPS):
         raise ConfigurationError(f"usage by {', '.join(by) or 'nothing'}: must be by some of {', '.join(GROUPS)}")
@@ -238,7 +237,8 @@ def usage(
         db.execute(f"CREATE TABLE runs ({', '.join(_COLUMNS)})")
         for path in map(Path, paths):
             with _connected(path) as ledger:
-                db.executemany(_INSERT_COPY, ledger.execute(_DAYS, (str(since), str(until))))
+                found = ledger.execute(_DAYS, (str(since), str(until)))
+                db.executemany(_INSERT, ((*row, 0)[: len(_COLUMNS)] for row in found))  # version 1 lacks the last
         rows = db.execute(f"{query} GROUP BY {groups} ORDER BY {groups}")
         return [{**dict(row), **{name: bool(row[name]) for name in ("exact", "input_exact")}} for row in rows]
 
@@ -298,7 +298,7 @@ def _make(path: Path) -> None:
 def _values(row: RunStart, owner: str) -> Iterator[str | float | None]:
     """The columns of a row, in a form that SQLite accepts: a rejected row would block all batches."""
     absent = {"owner": owner, "exact": False, "estimated_tokens": 0, **dict.fromkeys(COUNTS, 0)}
-    for name in _KEPT:
+    for name in _COLUMNS:
         value = getattr(row, name, absent.get(name))
         if isinstance(value, int):
             value = max(0, min(value, MAX_COUNT))

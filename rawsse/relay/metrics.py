@@ -97,13 +97,12 @@ class Metrics(Observer):
         if record.error == LEASE_LOST:  # counted by the node that ended it
             self._count("rawsse_relay_errors_total", type=record.error)
             return
-        has_answered = record.total_tokens > 0  # the model's name arrives with the first counts
         labels = {
             "gen_ai_operation_name": "chat",
             "gen_ai_provider_name": "anthropic",
-            "gen_ai_request_model": self._models.find(asked, takes_place=has_answered),
+            "gen_ai_request_model": self._models.find(asked, takes_place=record.has_answered),
         }
-        if has_answered:
+        if record.has_answered:
             labels["gen_ai_response_model"] = self._models.find(record.model)
             for kind, count in (("input", record.all_input_tokens), ("output", record.output_tokens)):
                 self._observe("gen_ai_client_token_usage", count, **labels, gen_ai_token_type=kind)
@@ -214,7 +213,7 @@ class Tracing(Observer):
             "gen_ai.response.finish_reasons": (one_line(reason),) if reason is not None else None,
             "gen_ai.response.time_to_first_chunk": record.first_token_seconds,
         }
-        if record.total_tokens:  # else no model answered
+        if record.has_answered:
             found |= {
                 "gen_ai.response.model": one_line(record.model),
                 # "Anthropic `input_tokens` excludes cached tokens", and the attribute includes them.

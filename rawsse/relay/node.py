@@ -26,11 +26,10 @@ from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from rawsse.errors import Ending
-from rawsse.messages.content import token_counts
 from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
 from rawsse.relay.quotas import Quotas
-from rawsse.relay.record import BYTES_PER_TOKEN, LEASE_LOST, NODE_LOST, RunRecord, RunStart, log, record_of
+from rawsse.relay.record import LEASE_LOST, NODE_LOST, RunRecord, RunStart, estimated_counts, log, record_of
 from rawsse.relay.runs import STOPPED, USED_UP, Home, OpenSource, Runs, checked, id_of, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
 from rawsse.relay.stored_runs import CONTENT_BYTES, RESUMABLE, OwnedRun, RemoteRun, start_of
@@ -302,8 +301,8 @@ class Node(Home):
         now = asyncio.get_running_loop().time()
         for tag, orphan in list(self._orphans.items()):
             failure = STOPPED if orphan.run.is_stopped else orphan.failure
-            record = orphan.record or _record_of(orphan.run, failure, self.runs.clock())
-            is_mine, is_known = await self._end_orphan(orphan, failure, record.quota_tokens)
+            record = orphan.record or _record_of(orphan.run, failure)
+            is_mine, is_known = await self._end_orphan(orphan, failure, record.total_tokens)
             if is_mine or now >= orphan.until:
                 del self._orphans[tag]
             if orphan.record is not None:  # it began here
@@ -457,13 +456,14 @@ def unavailable(text: str) -> Answer:
     return Answer(503, "overloaded_error", text, headers={"retry-after": "2"})
 
 
-def _record_of(run: StoredRun, failure: Failure, now: float) -> RunRecord:
-    """The record of a run whose node died. Its model, tokens and bytes are those that the store has: a lower bound."""
+def _record_of(run: StoredRun, failure: Failure) -> RunRecord:
+    """The record of a run whose node died. Its model, times and tokens are those that the store has: as they were when the node
+    last wrote them. Since then a fifth of the content may have come, and 64 bytes (`UNCOUNTED_BYTES`)."""
     usage = json.loads(run.usage or "{}")
     ending = None if failure.type in ("cancelled", "shutdown") else Ending("truncated", failure.message, "content")
-    more = {"seconds": max(0.0, now - run.time), "on_disconnect": None, "words": failure.message}
-    changes: dict[str, Any] = {**token_counts(usage)[0], "exact": False, "error": NODE_LOST if ending else None}
-    changes["estimated_tokens"] = -(-usage.get(CONTENT_BYTES, 0) // BYTES_PER_TOKEN)
+    more = {"seconds": usage.get("seconds", 0.0), "on_disconnect": None, "words": failure.message}
+    changes: dict[str, Any] = {**estimated_counts(usage, usage.get(CONTENT_BYTES, 0)), "exact": False}
+    changes |= {"error": NODE_LOST if ending else None, "first_token_seconds": usage.get("first_token_seconds")}
     if isinstance(usage.get("model"), str):
         changes["model"] = usage["model"]
     return replace(record_of(start_of(run), None, ending, failure, **more), **changes)

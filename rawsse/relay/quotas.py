@@ -123,12 +123,11 @@ class Quotas(Observer):
         return _headers(account, is_messages)
 
     def ended(self, record: RunRecord) -> None:
-        """The run is no longer open. Its tokens count for the day on which it began. Those of a stopped or truncated answer
-        are estimated."""
-        self._all = self._all.ended(record.time, record.quota_tokens)
+        """The run is no longer open. Its tokens count for the day on which it began, estimated ones too."""
+        self._all = self._all.ended(record.time, record.total_tokens)
         if record.user in self._kept:
             limits, count = self._kept[record.user]
-            self._kept[record.user] = (limits, count.ended(record.time, record.quota_tokens))
+            self._kept[record.user] = (limits, count.ended(record.time, record.total_tokens))
 
     def settle(self, totals: Mapping[str, int], now: float) -> None:
         """Load the tokens that each user has used today from the ledger, so that quotas survive a restart."""

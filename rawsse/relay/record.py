@@ -27,7 +27,7 @@ NODE_LOST = "node_lost"
 """The `error` of a run that was cut because its node died, or could not reach the store."""
 
 BYTES_PER_TOKEN = 4
-"""How many bytes of content the quotas count as one token, where the API has not counted: about right for English text."""
+"""How many bytes count as one token where the API has not counted: about right for English text."""
 
 _MEDIA = re.compile(rb'"[A-Za-z0-9+/=]{1000,}+"')
 """Base64 in a request: an image has far fewer tokens than its bytes suggest."""
@@ -52,11 +52,11 @@ class RunRecord(RunStart):
     """A run that has ended. `model` is the one that answered, if one did.
 
     `ending` is the kind of an `Ending`; `error` is the type of the failure, such as `rate_limit_error`. The token counts
-    are the billed ones. They are a lower bound unless `exact`, because the API reports output tokens only at the end of
-    the answer. In that case `estimated_tokens` is the bytes of content received, divided by `BYTES_PER_TOKEN`; before
-    `message_start` it is those of the request without base64: the API has the prompt, and may bill it.
-    `on_disconnect` is "cancel" or "drain" if every reader left before the end. `words` describe the ending for the log:
-    they may contain addresses that browsers must not see.
+    are the billed ones if `exact`. The API reports output tokens only at the end of an answer. So those of a stopped or
+    truncated answer are estimated: the bytes of content received, divided by `BYTES_PER_TOKEN`. Before `message_start` the
+    input tokens are estimated, from the request without base64: the API has the prompt, and may bill it. `estimated_tokens`
+    is the part of the counts that the API has not reported. `on_disconnect` is "cancel" or "drain" if every reader left
+    before the end. `words` describe the ending for the log: they may contain addresses that browsers must not see.
     """
 
     ending: str
@@ -80,10 +80,9 @@ class RunRecord(RunStart):
         return self.output_tokens + self.all_input_tokens
 
     @property
-    def quota_tokens(self) -> int:
-        """`total_tokens`, with the estimated output tokens if that is more: stopping an answer just before its end, or before
-        its beginning, does not make it free."""
-        return self.all_input_tokens + max(self.output_tokens, self.estimated_tokens)
+    def has_answered(self) -> bool:
+        """The API has begun to answer: it has counted tokens, and named the model."""
+        return self.total_tokens > self.estimated_tokens
 
     @property
     def all_input_tokens(self) -> int:
@@ -115,8 +114,17 @@ def record_of(
             found["model"] = builder.model
         if not found["exact"]:
             seen = builder.content_bytes if usage else len(_MEDIA.sub(b"", stream._call.settings.request.body))
-            found["estimated_tokens"] = -(-seen // BYTES_PER_TOKEN)
+            counts = estimated_counts(usage, seen)
     return RunRecord(**{**asdict(start), **more, **counts, **found}, ending=kind, error=error)
+
+
+def estimated_counts(usage: dict[str, Any], seen_bytes: int) -> dict[str, int]:
+    """The token counts of a run that are not exact: those of the API's `usage`, or the estimate if that is more. `seen_bytes`
+    are those of the content, or of the prompt if there is no `usage`."""
+    counts, _ = token_counts(usage)
+    kind = "output_tokens" if usage else "input_tokens"
+    more = max(0, -(-seen_bytes // BYTES_PER_TOKEN) - counts[kind])
+    return {**counts, kind: counts[kind] + more, "estimated_tokens": more}
 
 
 class Observer:
@@ -137,7 +145,10 @@ class RunLog(Observer):
         level = logging.INFO if record.ending in ("complete", "cancelled") else logging.WARNING
         user = f" of {one_line(record.user)}" if record.user else ""
         how = f"{record.ending}, {one_line(record.words)}, model {one_line(record.model)}"
-        tokens = f"{record.all_input_tokens} tokens in, {record.output_tokens} out"
+        tokens_in, out = f"{record.all_input_tokens} tokens in", f"{record.output_tokens} out"
+        if record.estimated_tokens:
+            tokens_in, out = (tokens_in, f"about {out}") if record.has_answered else (f"about {tokens_in}", out)
+        tokens = f"{tokens_in}, {out}"
         text = "run %s (%s)%s ended: %s, %s, %.1f s, request %s"
         values = (record.run, record.dialect, user, how, tokens, record.seconds, record.request_id)
         if record.error != LEASE_LOST:

@@ -21,7 +21,8 @@ MAX_UNWRITTEN_BYTES = 256 * 1024
 """Frames of one run that wait for the store; above it the upstream is not read."""
 
 CONTENT_BYTES = "content_bytes"
-"""Beside the usage of a run: how many bytes of content have come. If its node dies, the quotas count these."""
+"""Beside the usage of a run, with `seconds` and `first_token_seconds`: how many bytes of content have come. If its node dies,
+its record has these."""
 
 UNCOUNTED_BYTES = 64
 """The usage is written again when so many bytes of content have come since, and a quarter of those before."""
@@ -122,14 +123,18 @@ class OwnedRun(Run):
         stream = self._stream
         if stream is None or (builder := stream._call.exchange.builder).content_bytes < self._due_bytes:
             return {}
-        return {**builder.usage, "model": builder.model, CONTENT_BYTES: builder.content_bytes} if builder.usage else {}
+        if not builder.usage:
+            return {}
+        times = {"seconds": self._loop.time() - self._began_at, "first_token_seconds": stream.timing.first_content}
+        return {**builder.usage, "model": builder.model, CONTENT_BYTES: builder.content_bytes, **times}
 
     def next_write(self) -> Write:
         """The frames that wait. They are published when the store has them: see `written`."""
         self._sent, self._next, self._next_bytes = self._next, [], 0
         usage = ""
         if found := self._usage():
-            self._due_bytes = found[CONTENT_BYTES] * 5 // 4 + UNCOUNTED_BYTES
+            # After a usage without content the next one has `first_token_seconds`.
+            self._due_bytes = found[CONTENT_BYTES] * 5 // 4 + UNCOUNTED_BYTES if found[CONTENT_BYTES] else 1
             usage = json.dumps(found)
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
@@ -137,7 +142,7 @@ class OwnedRun(Run):
         if self.record is None:
             return write
         keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0
-        return write._replace(tokens=self.record.quota_tokens, keep_seconds=keep_seconds)
+        return write._replace(tokens=self.record.total_tokens, keep_seconds=keep_seconds)
 
     def written(self, write: Write) -> None:
         """The store has the frames of this write, the last one."""

@@ -62,8 +62,8 @@ class UserLimits:
     `open_runs` is how many runs may be in progress. `tokens_per_day` counts all kinds of tokens when a run ends, for the UTC
     day on which it began; the output of a stopped or truncated answer is estimated, and the prompt of one that had not begun
     (`RunRecord.estimated_tokens`). Runs of a process that was killed (`kill -9`) do not count; with a store they count for what
-    it has. A request may name only `models`, and at most `max_tokens`. `ends_open_runs`: runs in progress are stopped when the
-    day's tokens are used up.
+    it has: of an answer's content four fifths at least, but for 64 bytes. A request may name only `models`, and at most
+    `max_tokens`. `ends_open_runs`: runs in progress are stopped when the day's tokens are used up.
     """
 
     requests_per_minute: int | None = None

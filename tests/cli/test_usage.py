@@ -97,31 +97,31 @@ def test_its_help_says_of_which_model_a_price_is(usage: Out) -> None:
 
 def test_the_table_has_aligned_columns_thousands_separators_and_a_total(path: Path, usage: Out) -> None:
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user")
-    why = "Counts with >= are a lower bound: an answer is unfinished, or was cut before the API sent its final count.\n"
+    why = "Counts with ~ are estimates: an answer is unfinished, or was cut before the API sent its final count.\n"
     assert (code, err) == (0, why)
     assert out.splitlines() == [
         "user   runs  input  output  cache write  cache read",
         "ada       3  1,505     306           37          12",
-        "bob       1      1     >=1            1           1",
-        "total     4  1,506   >=307           38          13",
+        "bob       1      1      ~1            1           1",
+        "total     4  1,506    ~307           38          13",
     ]
 
 
 @pytest.mark.parametrize(
-    ("ending", "counts", "bounds"),
+    ("ending", "counts", "shown"),
     [
-        ("truncated", (1, 1, 0, 0), ["1", ">=1", "0", "0"]),
-        ("cancelled", (0, 1, 0, 1), ["0", ">=1", "0", "1"]),  # the whole prompt was in the cache
-        ("cancelled", (0, 0, 0, 0), [">=0", ">=0", ">=0", ">=0"]),  # stopped before the answer began
-        ("complete", (1, 1, 0, 0), [">=1", ">=1", ">=0", ">=0"]),  # with counts that are not understood
+        ("truncated", (1, 1, 0, 0), ["1", "~1", "0", "0"]),
+        ("cancelled", (0, 1, 0, 1), ["0", "~1", "0", "1"]),  # the whole prompt was in the cache
+        ("cancelled", (0, 0, 0, 0), ["~0", "~0", "~0", "~0"]),  # stopped before the answer began
+        ("complete", (1, 1, 0, 0), ["~1", "~1", "~0", "~0"]),  # with counts that are not understood
     ],
 )
-def test_only_what_an_answer_that_was_cut_leaves_open_is_a_bound(
-    path: Path, usage: Out, ending: str, counts: tuple[int, int, int, int], bounds: list[str]
+def test_only_what_an_answer_that_was_cut_leaves_open_is_not_exact(
+    path: Path, usage: Out, ending: str, counts: tuple[int, int, int, int], shown: list[str]
 ) -> None:
     cut = run(3, "bob", SONNET, counts, exact=False, ending=ending)
     _, out, _ = usage(write(path, *TWO_USERS[:3], cut), "--by", "user")
-    assert [line.split()[2:] for line in out.splitlines()[1:3]] == [["1,505", "306", "37", "12"], bounds]
+    assert [line.split()[2:] for line in out.splitlines()[1:3]] == [["1,505", "306", "37", "12"], shown]
 
 
 def test_by_default_it_is_by_user_model_and_day(path: Path, usage: Out) -> None:
@@ -132,7 +132,7 @@ def test_by_default_it_is_by_user_model_and_day(path: Path, usage: Out) -> None:
         ["ada", SONNET, "2026-11-01", "1"],
         ["ada", SONNET, "2026-11-02", "1"],
         ["bob", SONNET, "2026-11-01", "1"],
-        ["total", "4", "1,506", ">=307"],
+        ["total", "4", "1,506", "~307"],
     ]
 
 
@@ -146,8 +146,8 @@ def test_groups_come_in_the_order_in_which_they_are_named(path: Path, usage: Out
     ]
 
 
-def test_exact_counts_have_no_sign_of_a_bound(path: Path, usage: Out) -> None:
-    assert ">=" not in "".join(usage(write(path, *TWO_USERS[:3]))[1:])
+def test_exact_counts_have_no_sign(path: Path, usage: Out) -> None:
+    assert "~" not in "".join(usage(write(path, *TWO_USERS[:3]))[1:])
 
 
 def test_a_relay_without_users_has_a_line_all_the_same(path: Path, usage: Out) -> None:
@@ -251,9 +251,9 @@ def test_money_is_exact_where_floats_are_not(path: Path, prices: Path, usage: Ou
     assert '"cost": 0.3,' in usage(path, "--by", "user", "--prices", prices, "--json")[1]
 
 
-def test_a_lower_bound_of_tokens_is_one_of_money(path: Path, prices: Path, usage: Out) -> None:
+def test_money_for_tokens_that_are_estimated_is_not_exact(path: Path, prices: Path, usage: Out) -> None:
     out = usage(write(path, TWO_USERS[3]), "--by", "user", "--prices", prices)[1]
-    assert out.splitlines()[1].split()[-1] == ">=0.0000"
+    assert out.splitlines()[1].split()[-1] == "~0.0000"
 
 
 def test_prices_that_are_nested_too_deeply_are_refused_by_name(path: Path, prices: Path, usage: Out) -> None:
@@ -267,16 +267,16 @@ def test_a_model_without_a_price_is_named_and_never_counts_as_nothing(path: Path
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user,model", "--prices", prices)
     assert code == 0
     assert err.splitlines()[0] == (
-        f"rawsse: no price for tokens of the model that answered, '{HAIKU}': their cost is left out"
+        f"rawsse: {prices} lacks a price of '{HAIKU}', which answered: that cost is left out"
     )
     costs = [line.split()[-1] for line in out.splitlines()[1:]]
     # 1500 * 3 + 300 * 15 + 30 * 3.75 + 4 * 0.3 = 9113.7, and 1 * (3 + 15 + 3.75 + 0.3) = 22.05, for a million
-    assert costs == ["-", "0.0091", ">=0.0000", ">=0.0091"]
+    assert costs == ["-", "0.0091", "~0.0000", "~0.0091"]
     rows = json.loads(usage(path, "--by", "user", "--prices", prices, "--json")[1])
     assert [(row["cost"], row["cost_exact"]) for row in rows] == [(0.0091137, False), (0.00002205, False)]
     by_user = usage(path, "--by", "user", "--prices", prices)[1].splitlines()[1:]
-    assert [line.split()[-1] for line in by_user] == [">=0.0091", ">=0.0000", ">=0.0091"]
-    assert usage(path, "--by", "day", "--prices", prices)[1].splitlines()[1].split()[-1] == ">=0.0061"
+    assert [line.split()[-1] for line in by_user] == [">=0.0091", "~0.0000", "~0.0091"]
+    assert usage(path, "--by", "day", "--prices", prices)[1].splitlines()[1].split()[-1] == "~0.0061"
 
 
 def test_where_no_model_has_a_price_there_is_no_total(path: Path, prices: Path, usage: Out) -> None:

@@ -151,7 +151,7 @@ class Recount(Rows):
     def tokens(self, user: str) -> int:
         """Tokens of the runs that began today and have ended."""
         today = self._schedule.now // DAY
-        return sum(each.quota_tokens for each in self.records if each.time // DAY == today and user in ("", each.user))
+        return sum(each.total_tokens for each in self.records if each.time // DAY == today and user in ("", each.user))
 
     def is_full(self, user: str, time: float, more: int = 0) -> bool:
         """In some time up to this one there were more runs, with `more` now, than may come at once and come back in it."""

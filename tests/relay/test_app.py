@@ -971,6 +971,7 @@ def test_the_log_has_one_line_and_no_secret(path: str, body: Raw, api: bytes, ca
 
 
 NOTHING = "model claude-x, 0 tokens in, 0 out, 0.0 s, request"
+ASKED = "model claude-x, about 24 tokens in, 0 out"  # a request of 93 to 96 bytes
 
 
 @pytest.mark.parametrize(
@@ -978,10 +979,13 @@ NOTHING = "model claude-x, 0 tokens in, 0 out, 0.0 s, request"
     [
         (WHOLE, "complete, the answer is whole, model claude-sonnet-5, 10 tokens in, 7 out, 0.0 s, request req_1"),
         (SAYS_NO, f"error, 529 overloaded_error: Overloaded, {NOTHING} req_9"),
-        (b"", f"truncated, api.test closed the connection without an answer, {NOTHING} None"),
+        (b"", f"truncated, api.test closed the connection without an answer, {ASKED}, 0.0 s, request None"),
         (
             HEAD + to_bytes(ANSWER[:-2]),
-            "truncated, the body ended before message_stop, model claude-sonnet-5, 10 tokens in, 1 out, 0.0 s, request req_1",
+            (
+                "truncated, the body ended before message_stop, model claude-sonnet-5, 10 tokens in, about 3 out, 0.0 s, "
+                "request req_1"
+            ),
         ),
     ],
     ids=["whole", "refused", "no answer", "cut"],
@@ -1023,7 +1027,7 @@ def test_a_call_without_stream_whose_client_goes_makes_a_line(caplog: pytest.Log
 
     caplog.set_level(logging.INFO, "rawsse.relay")
     run(story())
-    words = "cancelled, the client closed the connection, model claude-x, 0 tokens in, 0 out, 7.0 s, request None"
+    words = f"cancelled, the client closed the connection, {ASKED}, 7.0 s, request None"
     assert [line.partition(" (messages) ended: ")[2] for line in caplog.messages] == [words]
 
 

@@ -26,7 +26,7 @@ from support.command import STRICT, Command
 import rawsse.relay
 from rawsse.errors import ConfigurationError
 from rawsse.relay import ledger as module
-from rawsse.relay.ledger import APPLICATION_ID, COUNTS, KILLED, SCHEMA_VERSION, Ledger, usage
+from rawsse.relay.ledger import APPLICATION_ID, COUNTS, KILLED, MAX_COUNT, SCHEMA_VERSION, Ledger, usage
 from rawsse.relay.record import Observer, RunRecord, RunStart
 
 NOON = 1_764_504_000.0
@@ -58,6 +58,10 @@ PLAIN = {
 
 def record(number: float = 0, **changes: Any) -> RunRecord:
     return RunRecord(**{**PLAIN, "time": NOON + number, "run": f"run-{number}", **changes})
+
+
+def counts(*numbers: int) -> dict[str, int]:
+    return dict(zip(COUNTS, numbers, strict=True))
 
 
 def start(record: RunRecord) -> RunStart:
@@ -155,14 +159,18 @@ def test_a_run_is_one_row_with_all_that_its_record_says_but_the_words(path: Path
     assert row == expected
 
 
-def test_an_answer_that_was_cut_counts_its_estimate_for_the_day_but_not_in_the_usage(path: Path) -> None:
-    counts = {"input_tokens": 5, "output_tokens": 1, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    cut = record(0, **counts, exact=False, estimated_tokens=40)
-    whole = record(1, **{**counts, "output_tokens": 20})
+def test_an_answer_that_was_cut_counts_its_estimate_for_the_day_and_in_the_usage(path: Path) -> None:
+    cut = record(0, **counts(5, 40, 0, 0), exact=False, ending="truncated", estimated_tokens=39)
+    whole = record(1, **counts(5, 20, 0, 0))
     written(path, cut, whole)
     assert Ledger(path).tokens_since(NOON) == {cut.user: (5 + 40) + (5 + 20)}
     (row,) = usage([path], by=("user",))
-    assert (row["input_tokens"], row["output_tokens"], row["exact"]) == (10, 21, False)
+    assert (row["input_tokens"], row["output_tokens"], row["exact"], row["input_exact"]) == (10, 60, False, True)
+
+
+def test_a_prompt_that_was_estimated_is_not_exact_in_the_usage(path: Path) -> None:
+    (row,) = usage([written(path, record(**counts(40, 0, 0, 0), exact=False, ending="cancelled", estimated_tokens=40))])
+    assert (row["input_tokens"], row["output_tokens"], row["exact"], row["input_exact"]) == (40, 0, False, False)
 
 
 def test_a_ledger_of_version_1_is_read_as_it_is_and_goes_on(path: Path) -> None:
@@ -172,9 +180,10 @@ def test_a_ledger_of_version_1_is_read_as_it_is_and_goes_on(path: Path) -> None:
     (before,) = usage([path], by=("user",))
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)  # who only reads changes nothing
-    written(path, record(1, exact=False, output_tokens=0, estimated_tokens=7))
+    written(path, record(1, exact=False, output_tokens=7, estimated_tokens=7))
     (after,) = usage([path], by=("user",))
     assert (before["runs"], after["runs"]) == (1, 2)
+    assert (before["output_tokens"], before["input_exact"], after["output_tokens"]) == (5, True, 5 + 7)
     assert [row["estimated_tokens"] for row in rows(path)] == [None, 7]
 
 
@@ -749,10 +758,6 @@ os._exit(0)
 # --- What rows add up to -----------------------------------------------------------------------------------------------
 
 
-def counts(*numbers: int) -> dict[str, int]:
-    return dict(zip(COUNTS, numbers, strict=True))
-
-
 def test_the_tokens_of_a_user_since_a_time_are_those_of_all_kinds(path: Path) -> None:
     written(
         path,
@@ -816,7 +821,7 @@ def test_an_open_run_counts_as_a_lower_bound(path: Path) -> None:
     assert (row["runs"], row["input_tokens"], row["exact"]) == (2, 3, False)
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
 def test_a_run_that_several_ledgers_have_counts_once_as_the_one_says_that_knows_more(
     tmp_path: Path, order: tuple[int, ...]
 ) -> None:
@@ -824,6 +829,7 @@ def test_a_run_that_several_ledgers_have_counts_once_as_the_one_says_that_knows_
     paths = [
         written(tmp_path / "open.db", start(record())),
         written(tmp_path / "cut.db", record(output_tokens=2, exact=False)),
+        written(tmp_path / "estimated.db", record(output_tokens=MAX_COUNT, exact=False, estimated_tokens=MAX_COUNT)),
         written(tmp_path / "whole.db", whole, record(1, user="bob")),
     ]
     assert usage([paths[number] for number in order], by=("user", "model")) == [

@@ -124,6 +124,7 @@ def test_a_call_that_no_model_answered_has_an_error_and_neither_tokens_nor_a_mod
     play(observer, run=REFUSED)
     play(observer)  # so that the name has its place
     play(observer, run=REFUSED)
+    play(observer, run=REFUSED, error="api_error", exact=False, input_tokens=40, estimated_tokens=40)
     text = observer.render()
     failed = f'gen_ai_client_operation_duration_seconds_count{{{CHAT},error_type="rate_limit_error"}}'
     assert sample(observer, failed) == 1
@@ -195,7 +196,8 @@ def test_models_of_the_operator_have_a_place_before_they_have_answered() -> None
 def test_names_that_a_caller_makes_up_take_no_place() -> None:
     observer = Metrics()
     for number in range(MAX_MODELS_COUNTED * 2):
-        play(observer, f"made-up-{number}", REFUSED, error="not_found_error")
+        tokens = {"input_tokens": 40, "estimated_tokens": 40} if number % 2 else {}
+        play(observer, f"made-up-{number}", REFUSED, error="not_found_error", **tokens)
     play(observer)
     assert "made-up" not in observer.render()
     assert sample(observer, f"gen_ai_client_operation_duration_seconds_count{{{ANSWERED}}}") == 1

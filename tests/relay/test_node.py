@@ -11,7 +11,7 @@ import pytest
 from support.clock import run, ticks
 from support.streams import STOP, block_start, block_stop, end, start, text_delta
 
-from rawsse.relay.dialects import Answer, Dialect, Failure, MessagesDialect, TextDialect, WholeDialect
+from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, MessagesDialect, TextDialect, WholeDialect
 from rawsse.relay.node import WRITE_PAUSE_SECONDS
 from rawsse.relay.record import LEASE_LOST, NODE_LOST
 from rawsse.relay.runs import STOPPED
@@ -465,13 +465,16 @@ def test_readers_of_a_dead_nodes_run_are_told_within_the_lease_and_one_block() -
 def test_a_run_that_dies_with_its_node_costs_what_it_has_said(dialect: Callable[[], Dialect], end: str) -> None:
     async def story() -> None:
         async with cluster() as (a, b):
+            began = asyncio.get_running_loop().time()
             outlet = join(await a.own("run-1", dialect()))
             api = await a.call()
             api.send(start(), block_start(0, TEXT_BLOCK))
-            for _ in range(500):  # 10 tokens in, and as the quotas estimate 500 out
+            await asyncio.sleep(1)  # to the first text
+            for _ in range(500):  # 10 tokens in, and 500 out, as they are estimated
                 api.send(text_delta(0, "word"))
                 await ticks(20)
                 await asyncio.sleep(WRITE_PAUSE_SECONDS)
+            seconds = asyncio.get_running_loop().time() - began
             if end == "killed":
                 await a.kill()
             else:
@@ -480,10 +483,33 @@ def test_a_run_that_dies_with_its_node_costs_what_it_has_said(dialect: Callable[
             await asyncio.sleep(2 * LEASE)
             (record,) = b.kept.records
             # Those that have come since the owner last wrote their count: a fifth at most, and 64 bytes.
-            assert (500 - 16) * 4 // 5 <= record.estimated_tokens <= 500
-            assert (record.quota_tokens, record.exact) == (10 + record.estimated_tokens, False)
+            assert (500 - 16) * 4 // 5 <= record.output_tokens <= 500
+            assert (record.total_tokens, record.exact) == (10 + record.output_tokens, False)
+            assert record.first_token_seconds == pytest.approx(1, abs=0.1)
+            assert 1 + (seconds - 1) * 3 / 4 <= record.seconds <= seconds
             (count,) = (await b.node._store.admit([Limits("ada")], counts=False)).counts
-            assert (count.tokens, count.open) == (record.quota_tokens, 0)
+            assert (count.tokens, count.open) == (record.total_tokens, 0)
+
+    run(story())
+
+
+@pytest.mark.parametrize("dialect", [TextDialect, EventsDialect, MessagesDialect])
+def test_of_a_run_that_dies_with_its_first_words_these_count_and_when_they_came(dialect: type[Dialect]) -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            outlet = join(await a.own("run-1", dialect()))
+            api = await a.call()
+            api.send(start(), block_start(0, TEXT_BLOCK))
+            await asyncio.sleep(2)
+            api.send(text_delta(0, "Hello, world"))
+            await ticks(50)
+            await asyncio.sleep(WRITE_PAUSE_SECONDS)
+            await a.kill()
+            await outlet.done()
+            await asyncio.sleep(2 * LEASE)
+            (record,) = b.kept.records
+            assert record.first_token_seconds == pytest.approx(record.seconds, abs=0.1) == pytest.approx(2, abs=0.1)
+            assert (record.output_tokens, record.estimated_tokens) == (12 // 4, 12 // 4 - 1)
 
     run(story())
 

@@ -68,7 +68,7 @@ COMPACTION = {"type": "compaction", "input_tokens": 500, "output_tokens": 60}
         (usage(input_tokens=3, output_tokens=7, iterations=[COMPACTION]), (503, 67, 0, 0, True)),
         (usage(input_tokens=3, output_tokens=7, iterations=[{"type": "new"}]), (3, 7, 0, 0, False)),
         (usage(input_tokens=2**70, output_tokens=-1), (0, 0, 0, 0, False)),
-        (HEAD + to_bytes(ANSWER[:-2]), (10, 1, 0, 0, False)),
+        (HEAD + to_bytes(ANSWER[:-2]), (10, 1, 0, 0, False)),  # besides what is estimated
         (HEAD + to_bytes(ANSWER[:-1]), (10, 7, 0, 0, True)),  # only `message_stop` is missing
         (SAYS_NO, (0, 0, 0, 0, True)),
         (HEAD, (0, 0, 0, 0, False)),  # the request was accepted, and nothing was told of its cost
@@ -78,29 +78,31 @@ COMPACTION = {"type": "compaction", "input_tokens": 500, "output_tokens": 60}
 )
 def test_the_tokens_are_those_that_are_billed(script: bytes, expected: tuple[int, int, int, int, bool]) -> None:
     record = record_of_one(script)
-    cache = (record.cache_creation_input_tokens, record.cache_read_input_tokens)
-    assert (record.input_tokens, record.output_tokens, *cache, record.exact) == expected
-    assert record.total_tokens == sum(expected[:4])
+    guess, cache = record.estimated_tokens, (record.cache_creation_input_tokens, record.cache_read_input_tokens)
+    guesses = (0, guess) if record.has_answered or record.output_tokens else (guess, 0)
+    counts = (record.input_tokens - guesses[0], record.output_tokens - guesses[1], *cache)
+    assert (*counts, record.exact) == expected
+    assert record.total_tokens == sum(expected[:4]) + guess
 
 
 @pytest.mark.parametrize(
-    ("script", "estimated", "quota"),
+    ("script", "estimated", "total"),
     [
         (HEAD + to_bytes(ANSWER), 0, 17),  # the API has counted them
         (HEAD + to_bytes(ANSWER[:-1]), 0, 17),
-        (HEAD + to_bytes(ANSWER[:-2]), 3, 13),  # "Hello ☺" has 9 bytes in UTF-8
-        (HEAD + to_bytes([*ANSWER[:-2], ERROR]), 3, 13),
+        (HEAD + to_bytes(ANSWER[:-2]), 2, 13),  # "Hello ☺" has 9 bytes in UTF-8; the API has told of one token
+        (HEAD + to_bytes([*ANSWER[:-2], ERROR]), 2, 13),
         (HEAD + to_bytes(ANSWER[:2]), 0, 11),  # at least what the API has told
-        (usage(input_tokens=3, output_tokens=7, iterations=[{"type": "new"}]), 3, 10),
+        (usage(input_tokens=3, output_tokens=7, iterations=[{"type": "new"}]), 0, 10),
         (SAYS_NO, 0, 0),
     ],
     ids=["whole", "tail", "cut", "error", "no content", "unknown", "refused"],
 )
-def test_for_the_quotas_the_output_of_an_answer_that_was_cut_is_estimated_from_its_content(
-    script: bytes, estimated: int, quota: int
+def test_the_output_of_an_answer_that_was_cut_is_estimated_from_its_content(
+    script: bytes, estimated: int, total: int
 ) -> None:
     record = record_of_one(script)
-    assert (record.estimated_tokens, record.quota_tokens) == (estimated, quota)
+    assert (record.estimated_tokens, record.total_tokens) == (estimated, total)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +117,11 @@ def test_before_the_api_has_counted_the_prompt_it_is_estimated_from_the_request_
     for content in ([text], [text, image]):
         monkeypatch.setitem(REQUEST, "messages", [{"role": "user", "content": content}])
         records.append(record_of_one(script))
-    few, many = (record.quota_tokens for record in records)
+    few, many = (record.input_tokens for record in records)
     assert 350 < few < 450  # 1400 characters, and the fields around them
     assert 0 < many - few < 50
-    assert [record.total_tokens for record in records] == [0, 0]  # nothing in `rawsse usage`
+    assert [(record.estimated_tokens, record.output_tokens) for record in records] == [(few, 0), (many, 0)]
+    assert not any(record.has_answered for record in records)
 
 
 def test_a_record_says_who_what_and_how() -> None:

@@ -303,7 +303,7 @@ def test_a_bug_in_a_dialect_before_all_content_makes_one_last_word_too(caplog: p
     caplog.set_level("INFO")
     run(story())
     assert [message.partition(" ended: ")[2] for message in caplog.messages if "ended" in message] == [
-        "error, the run failed: see the log of the server, model claude-x, 0 tokens in, 0 out, 0.0 s, request req_1"
+        "error, the run failed: see the log of the server, model claude-x, about 14 tokens in, 0 out, 0.0 s, request req_1"
     ]
 
 

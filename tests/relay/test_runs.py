@@ -985,7 +985,10 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
         (
             HEAD,
             logging.WARNING,
-            f"(text) ended: truncated, the body ended before message_stop, {NOTHING}, request req_1",
+            (
+                "(text) ended: truncated, the body ended before message_stop, model claude-x, about 14 tokens in, 0 out, "
+                "0.0 s, request req_1"
+            ),
         ),
         (
             b"HTTP/1.1 401 Unauthorized\r\nrequest-id: req_2\r\ncontent-length: 0\r\n\r\n",

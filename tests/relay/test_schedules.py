@@ -68,8 +68,9 @@ class Checked(Schedule):
             surely = [each for each in mine if each.ending != "cancelled"]
             assert len(surely) <= len(calls) <= len(mine), f"{model}: {len(calls)} calls for {mine}"
             told = [usage for usage in (usage_in(self.heard(api)) for api in calls) if usage[0]]
-            rows = [(each.input_tokens, each.output_tokens, each.exact) for each in mine if each.total_tokens]
-            assert rows == told, f"{model}: {mine}"
+            rows = [each for each in mine if each.has_answered]
+            counts = [(each.input_tokens, each.output_tokens - each.estimated_tokens, each.exact) for each in rows]
+            assert counts == told, f"{model}: {mine}"
             refused = [reader.was_refused for reader in self.readers if reader.model == model]
             assert mine == [] or not all(refused), f"{model} was refused, and has run"
 
@@ -78,7 +79,7 @@ class Checked(Schedule):
         quotas.everyone = PLENTY
         for name in (*NAMES, ""):
             left = quotas.me(User(name, PLENTY) if name else None, self.now)["left"]
-            assert left == {"tokens": 10**9 - self.rows.tokens(name), "open_runs": 9}, name
+            assert left == {"tokens_per_day": 10**9 - self.rows.tokens(name), "open_runs": 9}, name
         assert not any(count.open for count in (quotas._all, *(count for _, count in quotas._kept.values())))
 
     def check_reader(self, reader: Reader) -> None:
