@@ -69,7 +69,8 @@ class Guard:
         host = headers.get("host", "")
         if host_name(host) not in self._hosts:  # not every server validates its syntax
             self._log("host", host)
-            return Answer(421, "invalid_request_error", "the relay does not have the name in Host (see --allow-host)")
+            text = "the relay does not have the name in Host: Guard(hosts=…) allows it, or serve --allow-host"
+            return Answer(421, "invalid_request_error", text)
         origin = headers.get("origin")
         # The relay's own page has the same host and port; its scheme may be a reverse proxy's.
         own = (f"http://{host}".lower(), f"https://{host}".lower())

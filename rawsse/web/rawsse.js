@@ -197,7 +197,7 @@ const KINDS = [
   ["not_found_error", "There is no such model or address.", "Check its name.", 404],
   ["conflict_error", "Another request has the same id.", AGAIN, 409],
   ["request_too_large", "The conversation is too long.", "Shorten it, or begin a new one.", 413],
-  ["rate_limit_error", "A rate limit was reached.", LATER, 429],
+  ["rate_limit_error", "A limit was reached.", LATER, 429],
   ["timeout_error", "The API took too long.", AGAIN, 504],
   ["overloaded_error", "The API is overloaded.", LATER, 529],
   ["api_error", "The API or the server failed.", AGAIN],

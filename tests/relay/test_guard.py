@@ -79,7 +79,7 @@ OTHER_NAMES = [
 @pytest.mark.parametrize("host", [*OTHER_NAMES, "", "localhost, evil.example"])
 def test_another_name_is_refused(host: str) -> None:
     refusal = Guard().refuse({"host": host})
-    text = "the relay does not have the name in Host (see --allow-host)"
+    text = "the relay does not have the name in Host: Guard(hosts=…) allows it, or serve --allow-host"
     assert told(refusal) == (421, "invalid_request_error", text)
 
 
