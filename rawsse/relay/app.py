@@ -110,13 +110,16 @@ class Relay(Observer):
     `models`, and may request any number of tokens unless `max_tokens` is given.
 
     `guard` decides which hosts and origins are answered, and has the tokens. `authenticate`, an `async def`, gets the scope of
-    a request and returns its user: an id, or `User(id, UserLimits(…))`, or None for an unknown user, who gets a 401. Tokens are
-    then ignored. Without it, a login of the host (`scope["user"]`) or a token identifies the user. `user_limits` apply to each
-    user without limits, `all_limits` to all users together, and where there are no users.
+    a request and returns its user: an id, or `User(id, UserLimits(…))`, or None for an unknown user, who gets a 401. Tokens
+    are then ignored. It may close a route: `if "/v1/" in scope["path"]: raise Answer(404, "not_found_error", "…")` leaves
+    users only the routes of browsers. Without it, a login of the host (`scope["user"]`) or a token identifies the user.
+    `user_limits` apply to each user without limits, `all_limits` to all users together, and where there are no users.
 
     `async def on_request(request, user)` is awaited before each request is sent. `request` is its JSON, a dict; `user` is a
     `User`, or None if there are no users. It returns another complete request, or None to keep this one, or raises `Answer`,
-    whose message the client gets: `Answer(403, "permission_error", "The word … is not allowed here.")`.
+    whose message the client gets: `Answer(403, "permission_error", "The word … is not allowed here.")`. The user is known by
+    then, and the limits are checked later: a request that it refuses counts for none of them, and one that it has seen may
+    still be refused. To count requests use `observers`, which are notified of each run that begins.
 
     `ledger` gets a row for each run, so that quotas survive a restart; `lifespan` closes it, or the caller does.
     `on_end` is called with the record of each run that has ended, and `observers` are notified of all runs; these
