@@ -39,8 +39,8 @@ class _Policy(NamedTuple):
     """A limit in effect, and what remains of it. `wait` is the seconds until all of it is refilled or, if nothing is left,
     until part of it is; `reset` is that time in Unix seconds, and `full` that when all of it is. None if unknown."""
 
-    name: str
-    words: str
+    name: str  # in header fields
+    limit: str  # its field in `UserLimits`
     terms: str  # of its `RateLimit-Policy`
     quota: int
     left: int
@@ -59,13 +59,13 @@ def _policies(limits: UserLimits, count: Count) -> Iterator[_Policy]:
     if (quota := limits.requests_per_minute) is not None:
         left = max(0, (quota * MINUTE - count.used) // MINUTE)
         back = count.used if left else count.used + MINUTE - quota * MINUTE
-        yield _Policy("requests", "requests per minute", ";w=60", quota, left, *due(back, count.used, quota))
+        yield _Policy("requests", "requests_per_minute", ";w=60", quota, left, *due(back, count.used, quota))
     if (quota := limits.tokens_per_day) is not None:
         left, back = max(0, quota - count.tokens), DAY - count.at % DAY
-        yield _Policy("tokens", "tokens per day", ';w=86400;qu="tokens"', quota, left, *due(back, back))
+        yield _Policy("tokens", "tokens_per_day", ';w=86400;qu="tokens"', quota, left, *due(back, back))
     if (quota := limits.open_runs) is not None:
         left = max(0, quota - count.open)
-        yield _Policy("open_runs", "open runs", ';qu="concurrent-requests"', quota, left)
+        yield _Policy("open_runs", "open_runs", ';qu="concurrent-requests"', quota, left)
 
 
 class Quotas(Observer):
@@ -156,14 +156,21 @@ class Quotas(Observer):
     def me(self, user: User | None, now: float, acquired: Acquired | None = None) -> dict[str, Any]:
         """The answer to `GET /me`, from the counts of a store if there is one: the limits in effect; what is `left`; when all
         of it is back (`resets`, RFC 3339; unknown for open runs); and for each limit of which nothing is left the seconds until
-        part of it is (`retry_after`, as in a 429)."""
+        part of it is (`retry_after`, as in a 429).
+
+            {"user": "ada",
+             "limits": {"requests_per_minute": 60, "open_runs": 4, "tokens_per_day": 200000},
+             "left": {"requests_per_minute": 41, "tokens_per_day": 0, "open_runs": 3},
+             "resets": {"requests_per_minute": "2026-11-30T12:00:19Z", "tokens_per_day": "2026-12-01T00:00:00Z"},
+             "retry_after": {"tokens_per_day": 43200}}
+        """
         policies = self._policies(user, acquired or self._count(user, now, is_run=False, counts=False))[0]
         return {
             "user": user.id if user is not None else None,
             "limits": {name: value for name, value in asdict(self.limits_of(user)).items() if value},
-            "left": {policy.name: policy.left for policy in policies},
-            "resets": {policy.name: _date(policy.full) for policy in policies if policy.full is not None},
-            "retry_after": {policy.name: policy.wait or RETRY_SECONDS for policy in policies if not policy.left},
+            "left": {policy.limit: policy.left for policy in policies},
+            "resets": {policy.limit: _date(policy.full) for policy in policies if policy.full is not None},
+            "retry_after": {policy.limit: policy.wait or RETRY_SECONDS for policy in policies if not policy.left},
         }
 
     def _count(self, user: User | None, now: float, *, is_run: bool, counts: bool) -> Acquired:
@@ -196,7 +203,8 @@ def _refusal(account: list[_Policy], others: list[list[_Policy]], *, is_messages
     if own or shared:  # else the limits have changed since the store's reply
         wait, worst = max((policy.wait or RETRY_SECONDS, policy) for policy in own + shared)
         who = "all users together have" if worst in shared else "you have"
-        text = f"{who} reached the limit of {worst.quota} {worst.words}; try again in {wait} s"
+        what = worst.limit.replace("_", " ")
+        text = f"{who} reached the limit of {what} ({worst.quota}); try again in {wait} s"
     headers = _headers([*account, *shared], is_messages) | {"retry-after": str(wait)}
     return Answer(429, "rate_limit_error", text, headers=headers)
 

@@ -221,8 +221,8 @@ async function showQuota() {
   const { left = {}, limits = {} } = me;
   const told = (n, limit, words) => n !== undefined && limit && `${count(n)} of ${count(limit)} ${words}`;
   const known = [
-    told(left.requests, limits.requests_per_minute, "requests left this minute"),
-    told(left.tokens, limits.tokens_per_day, "tokens left today"),
+    told(left.requests_per_minute, limits.requests_per_minute, "requests left this minute"),
+    told(left.tokens_per_day, limits.tokens_per_day, "tokens left today"),
   ].filter(Boolean);
   quota.textContent = known.join(" · ");
   quota.hidden = known.length === 0;

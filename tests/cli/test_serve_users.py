@@ -75,7 +75,7 @@ def test_users_have_limits_and_the_ledger_says_who_used_what(
     assert [chat(command, TOKENS["ada"]) for _ in range(3)] == [200, 200, 429]
     assert chat(command, TOKENS["bob"]) == 200
     me = json.loads(ask(command, "GET", "/me", TOKENS["ada"])[1])
-    assert (me["user"], me["limits"], me["left"]) == ("ada", {"requests_per_minute": 2}, {"requests": 0})
+    assert (me["user"], me["limits"], me["left"]) == ("ada", {"requests_per_minute": 2}, {"requests_per_minute": 0})
     assert command.stop() == 0
     log = command.complaint()
     assert log.count(" of ada ended: complete") == 2

@@ -300,7 +300,7 @@ def test_the_limits_hold_exactly_over_all_nodes() -> None:
             assert refused.headers["ratelimit"] == '"requests";r=0;t=3'
             assert (await stages[0].ask("POST", "/stream", CHAT, headers=BOB).done()).status == 200
             told = (await stages[1].ask("GET", "/me", headers=ADA).done()).json
-            assert told["left"] == {"requests": 0}
+            assert told["left"] == {"requests_per_minute": 0}
 
     run(story())
 
@@ -321,7 +321,7 @@ def test_the_tokens_and_open_runs_of_a_run_that_ended_count_on_every_node() -> N
             await reader.done()
             await ticks(20)
             told = (await b.ask("GET", "/me", headers=ADA).done()).json
-            assert told["left"] == {"tokens": 1000 - 17, "open_runs": 1}
+            assert told["left"] == {"tokens_per_day": 1000 - 17, "open_runs": 1}
 
     run(story())
 
@@ -336,7 +336,7 @@ def test_the_tokens_of_a_run_that_is_stopped_are_estimated_for_every_node() -> N
             await reader.done()
             for node in (a, b):
                 told = (await node.ask("GET", "/me", headers=ADA).done()).json
-                assert told["left"] == {"tokens": 1000 - 10 - 50}
+                assert told["left"] == {"tokens_per_day": 1000 - 10 - 50}
 
     run(story())
 
@@ -367,7 +367,7 @@ def test_a_daily_limit_that_ends_open_runs_ends_those_at_all_nodes_in_the_same_w
                         "type": "rate_limit_error",
                     }
             assert all(each.is_closed for _, each in others)
-            cut = {(each.ending, each.error, each.words, each.quota_tokens) for each in rows.records[1:]}
+            cut = {(each.ending, each.error, each.words, each.total_tokens) for each in rows.records[1:]}
             assert cut == {("cancelled", None, "the tokens of the day are used up", 10 + 1)}
             assert (len(rows.records), bob.is_ended) == (4, False)
 

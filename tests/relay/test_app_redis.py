@@ -55,7 +55,7 @@ def test_the_tokens_that_end_open_runs_are_those_of_all_nodes_together(url: str)
                 async with asyncio.timeout(10):
                     assert "the tokens of the day are used up" in (await each.done()).body.decode()
             told = (await b.ask("GET", "/me", headers=ADA).done()).json
-            assert told["left"] == {"tokens": 0}
+            assert told["left"] == {"tokens_per_day": 0}
 
     asyncio.run(story())
 
@@ -74,9 +74,9 @@ def test_a_run_that_is_lost_with_its_node_costs_what_it_has_said(url: str) -> No
                 await reader.done()
                 await elsewhere.done()
             (record,) = rows.records
-            assert (record.error, record.estimated_tokens) == (NODE_LOST, 50)
+            assert (record.error, record.output_tokens) == (NODE_LOST, 50)
             told = (await b.ask("GET", "/me", headers=ADA).done()).json
-            assert told["left"] == {"tokens": 1000 - 10 - 50}
+            assert told["left"] == {"tokens_per_day": 1000 - 10 - 50}
             gate.is_down = False
 
     asyncio.run(story())

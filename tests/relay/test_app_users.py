@@ -247,7 +247,7 @@ def test_requests_beyond_the_limit_never_reach_the_api(path: str, body: Any) -> 
                 assert refused.headers["anthropic-ratelimit-requests-remaining"] == "0"
             elif body is UI:
                 assert refused.headers["content-type"] == "text/plain; charset=utf-8"
-                assert b"limit of 3 requests per minute" in refused.body
+                assert b"limit of requests per minute (3)" in refused.body
             else:
                 assert "rate_limit_error" in refused.data[0]
                 assert refused.data[-1] == "[DONE]"
@@ -292,7 +292,7 @@ def test_a_repeated_request_for_the_same_run_counts_once() -> None:
                 assert again.status == 200
             assert len(stage.calls) == 1
             me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
-            assert me["left"]["requests"] == 2
+            assert me["left"]["requests_per_minute"] == 2
 
     run(story())
 
@@ -340,7 +340,7 @@ def test_an_invalid_request_and_one_that_the_relay_cannot_take_count_nowhere() -
             body = {**MESSAGES, "stream": False}
             assert (await stage.ask("POST", "/v1/messages", body, headers=as_user("ada")).done()).status == 503
             me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
-            assert me["left"] == {"requests": 3, "tokens": 100, "open_runs": 2}
+            assert me["left"] == {"requests_per_minute": 3, "tokens_per_day": 100, "open_runs": 2}
 
     run(story())
 
@@ -380,7 +380,7 @@ def test_an_answer_that_ends_just_before_its_end_uses_up_the_day_s_tokens_too(pa
                     api.send(*[ERROR] * (end == "errs"), end=True)
                 await browser.done()
             told = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
-            assert told["left"] == {"requests": 1, "tokens": 0, "open_runs": 2}
+            assert told["left"] == {"requests_per_minute": 1, "tokens_per_day": 0, "open_runs": 2}
             assert (await stage.ask("POST", path, body, headers=as_user("ada")).done()).status == 429
 
     run(story())
@@ -507,7 +507,7 @@ def test_a_relay_without_users_has_limits_too() -> None:
             statuses = [(await stage.ask("POST", "/stream", CHAT).done()).status for _ in range(3)]
             assert statuses == [200, 200, 429]
             me = (await stage.ask("GET", "/me").done()).json
-            assert (me["user"], me["left"]["requests"]) == (None, 0)
+            assert (me["user"], me["left"]["requests_per_minute"]) == (None, 0)
 
     run(story())
 
@@ -621,6 +621,47 @@ def test_the_embedder_may_change_a_request_or_refuse_it() -> None:
     assert (refused.status, refused.calls) == (403, [])
     assert json.loads(refused.data[0]) == {"error": "we do not speak of that", "type": "permission_error"}
     assert {user.id for _, user in seen if user is not None} == {"ada"}
+
+
+def test_what_the_embedder_refuses_counts_for_no_limit_and_what_a_limit_refuses_was_seen() -> None:
+    seen: list[str] = []
+
+    async def on_request(request: dict[str, Any], user: User | None) -> None:
+        assert user is not None
+        seen.append(user.id)
+        if len(seen) <= 3:
+            raise Answer(403, "permission_error", "no")
+
+    async def story() -> None:
+        async with relay(
+            *[WHOLE] * 3, authenticate=by_name, on_request=on_request, observers=[rows := Rows()]
+        ) as stage:
+            asked = [await stage.ask("POST", "/stream", CHAT, headers=as_user("ada")).done() for _ in range(7)]
+            assert [browser.status for browser in asked] == [403] * 3 + [200] * 3 + [429]
+            assert (await stage.ask("POST", "/stream", CHAT).done()).status == 401
+            assert (seen, len(rows.starts)) == (["ada"] * 7, 3)
+
+    run(story())
+
+
+@pytest.mark.parametrize("root", ["", "/claude"])
+def test_an_application_may_close_the_routes_of_programs(root: str) -> None:
+    async def who(scope: Scope) -> str:
+        if "/v1/" in scope["path"]:
+            raise Answer(404, "not_found_error", "there is nothing here")
+        return "ada"
+
+    async def story() -> None:
+        async with relay(*[WHOLE] * 4, authenticate=who) as stage:
+            for path in ("/v1/messages", "/v1/messages/count_tokens"):
+                assert (await stage.ask("POST", root + path, MESSAGES, root_path=root).done()).status == 404
+            assert (await stage.ask("GET", f"{root}/v1/models", root_path=root).done()).status == 404
+            for path, body in CHATS:
+                if path != "/v1/messages":
+                    assert (await stage.ask("POST", root + path, body, root_path=root).done()).status == 200
+            assert len(stage.calls) == len(CHATS) - 1
+
+    run(story())
 
 
 # --- Operations -------------------------------------------------------------------------------------------------------
@@ -876,7 +917,7 @@ def test_counts_of_tokens_are_requests_that_need_neither_a_run_nor_tokens() -> N
             assert error_json(answers[-1]) == (429, "rate_limit_error", None)
             assert (answers[-1].headers["retry-after"], len(stage.calls)) == ("20", 3)
             me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
-            assert me["left"] == {"requests": 0, "tokens": 0, "open_runs": 2}
+            assert me["left"] == {"requests_per_minute": 0, "tokens_per_day": 0, "open_runs": 2}
 
     run(story())
 
@@ -905,7 +946,12 @@ def test_what_the_embedder_gives_in_place_of_a_request_must_be_one(
             browser = await stage.ask("POST", path, body, headers=as_user("ada")).done()
             assert error_of(browser)[:2] == (500, "" if body is UI else "api_error")
             me = (await stage.ask("GET", "/me", headers=as_user("ada")).done()).json
-            assert (me["left"]["requests"], me["left"]["open_runs"], stage.calls, rows.starts) == (3, 2, [], [])
+            assert (me["left"]["requests_per_minute"], me["left"]["open_runs"], stage.calls, rows.starts) == (
+                3,
+                2,
+                [],
+                [],
+            )
 
     run(story())
     (line,) = caplog.records

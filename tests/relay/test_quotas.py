@@ -245,7 +245,7 @@ def test_tokens_are_those_of_the_day_on_which_the_run_began_as_in_the_ledger() -
     quotas.admit(ada, MIDNIGHT - 1)
     run(quotas, ada, MIDNIGHT + 1, tokens=10)
     quotas.ended(record_of("ada", MIDNIGHT - 1, tokens=5000))
-    assert quotas.me(ada, MIDNIGHT + 2)["left"] == {"tokens": 990}
+    assert quotas.me(ada, MIDNIGHT + 2)["left"] == {"tokens_per_day": 990}
 
 
 @pytest.mark.parametrize("days", [1, 2, 400, -1])
@@ -253,38 +253,38 @@ def test_the_count_of_the_day_survives_a_clock_that_was_wrong_for_a_moment(days:
     quotas, ada = Quotas(UserLimits(tokens_per_day=1000)), user(tokens_per_day=100)
     run(quotas, ada, tokens=60)
     quotas.admit(ada, NOON)
-    assert quotas.me(ada, NOON + days * DAY)["left"] == {"tokens": 100}
+    assert quotas.me(ada, NOON + days * DAY)["left"] == {"tokens_per_day": 100}
     quotas.ended(record_of("ada", NOON, tokens=10))  # of a run that began before
     run(quotas, ada, NOON + days * DAY, tokens=7)
-    assert quotas.me(ada, NOON + 1)["left"] == {"tokens": 30}
-    assert quotas.me(None, NOON + 1)["left"] == {"tokens": 930}
+    assert quotas.me(ada, NOON + 1)["left"] == {"tokens_per_day": 30}
+    assert quotas.me(None, NOON + 1)["left"] == {"tokens_per_day": 930}
 
 
 def test_a_day_that_is_over_does_not_come_back() -> None:
     quotas, ada = Quotas(), user(tokens_per_day=100)
     for day in range(4):
         run(quotas, ada, NOON + day * DAY, tokens=60)
-        assert quotas.me(ada, NOON + day * DAY)["left"] == {"tokens": 40}
+        assert quotas.me(ada, NOON + day * DAY)["left"] == {"tokens_per_day": 40}
 
 
 @pytest.mark.parametrize("second", [0.25, 0.5, 0.999999])
 def test_tokens_are_back_at_midnight_whatever_the_time(second: float) -> None:
-    assert Quotas().me(user(tokens_per_day=9), NOON + second)["resets"] == {"tokens": "2026-12-01T00:00:00Z"}
+    assert Quotas().me(user(tokens_per_day=9), NOON + second)["resets"] == {"tokens_per_day": "2026-12-01T00:00:00Z"}
 
 
 def test_quotas_survive_a_restart() -> None:
     quotas = Quotas(UserLimits(tokens_per_day=5000), UserLimits(tokens_per_day=1000))
     quotas.settle({"ada": 1000, "bob": 990}, NOON)
     assert refusal(quotas, User("ada")) is not None
-    assert quotas.me(User("bob"), NOON)["left"] == {"tokens": 10}
-    assert quotas.me(None, NOON)["left"] == {"tokens": 3010}
+    assert quotas.me(User("bob"), NOON)["left"] == {"tokens_per_day": 10}
+    assert quotas.me(None, NOON)["left"] == {"tokens_per_day": 3010}
     assert refusal(quotas, User("ada"), MIDNIGHT) is None
 
 
 def test_what_was_used_before_there_were_users_is_of_no_user() -> None:
     quotas = Quotas(UserLimits(tokens_per_day=1000), max_users=1)
     quotas.settle({"": 400}, NOON)
-    assert quotas.me(None, NOON)["left"] == {"tokens": 600}
+    assert quotas.me(None, NOON)["left"] == {"tokens_per_day": 600}
     assert admitted(quotas, [ADA]) == 1
 
 
@@ -292,7 +292,7 @@ def test_a_ledger_that_lags_behind_takes_nothing_back() -> None:
     quotas, ada = Quotas(UserLimits(tokens_per_day=1000)), user(tokens_per_day=1000)
     run(quotas, ada, tokens=700)
     quotas.settle({"ada": 600}, NOON)
-    assert quotas.me(ada, NOON)["left"] == quotas.me(None, NOON)["left"] == {"tokens": 300}
+    assert quotas.me(ada, NOON)["left"] == quotas.me(None, NOON)["left"] == {"tokens_per_day": 300}
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_request_that_all_may_not_send_takes_nothing_from_the_user() -> None:
     quotas.admit(BOB, NOON)
     assert admitted(quotas, [ada] * 10) == 0
     quotas.ended(record_of("bob"))
-    assert quotas.me(ada, NOON)["left"] == {"requests": 2}
+    assert quotas.me(ada, NOON)["left"] == {"requests_per_minute": 2}
 
 
 def test_the_budget_of_all_may_change() -> None:
@@ -426,12 +426,14 @@ def test_a_refusal_tells_it_too_and_its_reset_is_that_of_retry_after() -> None:
 def test_of_several_limits_the_one_with_the_longest_wait_is_named() -> None:
     quotas, ada = Quotas(UserLimits(open_runs=1)), user(requests_per_minute=1, tokens_per_day=1)
     quotas.admit(ada, NOON)
-    with pytest.raises(Answer, match=r"^all users together have reached the limit of 1 open runs; try again in 5 s$"):
+    with pytest.raises(
+        Answer, match=r"^all users together have reached the limit of open runs \(1\); try again in 5 s$"
+    ):
         quotas.admit(BOB, NOON)
-    with pytest.raises(Answer, match=r"^you have reached the limit of 1 requests per minute; try again in 60 s$"):
+    with pytest.raises(Answer, match=r"^you have reached the limit of requests per minute \(1\); try again in 60 s$"):
         quotas.admit(ada, NOON)
     quotas.settle({"ada": 1}, NOON)
-    with pytest.raises(Answer, match=r"^you have reached the limit of 1 tokens per day; try again in 43200 s$"):
+    with pytest.raises(Answer, match=r"^you have reached the limit of tokens per day \(1\); try again in 43200 s$"):
         quotas.admit(ada, NOON)
 
 
@@ -469,8 +471,8 @@ def test_me_tells_the_limits_what_is_left_and_when_it_is_back() -> None:
             "models": ("a", "b"),
             "max_tokens": 9,
         },
-        "left": {"requests": 40, "tokens": 181_000, "open_runs": 3},
-        "resets": {"requests": "2026-11-30T12:00:20Z", "tokens": "2026-12-01T00:00:00Z"},
+        "left": {"requests_per_minute": 40, "tokens_per_day": 181_000, "open_runs": 3},
+        "resets": {"requests_per_minute": "2026-11-30T12:00:20Z", "tokens_per_day": "2026-12-01T00:00:00Z"},
         "retry_after": {},
     }
 
@@ -481,10 +483,10 @@ def test_me_tells_when_all_of_a_limit_is_back_and_apart_from_it_when_the_next_re
         quotas.admit(ada, NOON)
     quotas.ended(record_of("ada", NOON, tokens=100))
     told = quotas.me(ada, NOON)
-    assert told["left"] == {"requests": 0, "tokens": 0, "open_runs": 1}
-    assert told["resets"] == {"requests": "2026-11-30T12:01:00Z", "tokens": "2026-12-01T00:00:00Z"}
+    assert told["left"] == {"requests_per_minute": 0, "tokens_per_day": 0, "open_runs": 1}
+    assert told["resets"] == {"requests_per_minute": "2026-11-30T12:01:00Z", "tokens_per_day": "2026-12-01T00:00:00Z"}
     headers = refusal(quotas, ada) or {}
-    assert told["retry_after"] == {"requests": 10, "tokens": 43_200}
+    assert told["retry_after"] == {"requests_per_minute": 10, "tokens_per_day": 43_200}
     assert headers["retry-after"] == "43200"  # the longest
 
 
@@ -656,7 +658,7 @@ def drive(seed: int) -> Counter[str]:
             who = chance.choice(users)
             own = models[who.id].left(now)
             told = quotas.me(who, now)["left"]
-            names = ("requests", "open_runs", "tokens")
+            names = ("requests_per_minute", "open_runs", "tokens_per_day")
             assert [told.get(name, math.inf) for name in names] == [max(0, left) for left in own]
             lefts = own + total.left(now)
             is_admitted = refusal(quotas, who, now) is None
@@ -717,8 +719,8 @@ def test_what_is_no_run_counts_as_a_request_of_the_user_and_of_all() -> None:
     quotas, ada = Quotas(UserLimits(requests_per_minute=3, open_runs=1)), user(requests_per_minute=2)
     quotas.admit(ada, NOON)  # all open runs that there may be
     quotas.admit(ada, NOON, is_run=False)
-    with pytest.raises(Answer, match=r"^you have reached the limit of 2 requests per minute; "):
+    with pytest.raises(Answer, match=r"^you have reached the limit of requests per minute \(2\); "):
         quotas.admit(ada, NOON, is_run=False)
     quotas.admit(user("bob"), NOON, is_run=False)
-    with pytest.raises(Answer, match=r"^all users together have reached the limit of 3 requests per minute; "):
+    with pytest.raises(Answer, match=r"^all users together have reached the limit of requests per minute \(3\); "):
         quotas.admit(user("bob"), NOON, is_run=False)

@@ -234,7 +234,12 @@ def test_a_model_is_chosen_where_there_are_several_and_the_choice_is_kept(chat: 
 
 def quota(requests: int) -> tuple[int, Any]:
     limits = {"requests_per_minute": 60, "tokens_per_day": 200_000}
-    return 200, {"user": "ada", "limits": limits, "left": {"requests": requests, "tokens": 120_000}, "resets": {}}
+    return 200, {
+        "user": "ada",
+        "limits": limits,
+        "left": {"requests_per_minute": requests, "tokens_per_day": 120_000},
+        "resets": {},
+    }
 
 
 def test_what_is_left_of_a_quota_is_shown_and_renewed_after_an_answer(chat: Chat) -> None:

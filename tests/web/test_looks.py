@@ -68,7 +68,7 @@ EVERYTHING: list[dict[str, Any]] = [
 def show(chat: Chat) -> None:
     """Everything that the page can show at once."""
     limits = {"requests_per_minute": 60, "tokens_per_day": 200_000}
-    chat.server.facts["/me"] = (200, {"limits": limits, "left": {"requests": 1, "tokens": 2}})
+    chat.server.facts["/me"] = (200, {"limits": limits, "left": {"requests_per_minute": 1, "tokens_per_day": 2}})
     chat.server.facts["/v1/models"] = (
         200,
         {"data": [{"id": "a"}, {"id": "b", "display_name": "A model with a long name"}]},
