@@ -585,6 +585,13 @@ def test_a_status_means_its_type_where_the_body_names_none(node: Node, status: i
     assert node("run", responses=[play("{}", status=status)])["error"]["type"] == type
 
 
+def test_a_limit_of_open_runs_is_not_called_a_rate(node: Node) -> None:
+    reason = "you have reached the limit of open runs (1); try again in 5 s"
+    body = json.dumps({"type": "error", "error": {"type": "rate_limit_error", "message": reason}})
+    error = node("run", responses=[play(body, status=429)])["error"]
+    assert error["message"] == f"A limit was reached. The server said: {reason}"
+
+
 @pytest.mark.parametrize(
     "body",
     [
