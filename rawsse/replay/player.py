@@ -66,7 +66,7 @@ DEMO_WORDS: Mapping[str, str] = {
     "tool": "tools",
     "search": "server-tools",
     "cite": "citations",
-    "limit": "max-tokens",
+    "limit": "max-tokens-text",
     "refuse": "refusal",
     "overload": "error-before-content",
     "error": "error-after-content",
