@@ -158,6 +158,20 @@ def test_a_match_function_that_fails_is_a_problem(match: Any, words: str, strict
         assert replay.problems() == [said]
 
 
+def test_a_match_function_that_fails_shows_no_key_of_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    def match(body: Any) -> Any:
+        if "sk-ant" in body["system"]:
+            raise ValueError(f"odd: {body}")
+        return body
+
+    with Replay() as replay:
+        replay.play(*turns({**QUESTION, "system": "s"}, answer("one")), match=match)
+        said = ask(replay, system="sk-ant-api03-AbCdEf0123456789_xYzQQ")
+        assert "ValueError" in said
+        assert "AbCdEf" not in said + caplog.text
+        assert replay.problems() == [said]
+
+
 def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_lenient() -> None:
     with Replay() as replay:
         assert replay.problems() == []
