@@ -197,6 +197,17 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
         assert (ask(replay), replay.problems()) == ("one", [])
 
 
+def test_a_fault_that_happened_in_fewer_requests_than_it_says_is_a_problem() -> None:
+    with Replay() as replay:
+        replay.play(answer("one"), faults=["status=529 x2"])
+        ask(replay, stream=True)
+        [problem] = replay.problems()
+        assert problem == "the fault status=529 x2 happened in 1 of 2 requests: the test sent too few requests"
+        assert replay.problems(is_over=False) == []
+        ask(replay, stream=True)
+        assert replay.problems() == []
+
+
 @pytest.mark.parametrize("fault", ["stall@event=6", "garble@event=9"])
 def test_a_fault_behind_the_end_that_another_makes_is_a_problem(fault: str) -> None:
     with Replay() as replay:
