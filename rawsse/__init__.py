@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from rawsse.client.network.pool import PoolLimits
     from rawsse.client.retry import NOT_GIVEN, RateLimits, RetryPolicy, Timeouts
     from rawsse.client.stream import EventStream, MessageStream
-    from rawsse.client.tools.conversation import Conversation
+    from rawsse.client.tools.conversation import Conversation, Reply
     from rawsse.client.tools.runner import ToolRunner
     from rawsse.client.tools.tool import Tool, ToolError, beta_async_tool, beta_tool, tool
     from rawsse.errors import *
@@ -70,7 +70,7 @@ _MODULES: Mapping[str, str] = {
     "PoolLimits": "rawsse.client.network.pool",
     **dict.fromkeys(("NOT_GIVEN", "RateLimits", "RetryPolicy", "Timeouts"), "rawsse.client.retry"),
     **dict.fromkeys(("EventStream", "MessageStream"), "rawsse.client.stream"),
-    "Conversation": "rawsse.client.tools.conversation",
+    **dict.fromkeys(("Conversation", "Reply"), "rawsse.client.tools.conversation"),
     "ToolRunner": "rawsse.client.tools.runner",
     **dict.fromkeys(("Tool", "ToolError", "beta_async_tool", "beta_tool", "tool"), "rawsse.client.tools.tool"),
     **dict.fromkeys(("Message", "ParsedMessage"), "rawsse.messages.content"),
@@ -96,7 +96,7 @@ def __dir__() -> list[str]:
 __all__ = ["NOT_GIVEN", "Anthropic", "AsyncAnthropic", "AsyncClient", "Client", "PoolLimits", "RetryPolicy", "Timeouts"]
 __all__ += ["Conversation", "Tool", "ToolError", "ToolRunner", "beta_async_tool", "beta_tool", "tool", "types"]
 # The answer.
-__all__ += ["Ending", "EventStream", "Message", "MessageStream", "ParsedMessage", "RateLimits"]
+__all__ += ["Ending", "EventStream", "Message", "MessageStream", "ParsedMessage", "RateLimits", "Reply"]
 # Errors.
 __all__ += ["APIError", "AnthropicError", "ConfigurationError", "RawsseError", "UsageError"]
 __all__ += ["APIStatusError", "AuthenticationError", "BadRequestError", "ClientClosedRequestError", "ConflictError"]

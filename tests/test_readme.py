@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import pydoc
 import re
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from support.command import STRICT, Command
 
 import rawsse
 from rawsse.cli import _parser
+from rawsse.client.blocking import BlockingConversation
 from rawsse.relay.ledger import usage
 from rawsse.relay.users import UserFile
 from rawsse.replay import ReplayServer, shipped_fixtures
@@ -127,6 +130,21 @@ def test_every_link_in_the_readme_leads_somewhere() -> None:
 
 def test_every_exported_name_is_in_the_readme() -> None:
     assert [name for name in rawsse.__all__ if f"`{name}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize("name", rawsse.__all__)
+def test_every_exported_name_has_a_page_with_its_docstring(name: str) -> None:
+    page = pydoc.plain(pydoc.render_doc(f"rawsse.{name}"))
+    first = (inspect.getdoc(getattr(rawsse, name)) or "").partition("\n")[0]
+    assert first
+    assert first in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [(rawsse.Conversation, "rawsse"), (BlockingConversation, "rawsse.client.blocking")]
+)
+def test_what_a_conversation_gives_has_a_page(kind: Any, place: str) -> None:
+    assert pydoc.locate(f"{place}.{inspect.signature(kind.stream).return_annotation}")
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -400,13 +400,15 @@ def _show_rows(run: Callable[[OnRow], Coroutine[Any, Any, list[Row]]], arguments
     """Show the rows as they are ready, and their totals. The servers' logs about the deliberate faults are not shown."""
     from rawsse.replay.conform import LEGEND, as_line, as_markdown, counts, is_good, totals
 
-    count = itertools.count(1)
+    done = 0
 
-    def on_row(row: Row, total: int) -> None:
+    def on_row(row: Row | None, running: str, total: int) -> None:
+        nonlocal done
+        done += row is not None
         progress("")
-        if not arguments.markdown:
+        if row is not None and not arguments.markdown:
             show(json.dumps(row._asdict(), default=dict) if arguments.json else as_line(row))
-        progress(f"{next(count)} of {total}: {row.name}")
+        progress(f"{done + 1} of {total}: {running}" if running else "")
 
     logging.getLogger("rawsse").addHandler(logging.NullHandler())
     rows = asyncio.run(run(on_row))

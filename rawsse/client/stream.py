@@ -445,9 +445,6 @@ class BaseStream(CallInfo):
             if exc is not error or answer.is_committed:
                 raise call.fail(exc) from exc.__cause__
             answer.is_committed = True  # the events that were held back come first, then the error
-        except BaseException:  # cancelled, or Ctrl-C
-            self._close()
-            raise
 
 
 class EventStream(BaseStream):

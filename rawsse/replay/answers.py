@@ -62,7 +62,7 @@ from rawsse.messages import Message
 from rawsse.messages.content import Usage
 from rawsse.replay.compose import error_body, recording_of
 from rawsse.replay.recording import Read, RecordedRequest, Recording
-from rawsse.replay.scrub import scrub
+from rawsse.replay.scrub import scrub, scrub_line
 from rawsse.replay.variants import BYTES_PER_TOKEN, cut_text
 
 MAX_KEPT_MISSES = 100
@@ -430,8 +430,12 @@ def _by_request(recordings: Sequence[Recording], key_of: Callable[[Any], Any]) -
         except Exception as exc:
             if key_of is _asked:
                 raise  # the body is nested too deeply
-            why = cut_text(repr(exc), 0, MAX_PATH_CHARS)
-            raise ConfigurationError(f"the match function failed for the request of {name}: {why}") from exc
+            why = cut_text(scrub_line(repr(exc)), 0, MAX_PATH_CHARS)
+            raised = exc.__traceback__.tb_next if exc.__traceback__ else None
+            file, line = (raised.tb_frame.f_code.co_filename, raised.tb_lineno) if raised else (__file__, 0)
+            place = "" if file == __file__ else f" (line {line} of {os.path.basename(file)})"
+            # Not `from exc`: a traceback would show the key that its message may quote.
+            raise ConfigurationError(f"the match function failed for the request of {name}: {why}{place}") from None
 
     keys = [key(recording.request, recording.name) for recording in recordings]
 

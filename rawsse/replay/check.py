@@ -16,16 +16,18 @@ other than 200, is not a stream and not checked.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from rawsse.errors import EventDataError, LimitExceededError, quote
+from rawsse.errors import MAX_QUOTED_CHARS, EventDataError, LimitExceededError, quote
 from rawsse.messages import Block, ContentBlockDelta, ContentBlockStop, MessageBuilder, StreamEvent, UnknownEvent
 from rawsse.messages.content import KNOWN_BLOCK_TYPES, StopReason
 from rawsse.messages.events import DONE, KNOWN_DELTA_TYPES
 from rawsse.replay.recording import End, Recording
 from rawsse.replay.scrub import ScrubPolicy, find_secrets
+from rawsse.replay.variants import cut_text
 from rawsse.sse import MAX_EVENT_BYTES, Decoder, Event
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
@@ -97,6 +99,13 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.severity} at {self.where}: {self.rule}: {self.text}"
+
+
+def quote_bytes(data: bytes, limit: int = MAX_QUOTED_CHARS) -> str:
+    """Bytes of a stream as the text that they are, quoted, and cut after `limit` bytes; what is not printable is escaped."""
+    decoded = data[:limit].decode("utf-8", "backslashreplace")
+    text = "'" + "".join(each if each.isprintable() else repr(each)[1:-1] for each in decoded) + "'"
+    return text if len(data) <= limit else f"{text}… ({len(data)} in all)"
 
 
 def check(stream: bytes | Recording, policy: ScrubPolicy | None = None) -> list[Finding]:
@@ -185,7 +194,7 @@ class Checker:
         if self._is_stream and not self.is_over:
             self._within_limits(self._check_end)
         if self._status != 200 and not re.search(rb'"type"\s*:\s*"error"', body):
-            self._find("http-status", f"the body is not an error of the API: {quote(body)}", "warning")
+            self._find("http-status", f"the body is not an error of the API: {quote_bytes(body)}", "warning")
         if self._status == 200 and end != "clean":
             self._find("http-end", f"the exchange ended with {end!r}", "warning")
         self.is_over = True
@@ -245,12 +254,12 @@ class Checker:
         if name in (b"id", b"retry"):
             self._find("sse-field", f"the field {name.decode()} means nothing here", "note", at)
         elif name not in (b"event", b"data", b""):
-            named = f"there is no field {quote(name)}" if _NAME.fullmatch(name) else "a line that is not a field"
+            named = f"there is no field {quote_bytes(name)}" if _NAME.fullmatch(name) else "a line that is not a field"
             self._find("sse-field", named, "warning", at)
         try:
             line.decode()
         except UnicodeDecodeError as exc:
-            self._find("sse-utf8", f"{quote(line[exc.start : exc.end])} is not UTF-8", "error", at + exc.start)
+            self._find("sse-utf8", f"{quote_bytes(line[exc.start : exc.end])} is not UTF-8", "error", at + exc.start)
 
     def _end_event(self) -> None:
         if self._fields and b"data" not in self._fields:
@@ -265,7 +274,7 @@ class Checker:
         self._decoder.feed(rest)
         self._byte = start + len(rest)
         if pending := self._decoder.close():
-            quoted = f": {quote(pending)}" if _FIELD.match(pending) else ""
+            quoted = f": {quote_bytes(pending)}" if _FIELD.match(pending) else ""
             self._find("sse-cut", f"the stream ends inside an event{quoted}")
         if self.builder.is_done or self.builder.error is not None:
             return
@@ -353,7 +362,8 @@ class Checker:
     def _check_known(self, name: str, value: Any, known: frozenset[str]) -> None:
         """Unknown names are notes, since the API may add some; a value that is not a string breaks readers."""
         if not isinstance(value, str):
-            self._find("event-data", f"{name} {quote(repr(value))}, which is not a string")
+            shown = cut_text(json.dumps(value), 0, MAX_QUOTED_CHARS)
+            self._find("event-data", f"{name} {shown}, which is not a string")
         elif value not in known:
             self._find("event-unknown", f"{name} {quote(value)}", "note")
 

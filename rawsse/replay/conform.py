@@ -35,7 +35,7 @@ from rawsse.client.request import Secrets
 from rawsse.errors import APIError, ConfigurationError, quote
 from rawsse.http1 import ContentDecoder
 from rawsse.replay.answers import answer_of, differences
-from rawsse.replay.check import RULES, check
+from rawsse.replay.check import RULES, check, quote_bytes
 from rawsse.replay.explain import Timeline
 from rawsse.replay.faults import edited, read_faults, replacement
 from rawsse.replay.player import LocalServer, Player, ReplayServer
@@ -102,6 +102,8 @@ _CLIENT_REWRITES = _wanted(
     # Not sent by the Messages API, or broken in an official SDK: may be rejected.
     ("either", "bom ids done no-event-lines"),
 )
+# Without a pause before a cut, many gateways would see the error before the first byte, and not begin their own answer.
+_CUT_PAUSE_SECONDS = 0.2
 _FAILURES = "reset@event=5 close@event=5 end@event=5 end@event=-2 html status=529 status=429,retry-after=7 status=401"
 BAD_REQUEST = "status 400, invalid_request_error"
 _GROUPS = tuple(dict.fromkeys(rule.partition("-")[0] for rule in RULES))
@@ -133,8 +135,9 @@ class Case(NamedTuple):
         return {"recording": self.recording.name.removesuffix(".sse.jsonl"), **self.options}
 
 
-OnRow: TypeAlias = Callable[[Row, int], None]
-"""Called for each row when it is ready, with the total number of rows."""
+OnRow: TypeAlias = Callable[[Row | None, str, int], None]
+"""Called for each row when it is ready, and with None when one begins; with the name of the row that runs now (of several, the
+first to begin; empty if there is none), and the total number of rows."""
 
 
 # --- The words of a cell ------------------------------------------------------------------------------------------------
@@ -298,7 +301,7 @@ async def try_client(
     only: Collection[str] = (),
     limit: float = LIMIT,
     jobs: int = 1,
-    on_row: OnRow = lambda row, total: None,
+    on_row: OnRow = lambda row, running, total: None,
 ) -> list[Row]:
     """Run `command` for each of `client_cases()`, `jobs` at a time, each for at most `limit` seconds. `only` selects rows
     by name; the first row is always included.
@@ -310,6 +313,10 @@ async def try_client(
     if unknown := [name for name in only if name not in (case.name for case in cases)]:
         raise ConfigurationError(f"there is no row {quote(unknown[0])}: name one of {'; '.join(c.name for c in cases)}")
     cases = [case for case in cases if not only or case.name in only or case is cases[0]]
+    running: dict[str, None] = {}
+
+    def tell(row: Row | None = None) -> None:
+        on_row(row, next(iter(running), ""), len(cases))
 
     async def once(case: Case) -> list[Row]:
         async with ReplayServer(
@@ -320,18 +327,21 @@ async def try_client(
 
     async def tried(case: Case) -> Row:
         async with gate:
+            running[case.name] = None
+            tell()
             (row,) = await _confirmed(lambda: once(case), case.sent)
+            del running[case.name]
         return row
 
     rows = [await tried(cases[0])]
-    on_row(rows[0], len(cases))
+    tell(rows[0])
     if rows[0].verdict != "right":
         return rows
     tasks = [asyncio.create_task(tried(case)) for case in cases[1:]]
     try:
         for task in tasks:
             rows.append(await task)
-            on_row(rows[-1], len(cases))
+            tell(rows[-1])
     finally:  # not a TaskGroup: it would wrap the error when the reader has exited (`| head`)
         for task in tasks:
             task.cancel()
@@ -374,10 +384,15 @@ def server_cases() -> list[Case]:
     """The answers to play behind a gateway."""
     shipped = shipped_fixtures()
     whole = [name for name, recording in shipped.items() if outcome(recording)[1] == "complete"]
-    cases = [Case(name, shipped[name], "whole" if name in whole else "failed", {}) for name in shipped]
+    late = {name: {"faults": [f"stall={_CUT_PAUSE_SECONDS:g}@event=-1"]} for name in ("cut", "error-after-content")}
+    cases = [Case(name, shipped[name], "whole" if name in whole else "failed", late.get(name, {})) for name in shipped]
     options = ({"split": "7"}, {"split": "event"}, {"rewrite": "comments"}, {"rewrite": "crlf"})
     cases += [Case(f"unicode, {' '.join(*each.items())}", shipped["unicode"], "whole", each) for each in options]
-    return cases + [Case(spec, shipped["plain"], "failed", {"faults": [spec]}) for spec in _FAILURES.split()]
+    for spec in _FAILURES.split():
+        _, at, place = spec.partition("@")
+        pause = [f"stall={_CUT_PAUSE_SECONDS:g}@{place}"] if at else []
+        cases.append(Case(spec, shipped["plain"], "failed", {"faults": [*pause, spec]}))
+    return cases
 
 
 def judge_stream(got: Recording) -> Iterator[Row]:
@@ -467,7 +482,9 @@ def _error_type(recording: Recording) -> str | None:
 def _compared(name: str, sent: Recording, got: Recording) -> Row:
     errors = [str(each) for each in check(got) if each.severity == "error"]
     if got.status != 200:
-        errors = [f"status {got.status}: {got.body[:MAX_ROW_CHARS]!r}" if got.status else f"no answer: {got.name}"]
+        errors = [
+            f"status {got.status}: {quote_bytes(got.body, MAX_ROW_CHARS)}" if got.status else f"no answer: {got.name}"
+        ]
     wrong = errors[0] if errors else _changes(sent.message(), got.message())
     lost = "" if _pings(got) == _pings(sent) else f", and {_pings(got)} of {_pings(sent)} pings"
     return _row(name, wrong, "byte for byte" if got.body == sent.body else f"the same message in other bytes{lost}")
@@ -500,7 +517,7 @@ async def try_server(
     model: str,
     upstream_port: int | None = None,
     limit: float = LIMIT,
-    on_row: OnRow = lambda row, total: None,
+    on_row: OnRow = lambda row, running, total: None,
 ) -> list[Row]:
     """Test the gateway at the client's address, with at most `limit` seconds per answer.
 
@@ -509,11 +526,13 @@ async def try_server(
     """
     plain, rows = shipped_fixtures()["plain"], list[Row]()
     sent, cases = (None, []) if upstream_port is None else (pace_by(PACE)(plain), server_cases())
-    whole, paced = (Case("plain", plain, "whole", options) for options in ({}, {"pace": PACE, "speed": 1.0}))
     ask, secrets = {"model": model, **_ASKED}, Secrets(client.call("POST", "/v1/messages").settings.request.headers)
     to_stream, upstream = {**ask, "stream": True}, _Upstream(upstream_port or 0, Player(plain))
 
-    async def add(judge: Callable[[Recording], Iterable[Row]], body: Mapping[str, Any], case: Case = whole) -> None:
+    async def add(judge: Callable[[Recording], Iterable[Row]], body: Mapping[str, Any], case: Case) -> None:
+        total = len(_GROUPS) + 5 + len(cases)
+        on_row(None, case.name, total)
+
         async def attempt() -> list[Row]:
             upstream.player = Player(case.recording, **{"speed": 0.0, **case.options})
             return list(judge(await _asked(client, body, limit)))
@@ -521,21 +540,24 @@ async def try_server(
         for row in await _confirmed(attempt, {} if upstream_port is None else case.sent):
             what, first = map(secrets.removed, (row.what, row.first))  # an error may quote the key
             rows.append(row._replace(what=what, first=first))
-            on_row(rows[-1], len(_GROUPS) + 5 + len(cases))
+            on_row(rows[-1], "", total)
+
+    def judge_first(got: Recording) -> Iterable[Row]:
+        return judge_stream(got) if got.status == 200 else [_compared("an answer", plain, got)]
 
     def judge_played(case: Case, got: Recording) -> Iterator[Row]:
         by_itself = f"status {got.status}: the gateway did not ask its upstream"
         yield judge_case(case, got) if upstream.player.requests else _row(case.name, by_itself, verdict="open")
 
     async with contextlib.nullcontext() if upstream_port is None else upstream:
-        await add(
-            lambda got: judge_stream(got) if got.status == 200 else [_compared("an answer", plain, got)], to_stream
-        )
+        await add(judge_first, to_stream, Case("an answer", plain, "whole", {}))
         if len(rows) == 1:
             return rows
-        await add(lambda got: [judge_message(got, sent)], ask)
-        await add(lambda got: [judge_refusal(got)], {name: ask[name] for name in ask if name != "messages"})
+        await add(lambda got: [judge_message(got, sent)], ask, Case("without stream", plain, "whole", {}))
+        bad = {name: ask[name] for name in ask if name != "messages"}
+        await add(lambda got: [judge_refusal(got)], bad, Case("a bad request", plain, "whole", {}))
         # Not the first answer: many servers load something then.
+        paced = Case("pace", plain, "whole", {"pace": PACE, "speed": 1.0})
         await add(lambda got: [judge_pace(got, sent)], to_stream, paced)
         for case in cases:
             await add(partial(judge_played, case), to_stream, case)

@@ -18,6 +18,7 @@ import html
 import importlib.resources
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count, groupby
 from typing import Any, TypeAlias
 
@@ -56,6 +57,9 @@ _LEFT, _RIGHT = 92.0, 984.0  # x of time 0 and of the end
 _TOP, _LANE = 44.0, 24.0  # y of the first row, and the height of a row
 _CHAR = 6.4  # the approximate width of a character at 11 units
 
+Anchor: TypeAlias = Callable[[int], str]
+"""The id on the page for the number of an event."""
+
 Scale: TypeAlias = Callable[[float], float]
 """The x of a time in seconds."""
 
@@ -64,8 +68,8 @@ Scale: TypeAlias = Callable[[float], float]
 
 
 def explain_html(recording: Recording, *, event: int | None = None) -> str:
-    """The page; with `event`, counted from 1, the page of that event and its `layers`. Accepts a recording with any content.
-    Raises `ConfigurationError` if it has no such event.
+    """The page; with `event`, counted from 1, the page of that event: the picture with its mark, and its `layers`. Accepts a
+    recording with any content. Raises `ConfigurationError` if it has no such event.
     """
     timeline = Timeline.of(recording)
     main = _whole(timeline) if event is None else _one_event(timeline, timeline.event(event))
@@ -97,7 +101,8 @@ def _header(timeline: Timeline) -> str:
 
 
 def _one_event(timeline: Timeline, group: Group) -> Iterator[str]:
-    yield f'<section class="exchange"><h2>{_escaped(in_words(group))}</h2>\n<dl>'
+    yield f'<section class="exchange"><h2 class="k-{group.lane}">{_escaped(in_words(group))}</h2>\n'
+    yield f"{_framed(timeline, None, group.event)}<dl>"
     for name, lines, own in layers(timeline, group):
         shown = [_with_line_ends(line) for line in lines]
         if own is not None:
@@ -112,10 +117,7 @@ def _whole(timeline: Timeline) -> Iterator[str]:
     # Event number -> row number: the event's own, or that of the first event in a shared row.
     rows = {event.event: events[0].event for events in map(_events, runs) for event in events}
     yield '<section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>\n'
-    if timeline.recording.duration:  # a bare event stream has no times
-        svg = picture(timeline, lambda event: f"e{rows[event]}")
-        yield f'<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n'
-    yield '<dl class="figures">'
+    yield f'{_framed(timeline, lambda event: f"e{rows[event]}")}<dl class="figures">'
     for name, value in timeline.figures:
         wide = ' class="wide"' if name in ("events", "usage", "ending", "problems") else ""
         yield f"<div{wide}><dt>{_escaped(name)}</dt><dd>{_visible(value)}</dd></div>"
@@ -293,8 +295,17 @@ def _linked(pieces: Sequence[Group], rows: Mapping[int, int]) -> Iterator[str]:
 # --- The picture -----------------------------------------------------------------------------------------------------
 
 
-def picture(timeline: Timeline, anchor: Callable[[int], str] = "e{}".format) -> str:
-    """The picture. `anchor` returns the id on the page that an event's mark links to."""
+def _framed(timeline: Timeline, anchor: Anchor | None, own: int = 0) -> str:
+    """The picture in a frame; nothing for a bare event stream, which has no times."""
+    if not timeline.recording.duration:
+        return ""
+    svg = picture(timeline, anchor, own)
+    return f'<div class="picture" role="region" aria-label="Timeline" tabindex="0">{svg}</div>\n'
+
+
+def picture(timeline: Timeline, anchor: Anchor | None = "e{}".format, own: int = 0) -> str:
+    """The picture. `anchor` returns the id on the page that an event's mark links to; None: there are no links. The mark of
+    event `own` is highlighted."""
     reads, events, first = timeline.recording.reads, timeline.events, timeline.first_content
     seconds = timeline.recording.duration or 1.0
     rows: dict[str, Sequence[Any]] = {"reads": reads}
@@ -317,7 +328,7 @@ def picture(timeline: Timeline, anchor: Callable[[int], str] = "e{}".format) -> 
     for gap in timeline.gaps.values():
         parts += _shade(gap, "gap", "nothing came", x_of, bottom)
     for number, (name, items) in enumerate(rows.items()):
-        parts += _lane(name, items, _TOP + _LANE * number, x_of, anchor)
+        parts += _lane(name, items, _TOP + _LANE * number, x_of, partial(_event_mark, anchor=anchor, own=own))
     if first is not None:
         x = x_of(first.t)
         place, end = (x + 4, "start") if x < 700 else (x - 4, "end")
@@ -349,7 +360,7 @@ def _shade(gap: Gap, kind: str, words: str, x_of: Scale, bottom: float) -> Itera
         yield _text((left + right) / 2, _TOP + 8, label, "label", "middle")
 
 
-def _lane(name: str, items: Sequence[Any], top: float, x_of: Scale, anchor: Callable[[int], str]) -> Iterator[str]:
+def _lane(name: str, items: Sequence[Any], top: float, x_of: Scale, mark: Callable[..., str]) -> Iterator[str]:
     """A row of marks for reads or events. Those that would overlap share one."""
     yield _text(_LEFT - 10, top + 15, name, f"lane k-{name}", "end")
     yield f'<line class="base" x1="{_LEFT}" x2="{_RIGHT}" y1="{top + 11}" y2="{top + 11}"/>'
@@ -357,7 +368,7 @@ def _lane(name: str, items: Sequence[Any], top: float, x_of: Scale, anchor: Call
     for item in items:
         shared.setdefault(round((x_of(item.t) - _LEFT) / MARK_UNITS) * MARK_UNITS + _LEFT, []).append(item)
     for x, found in shared.items():
-        yield _read_mark(x, top, found) if name == "reads" else _event_mark(x, top, found, anchor(found[0].event))
+        yield (_read_mark if name == "reads" else mark)(x, top, found)
 
 
 def _read_mark(x: float, top: float, reads: Sequence[Read]) -> str:
@@ -366,14 +377,16 @@ def _read_mark(x: float, top: float, reads: Sequence[Read]) -> str:
     return f'<rect class="read" x="{x - 1:g}" y="{top + 3:g}" width="2" height="16"><title>{what}</title></rect>'
 
 
-def _event_mark(x: float, top: float, events: Sequence[Group], row: str) -> str:
+def _event_mark(x: float, top: float, events: Sequence[Group], anchor: Anchor | None, own: int) -> str:
     first, last = events[0], events[-1]
     name = f"event {first.event}" if first is last else f"{len(events)} events, {first.event} to {last.event}"
     kinds = ", ".join(dict.fromkeys(event.detail or event.kind for event in events))
     title = html.escape(f"{name} at {first.t:.3f} s: {kinds[:100]}")
-    link = f'href="#{row}" tabindex="-1" data-e="{first.event}"'
+    lit = " lit" if any(event.event == own for event in events) else ""
+    link = f' href="#{anchor(first.event)}" tabindex="-1" data-e="{first.event}"' if anchor else ""
     shape = f'<rect x="{x - 1.5:g}" y="{top + 3:g}" width="3" height="16" rx="1"/>'
-    return f'<a class="mark k-{first.lane}" {link}><title>{title}</title>{shape}</a>'
+    tag = "a" if anchor else "g"
+    return f'<{tag} class="mark k-{first.lane}{lit}"{link}><title>{title}</title>{shape}</{tag}>'
 
 
 def _text(x: float, y: float, words: str, kind: str, anchor: str) -> str:

@@ -249,6 +249,8 @@ class _Play(Player):
         if is_over and not found:  # else they may be a consequence
             hidden, few = self._schedule.hidden, "the test sent too few requests"
             found += [f"the fault {fault} never happened: {hidden.get(fault, few)}" for fault in self.unused_faults]
+            begun = self._schedule.begun.items()
+            found += [f"the fault {fault} happened in {of} requests: {hidden.get(fault, few)}" for fault, of in begun]
         if is_over and self._is_strict:
             count, left = len(self.api.recordings), [recording.name for recording in self.unplayed]
             again = ", ".join(dict.fromkeys(recording.name for recording in self.repeats))

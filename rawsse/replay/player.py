@@ -66,7 +66,7 @@ DEMO_WORDS: Mapping[str, str] = {
     "tool": "tools",
     "search": "server-tools",
     "cite": "citations",
-    "limit": "max-tokens",
+    "limit": "max-tokens-text",
     "refuse": "refusal",
     "overload": "error-before-content",
     "error": "error-after-content",
@@ -185,7 +185,7 @@ class Player:
         try:
             answer = self._owed.pop(question, None) or self.api.answer(request)
         except ConfigurationError as exc:  # the match function failed
-            log.warning("%s", exc, exc_info=exc)
+            log.warning("%s", exc)
             self._schedule.failed(exc)
             return error_answer(500, "api_error", str(exc))
         if any(fault.cuts for fault in request.faults):

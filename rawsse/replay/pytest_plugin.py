@@ -24,10 +24,11 @@ over one on its class or module. `replay` is set up before a test's other fixtur
 is made when its module is imported has already read the environment.
 
 No test passes by mistake. It fails if no request arrived, if no recording answers one, if its `match` function raises an
-exception, or if a fault never happened: because of too few requests, or because another fault ended the answer before it. While
-a test uses `replay`, connections to other machines are refused (`guard`): a client that misses the test's API does not reach
-the real one with the real key. A refused connection fails the test at its end, even if the code under test catches the error.
-`network=True` allows such connections; `network=False` refuses them without failing the test.
+exception, or if a fault never happened, or in fewer requests than its `xN` says: because of too few requests, or because
+another fault ended the answer before it. While a test uses `replay`, connections to other machines are refused (`guard`): a
+client that misses the test's API does not reach the real one with the real key. A refused connection fails the test at its
+end, even if the code under test catches the error. `network=True` allows such connections; `network=False` refuses them
+without failing the test.
 
 (PYTEST_DONT_REWRITE: there are no assertions here, and a second pytest in one process would warn that it cannot rewrite them.)
 

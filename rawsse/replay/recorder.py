@@ -338,11 +338,13 @@ class RecordingFolder:
     """A folder of recordings that grows: numbered names, and files that are written whole or not at all.
 
     Names contain no time, so the same exchanges in the same order have the same names. Numbers continue after the highest one
-    in the folder; no file is ever overwritten, even if other programs write there. Only the owner can read the files: they hold
-    prompts. Any thread may use it.
+    in the folder; no file is ever overwritten, even if other programs write there. Any thread may use it.
 
     `max_failed` makes it a flight recorder's folder: names have `failed` after the number, and beyond `max_failed` of them
-    the oldest are deleted, including those of earlier runs. Raises `ConfigurationError` if the folder cannot be used.
+    the oldest are deleted, including those of earlier runs. Only the owner can read these files: they hold prompts of users.
+    Recordings made on purpose are for a repository: like all its files, and those of pytest, they have the umask's mode.
+
+    Raises `ConfigurationError` if the folder cannot be used.
     """
 
     def __init__(self, folder: str | Path, *, max_failed: int | None = None) -> None:
@@ -366,7 +368,7 @@ class RecordingFolder:
         while True:
             path = self._folder / f"{number:04}-{name}{_SUFFIX}"
             try:
-                write_whole(path, text, is_new=True)
+                write_whole(path, text, is_new=True, mode=0o666 if self._max_failed is None else 0o600)
                 break
             except FileExistsError:
                 number = self.next_number()

@@ -221,10 +221,10 @@ def _shipped_files() -> dict[str, Path]:
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_whole(path: Path, text: str, *, is_new: bool = False) -> None:
+def write_whole(path: Path, text: str, *, is_new: bool = False, mode: int = 0o666) -> None:
     """Write a file atomically: readers find either the old text or the new one. Raises `OSError`.
 
-    `is_new`: only the owner can read the file, and `FileExistsError` is raised if it exists.
+    `is_new`: `FileExistsError` is raised if it exists. `mode` is that of a file which did not exist, less the umask.
     """
     if path.exists() and not path.is_file():
         path.write_text(text, "utf-8", newline="")  # a device or a pipe cannot be replaced
@@ -232,7 +232,7 @@ def write_whole(path: Path, text: str, *, is_new: bool = False) -> None:
     real = path.resolve()  # the target of a link, not the link
     beside = real.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        beside.touch(0o600 if is_new else 0o666, exist_ok=False)
+        beside.touch(mode, exist_ok=False)
         beside.write_text(text, "utf-8", newline="")
         if is_new:
             _rename(beside, real)

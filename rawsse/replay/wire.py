@@ -25,6 +25,7 @@ import socket
 import struct
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, groupby, product
@@ -226,6 +227,9 @@ class Schedule:
             _require_places(self._faults, recordings)
         self._requests = 0
         self._left = [math.inf if fault.requests is None else fault.requests for fault in self._faults]
+        self._happened, self._wanted = Counter[Fault](), Counter[Fault]()  # in how many answers
+        for fault in self._faults:
+            self._wanted[fault] = 1 if fault.requests is None else self._wanted[fault] + fault.requests
         self.unused = list(self._faults)
         """The faults that have not changed any answer yet."""
         self.hidden: dict[Fault, str] = {}
@@ -250,18 +254,28 @@ class Schedule:
 
     def applied(self, faults: Sequence[Fault], answer: Recording) -> None:
         """These were applied to this answer, which none of them had edited yet."""
-        if any(fault in self.unused for fault in faults):
+        if any(map(self._is_wanted, faults)):
             seen = _seen(faults, Recording() if replacement(faults) else answer)
+            self._happened.update(seen)
             self.unused[:] = [fault for fault in self.unused if fault not in seen]
             end = next((fault for fault in seen if fault.cuts and fault.place), None)
             why = f"it lies behind {end}, which ends the answer" if end else "it changed nothing"
-            for fault in set(faults).intersection(self.unused):
+            for fault in filter(self._is_wanted, set(faults).difference(seen)):
                 self._hide(fault, why)
+
+    def _is_wanted(self, fault: Fault) -> bool:
+        return self._happened[fault] < self._wanted[fault]
 
     def _hide(self, fault: Fault, why: str) -> None:
         if fault not in self.hidden:
             log.warning("the fault %s did not happen: %s", fault, why)
         self.hidden[fault] = why
+
+    @property
+    def begun(self) -> dict[Fault, str]:
+        """The faults that changed some answers, but fewer than their `xN` says, and how many of them."""
+        begun = ((fault, count) for fault, count in self._happened.items() if self._is_wanted(fault))
+        return {fault: f"{count} of {self._wanted[fault]}" for fault, count in begun if count}
 
     def failed(self, error: ConfigurationError) -> None:
         """A fault did not fit an answer."""

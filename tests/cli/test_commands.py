@@ -691,7 +691,7 @@ def test_check_shows_what_is_wrong_with_standard_input_before_its_end() -> None:
     with Command("check", "-", stdin=read_end) as command:
         os.close(read_end)
         os.write(write_end, b"evnt: x\n")
-        assert command.line() == "-: warning at byte 0, event 1: sse-field: there is no field b'evnt'\n"
+        assert command.line() == "-: warning at byte 0, event 1: sse-field: there is no field 'evnt'\n"
         os.close(write_end)
         assert command.line().startswith("-: error at byte 8, event 1: stream-end: ")
         assert (command.line(), command.wait()) == ("-: 1 broken rule\n", 1)

@@ -152,7 +152,7 @@ def test_an_api_that_is_wrong_without_end_is_not_read_to_its_end(
     with Background() as background:
         server = background.enter(ReplayServer(Recording(reads=tuple(lines)), segments="9", segment_seconds=0.001))
         assert main(["check", server.base_url]) == 1
-    assert 3 <= capsys.readouterr().out.count("there is no field b'evnt'") < 1000
+    assert 3 <= capsys.readouterr().out.count("there is no field 'evnt'") < 1000
 
 
 # --- Odd files -----------------------------------------------------------------------------------------------------

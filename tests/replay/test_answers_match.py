@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from typing import Any
 
 import pytest
@@ -163,7 +165,21 @@ def test_what_a_function_gives_need_not_be_json() -> None:
 def test_a_function_that_fails_for_a_recording_names_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Found(lambda body: body["system"], recording("a", asking(system="s")), recording("b"))
-    assert str(caught.value) == "the match function failed for the request of b: KeyError('system')"
+    said = (
+        r"the match function failed for the request of b: KeyError\('system'\) \(line \d+ of test_answers_match\.py\)"
+    )
+    assert re.fullmatch(said, str(caught.value))
+
+
+def test_a_function_that_fails_does_not_show_a_key_of_the_request() -> None:
+    key = "sk-ant-api03-AbCdEf0123456789_xYzQQ"
+
+    def quoting(body: Any) -> Any:
+        raise ValueError(f"odd: {body['system']}")
+
+    with pytest.raises(ConfigurationError, match=r"ValueError\('odd: sk-ant-api03-\*+'\)") as caught:
+        Found(quoting, recording("a", asking(system=key)))
+    assert key not in "".join(traceback.format_exception(caught.value))
 
 
 # --- By name ---

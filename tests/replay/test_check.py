@@ -84,8 +84,8 @@ def test_a_comment_is_no_finding_and_no_event() -> None:
     ("stream", "severity", "rule", "text"),
     [
         (b"\xef\xbb\xbf" + GOOD, "warning", "sse-mark", "the stream begins with a byte order mark"),
-        (GOOD.replace(b"Hi", b"H\xc3"), "error", "sse-utf8", "b'\\xc3' is not UTF-8"),
-        (GOOD.replace(b"event: ping", b"event: ping\nevnt: x"), "warning", "sse-field", "there is no field b'evnt'"),
+        (GOOD.replace(b"Hi", b"H\xc3"), "error", "sse-utf8", "'\\xc3' is not UTF-8"),
+        (GOOD.replace(b"event: ping", b"event: ping\nevnt: x"), "warning", "sse-field", "there is no field 'evnt'"),
         (GOOD.replace(b"event: ping", b"event: ping\nid: 7"), "note", "sse-field", "the field id means nothing here"),
         (b"retry: 5\n\n" + GOOD, "note", "sse-field", "the field retry means nothing here"),
         (GOOD.replace(b'\ndata: {"type": "ping"}', b""), "error", "sse-empty", "an event without data"),
@@ -242,11 +242,19 @@ def test_a_finding_in_a_line_has_the_byte_of_the_line() -> None:
     assert check(stream)[0].where == Place(stream.index(b"\xff"), 4)
 
 
+def test_bytes_are_quoted_as_the_text_that_they_are() -> None:
+    stream = 'data: {"a": "it\'s \\n é☺"}\r\ndata: \x1b[2J\u202e'.encode()
+    texts = [finding.text for finding in check(stream) if finding.rule == "sse-cut"]
+    # As it was written, but for what a terminal would interpret.
+    expected = r"""'data: {"a": "it's \n é☺"}\ndata: \x1b[2J\u202e'"""
+    assert texts == [f"the stream ends inside an event: {expected}"]
+
+
 def test_a_cut_event_is_found_at_its_end() -> None:
     finding = next(finding for finding in check(GOOD[:-1]) if finding.rule == "sse-cut")
     assert finding.where == Place(len(GOOD) - 1, 7)
     assert (
-        finding.text == """the stream ends inside an event: b'event: message_stop\\ndata: {"type":"message_stop"}\\n'"""
+        finding.text == """the stream ends inside an event: 'event: message_stop\\ndata: {"type":"message_stop"}\\n'"""
     )
 
 
@@ -287,7 +295,7 @@ def test_an_http_error_in_another_form_is_a_warning() -> None:
     assert found(recording)[1] == (
         "warning",
         "http-status",
-        "the body is not an error of the API: b'upstream connect error'",
+        "the body is not an error of the API: 'upstream connect error'",
     )
 
 
@@ -385,7 +393,7 @@ def test_secrets_in_a_live_stream_are_found_at_its_end_as_far_as_it_was_kept() -
 def test_a_refusal_is_judged_when_it_is_whole() -> None:
     checker = Checker(503, "text/plain")
     assert [finding.text for finding in checker.feed(b"upstream")] == ["the status is 503"]
-    assert [finding.text for finding in checker.close("cut")] == ["the body is not an error of the API: b'upstream'"]
+    assert [finding.text for finding in checker.close("cut")] == ["the body is not an error of the API: 'upstream'"]
 
 
 # --- One rule broken, and no other ---
@@ -542,12 +550,12 @@ def findings_of_odd(old: bytes, new: bytes) -> list[str]:
 
 
 def test_a_block_type_that_is_no_string_is_an_error() -> None:
-    expected = "error: event-data: a block of type \"['x']\", which is not a string"
+    expected = 'error: event-data: a block of type ["x"], which is not a string'
     assert expected in findings_of_odd(b'"type":"web_search_tool_result"', b'"type":["x"]')
 
 
 def test_a_delta_type_that_is_no_string_is_an_error() -> None:
-    expected = "error: event-data: a delta of type \"['x']\", which is not a string"
+    expected = 'error: event-data: a delta of type ["x"], which is not a string'
     found = [
         f"{finding.severity}: {finding.rule}: {finding.text}"
         for finding in check(GOOD.replace(b'"text_delta"', b'["x"]'))
@@ -556,7 +564,7 @@ def test_a_delta_type_that_is_no_string_is_an_error() -> None:
 
 
 def test_a_stop_reason_that_is_no_string_is_an_error() -> None:
-    expected = "error: event-data: the stop reason '{}', which is not a string"
+    expected = "error: event-data: the stop reason {}, which is not a string"
     assert expected in findings_of_odd(b'"stop_reason":"end_turn"', b'"stop_reason":{}')
 
 

@@ -58,7 +58,7 @@ def test_a_refusal_in_the_api_s_form_is_only_noted() -> None:
 
 
 def test_a_refusal_in_another_form_is_warned_of() -> None:
-    assert "warning http-status: the body is not an error of the API: b'<html>'" in found(said(b"<html>", 502))
+    assert "warning http-status: the body is not an error of the API: '<html>'" in found(said(b"<html>", 502))
 
 
 def test_a_key_in_an_answer_is_found() -> None:

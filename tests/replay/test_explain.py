@@ -114,7 +114,7 @@ def test_an_event_that_is_too_large_is_said_and_the_rest_is_shown_as_lines(monke
 def test_what_the_end_cut_off_is_said() -> None:
     lines = lines_of(b"data: half")
     assert lines[0].endswith("data: half ⋯")
-    assert lines[1].strip() == "! the stream ends inside an event: b'data: half'"
+    assert lines[1].strip() == "! the stream ends inside an event: 'data: half'"
 
 
 def test_a_stream_without_a_message_says_so() -> None:

@@ -170,7 +170,7 @@ def test_blocks_whose_numbers_are_confused_show_their_text_without_links() -> No
 def test_what_is_wrong_stands_at_its_event() -> None:
     page = page_of(b"data: {\n\ndata: half")
     assert page.all("p", "problem")[0].startswith("the data of event 'message' are not JSON")
-    assert page.all("p", "problem")[1] == "the stream ends inside an event: b'data: half'"
+    assert page.all("p", "problem")[1] == "the stream ends inside an event: 'data: half'"
     assert page.all("p", "says") == ["None: message_start never came."]
 
 
@@ -181,7 +181,7 @@ def test_a_stream_that_breaks_rules_has_a_red_badge_their_number_and_the_first_b
     page = page_of(body)
     assert page.all("p", "verdict") == ["broken"]
     assert page.all("p", "bad") == ["broken"]
-    first = "b'\\xff' is not UTF-8"
+    first = "'\\xff' is not UTF-8"
     words = f"1 broken rule at byte {body.index(0xFF)}, event 4: {first}"
     assert dict(zip(page.all("dt"), page.all("dd"), strict=True))["problems"] == words
     assert page.all("p", "problem") == [first, words]  # of the row, and above the message
@@ -281,6 +281,20 @@ def test_the_page_of_an_event_has_the_style_and_the_policy_of_the_other() -> Non
     ]
 
 
+def test_the_page_of_an_event_has_its_colour_and_the_picture_in_which_it_stands_out() -> None:
+    recording = shipped_fixtures()["plain"]
+    for event in Timeline.of(recording).events[::13]:
+        page = explain_html(recording, event=event.event)
+        assert f'<h2 class="k-{event.lane}">event {event.event}: ' in page
+        [lit] = re.findall(r'<g class="mark (k-\w+) lit"><title>([^:]*)', page)
+        assert lit[0] == f"k-{event.lane}"
+        first, last = (int(number) for number in re.findall(r"\d+", lit[1])[-4:-2]) if "events" in lit[1] else (0, 0)
+        assert f"event {event.event} at" in lit[1] or first <= event.event <= last
+        assert 'href="#' not in page
+    assert " lit" not in explain_html(recording).partition("</svg>")[0].partition("<svg")[2]
+    assert "<svg" not in explain_html(Recording.from_sse(recording.body), event=1)
+
+
 def test_the_page_of_an_event_says_what_is_wrong_with_it_and_is_bounded() -> None:
     page = Parsed(explain_html(Recording.from_sse(b"data: {\n\n"), event=1))
     assert page.all("dt")[-3:] == ["problem", "message", "note"]
@@ -316,7 +330,7 @@ def test_whatever_a_recording_holds_is_text() -> None:
     )
     for number in range(1, len(Timeline.of(recording).events) + 1):
         one = Parsed(explain_html(recording, event=number))
-        assert {tag for tag, _, _ in one.elements} <= {tag for tag, _, _ in usual.elements} | {"mark"}
+        assert {tag for tag, _, _ in one.elements} <= {tag for tag, _, _ in usual.elements} | {"mark", "g"}
         assert any(HOSTILE[:-2] in text for text in one.all("dd", "prose"))
         assert not re.search("[\x1b\u202e]", explain_html(recording, event=number))
     page = Parsed(explain_html(recording))

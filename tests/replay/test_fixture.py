@@ -158,6 +158,20 @@ def test_a_match_function_that_fails_is_a_problem(match: Any, words: str, strict
         assert replay.problems() == [said]
 
 
+def test_a_match_function_that_fails_shows_no_key_of_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    def match(body: Any) -> Any:
+        if "sk-ant" in body["system"]:
+            raise ValueError(f"odd: {body}")
+        return body
+
+    with Replay() as replay:
+        replay.play(*turns({**QUESTION, "system": "s"}, answer("one")), match=match)
+        said = ask(replay, system="sk-ant-api03-AbCdEf0123456789_xYzQQ")
+        assert "ValueError" in said
+        assert "AbCdEf" not in said + caplog.text
+        assert replay.problems() == [said]
+
+
 def test_that_nothing_is_asked_is_a_problem_unless_nothing_is_played_or_it_is_lenient() -> None:
     with Replay() as replay:
         assert replay.problems() == []
@@ -181,6 +195,17 @@ def test_a_fault_that_never_happened_is_a_problem_unless_it_is_lenient() -> None
     with Replay() as replay:
         replay.play(answer("one"), faults=["status=529 x1 after=2"], strict=False)
         assert (ask(replay), replay.problems()) == ("one", [])
+
+
+def test_a_fault_that_happened_in_fewer_requests_than_it_says_is_a_problem() -> None:
+    with Replay() as replay:
+        replay.play(answer("one"), faults=["status=529 x2"])
+        ask(replay, stream=True)
+        [problem] = replay.problems()
+        assert problem == "the fault status=529 x2 happened in 1 of 2 requests: the test sent too few requests"
+        assert replay.problems(is_over=False) == []
+        ask(replay, stream=True)
+        assert replay.problems() == []
 
 
 @pytest.mark.parametrize("fault", ["stall@event=6", "garble@event=9"])

@@ -22,6 +22,10 @@ def test_a_word_in_the_prompt_picks_the_recording(word: str, name: str) -> None:
     assert chosen(f"Please {word.upper()} about it") == name
 
 
+def test_an_answer_cut_by_its_limit_is_one_that_people_read() -> None:
+    assert chosen("What happens at the limit?") == "max-tokens-text"
+
+
 def test_without_any_of_the_words_the_answer_is_plain() -> None:
     assert chosen("Hello!") == "plain"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rawsse.errors import ConfigurationError
+from rawsse.replay import Recording
 from rawsse.replay.recorder import RecordingFolder, slug
 
 
@@ -102,8 +103,14 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
-def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
-    assert (tmp_path / put(RecordingFolder(tmp_path))).stat().st_mode & 0o077 == 0
+def test_only_the_owner_may_read_what_a_flight_recorder_wrote_and_others_have_the_mode_of_any_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "any").touch()
+    Recording().save(tmp_path / "saved")  # as pytest does
+    files = [put(RecordingFolder(tmp_path, max_failed=most)) for most in (None, 1)]
+    mode, saved, made, failed = ((tmp_path / name).stat().st_mode for name in ("any", "saved", *files))
+    assert (saved, made, failed & 0o777) == (mode, mode, 0o600)
 
 
 # --- How many --------------------------------------------------------------------------------------------------------

@@ -149,6 +149,30 @@ def test_a_fault_that_lies_behind_another_once_is_used_in_a_later_request() -> N
     assert unused_after(2, *faults) == {}
 
 
+def begun_after(requests: int, *specs: str) -> dict[str, str]:
+    schedule = Schedule(specs, [EVENTS])
+    for _ in range(requests):
+        due = schedule.next()
+        schedule.applied(due, replacement(due) or EVENTS)
+    return {str(fault): count for fault, count in schedule.begun.items()}
+
+
+def test_a_fault_that_happened_in_fewer_requests_than_it_says_is_only_begun() -> None:
+    assert [begun_after(requests, "status=529 x2") for requests in range(4)] == [
+        {},
+        {"status=529 x2": "1 of 2"},
+        {},
+        {},
+    ]
+    assert begun_after(1, "status=529 x1", "status=529 x1") == {"status=529 x1": "1 of 2"}
+    assert begun_after(3, "gzip") == begun_after(1, "close@event=5", "close@event=5") == {}
+
+
+def test_a_fault_that_lies_behind_another_in_one_of_its_requests_is_only_begun() -> None:
+    faults = ("garble@event=9 x2", "close@event=5 x1 after=1")
+    assert begun_after(5, *faults) == {"garble@event=9 x2": "1 of 2"}
+
+
 def test_a_fault_that_waits_for_its_turn_lies_behind_what_replaces_all_answers_and_not_behind_one_answer() -> None:
     why = "it lies behind status=529, which replaces the answer"
     assert unused_after(1, "status=529", "reset@event=3", "html") == {"reset@event=3": why, "html": why}
