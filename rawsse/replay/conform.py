@@ -228,9 +228,17 @@ def is_good(rows: Iterable[Row]) -> bool:
 
 def _row(name: str, wrong: str, right: str = "", verdict: Verdict = "wrong") -> Row:
     """A row that is right if `wrong` is empty."""
-    line = " ".join((wrong or right).split())
-    line = line if len(line) <= MAX_ROW_CHARS else f"{line[:MAX_ROW_CHARS]}…"
-    return Row(name, verdict if wrong else "right", line)
+    return Row(name, verdict if wrong else "right", " ".join((wrong or right).split()))
+
+
+def _shown(row: Row, cleaned: Callable[[str], str] = str) -> Row:
+    """The row, its secrets removed and then cut: part of a secret would not be found."""
+    what, first = map(cleaned, (row.what, row.first))
+    return row._replace(what=_cut(what), first=_cut(first))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_ROW_CHARS else f"{text[:MAX_ROW_CHARS]}…"
 
 
 async def _confirmed(attempt: Callable[[], Awaitable[list[Row]]], sent: Mapping[str, Any]) -> list[Row]:
@@ -331,7 +339,7 @@ async def try_client(
             tell()
             (row,) = await _confirmed(lambda: once(case), case.sent)
             del running[case.name]
-        return row
+        return _shown(row)
 
     rows = [await tried(cases[0])]
     tell(rows[0])
@@ -538,8 +546,7 @@ async def try_server(
             return list(judge(await _asked(client, body, limit)))
 
         for row in await _confirmed(attempt, {} if upstream_port is None else case.sent):
-            what, first = map(secrets.removed, (row.what, row.first))  # an error may quote the key
-            rows.append(row._replace(what=what, first=first))
+            rows.append(_shown(row, secrets.removed_from_message))  # an error may quote the key
             on_row(rows[-1], "", total)
 
     def judge_first(got: Recording) -> Iterable[Row]:

@@ -137,9 +137,7 @@ def test_wrong_and_silent_rows_are_not_good_and_open_ones_are() -> None:
 
 CUT = TEXT[:19]
 ALL, REST = (quote(text, 40) for text in (TEXT, TEXT[19:]))
-BAD = f"altered, no error: at character 19 it printed {quote('!!' + TEXT[21:], 40)}, not {REST}"[
-    : conform.MAX_ROW_CHARS
-]
+BAD = f"altered, no error: at character 19 it printed {quote('!!' + TEXT[21:], 40)}, not {REST}"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +152,7 @@ BAD = f"altered, no error: at character 19 it printed {quote('!!' + TEXT[21:], 4
             "whole",
             Run(0, CUT + "!!" + TEXT[21:], ""),
             "silent",
-            f"{BAD}…",
+            BAD,
         ),
         ("whole", Run(1, TEXT, "ReadError: oh"), "wrong", "exit 1: ReadError: oh"),
         ("whole", Run(None, TEXT, ""), "wrong", "hangs"),
@@ -191,8 +189,8 @@ def test_an_ending_of_a_client(wanted: Wanted, given: Run, verdict: Verdict, wor
 
 
 def test_a_row_is_one_line_and_not_too_long() -> None:
-    row = judge_client(Case("c", PLAIN, "whole", {}), Run(1, "", "a\nb " + "x" * 500))
-    assert row.what.startswith("exit 1: a b xxx")
+    (row,) = asyncio.run(try_client(command("import sys; sys.exit('a  b ' + 'x' * 500)")))
+    assert row.what.startswith("exit 1: it did not ask ANTHROPIC_BASE_URL: a b xxx")
     assert len(row.what) == conform.MAX_ROW_CHARS + 1
 
 
@@ -840,3 +838,15 @@ def test_a_key_that_a_gateway_quotes_is_not_shown() -> None:
     assert "sk-secret" not in row.what + row.first
     assert "x-api-key" in row.what
     assert row.sent == {}
+
+
+@pytest.mark.parametrize("before", range(conform.MAX_ROW_CHARS - 30, conform.MAX_ROW_CHARS, 6))
+def test_nor_is_its_beginning_where_the_row_is_cut(before: int) -> None:
+    def quote(message: Mapping[str, Any]) -> Mapping[str, Any]:
+        headers = [field for field in message.get("headers", ()) if field[0].lower() != b"content-length"]
+        return {**message, "headers": headers, "body": message.get("body") and b"x" * before + b"sk-secret-secret" * 9}
+
+    (row,) = tried(quote, key="sk-secret-secret", is_live=True)
+    assert "sk-s" not in row.what + row.first
+    assert row.what.startswith("status 502: 'xxx")
+    assert len(row.what) <= conform.MAX_ROW_CHARS + 1
