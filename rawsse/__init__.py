@@ -30,11 +30,16 @@ How it works, in an evening: six stops in a clone, and the question that each an
 
 Where a change goes:
 
-    a retry      errors.py: `HEALING_STATUSES`, `may_heal`; client/retry.py: `decide` has how often and when
+    a retry      errors.py: `HEALING_STATUSES`, `may_heal`; client/retry.py: `decide` (how often and when), `_is_retried`
     a clock      client/retry.py: `Timeouts` says where its other parts are
-    a dialect    relay/dialects.py: a subclass of `Dialect`; relay/ui.py: its row in `DIALECTS`
+    a dialect    relay/dialects.py: a subclass of `Dialect`; relay/paths.py: its row in `DIALECTS`
     a route      relay/app.py: a method of `_Call`, and its row in `_ROUTES`
-    a fault      replay/faults.py: a function, and its row in `_ROWS`; replay/conform.py: `FAULTS` has it tried on clients
+    a limit      relay/users.py: `UserLimits`, and for what a request may choose `choose`. If it counts:
+                 relay/store.py: `Limits`, `Count`; relay/redis_store.py: `_FUNCTIONS`; relay/quotas.py: `_policies`
+    an event     messages/events.py: a subclass of `BaseEvent`, in `StreamEvent`; messages/__init__.py: `__all__`. If it may
+                 not come anywhere, or changes the message: messages/message.py: `TRANSITIONS`, and a method of `MessageBuilder`
+    a fault      replay/faults.py: a function, and its row in `_ROWS`; replay/wire.py: `script`, if it is of framing or pace
+                 replay/conform.py: `FAULTS` has it tried on clients; fixtures/README.md has what they do
 
 The names below are for programs that call the API. The other doors are rooms of their own: `rawsse.sse`, `rawsse.messages`,
 `rawsse.server`, `rawsse.relay` and `rawsse.replay`.

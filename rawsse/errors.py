@@ -221,7 +221,8 @@ class APIError(RawsseError):
     @property
     def repeat_may_help(self) -> bool:
         """Whether it makes sense to repeat the whole call, and drop `partial`: as the server says, or else as the failure's
-        kind says (`may_heal`). The client does so by itself up to `max_retries` times, if `safe_to_retry`."""
+        kind says (`may_heal`). The client does so by itself up to `max_retries` times, if `safe_to_retry`, but not after a
+        `ContentTimeoutError` or a `TotalTimeoutError`."""
         return self.may_heal if self.should_retry is None else self.should_retry
 
 

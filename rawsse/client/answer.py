@@ -148,11 +148,15 @@ class Answer(Exchange):
             # An empty delta counts as a ping: some gateways send these to keep a connection alive.
             delta = event.raw["delta"]
             if delta.get("text") or any(value for name, value in delta.items() if name != "type"):
-                self._waited_for_content = 0.0
+                self._restart_content()
         elif isinstance(event, Ping):
             timing.last_ping = self._received_at - timing.started
         elif not isinstance(event, UnknownEvent | MessageDelta) or any(object_at(event.raw, "delta").values()):
-            self._waited_for_content = 0.0
+            self._restart_content()
+
+    def _restart_content(self) -> None:
+        """Content came: restart the clocks that wait for it. `UnfoldedAnswer.take_deltas` calls it, too."""
+        self._content_at = self._waited
 
     def _error_in(self, event: ErrorEvent) -> APIError:
         clean = event.sse._replace(data=self._secrets.removed(event.sse.data))

@@ -214,7 +214,8 @@ class Exchange:
         self._received_at = -math.inf  # the last bytes
         self.waiting_since = 0.0
         """When the last wait for the peer began, or ended with a read."""
-        self._waited_for_content = 0.0  # seconds; the caller's work between two reads does not count
+        self._waited = 0.0  # seconds, for bytes of the body; the caller's work between two reads does not count
+        self._content_at = 0.0  # of these, when the last content came
         self._give_up_at = math.inf  # on the body of a refusal
 
     @property
@@ -277,9 +278,9 @@ class Exchange:
         clocks = self.settings.timeouts
         clock: Clock
         if self.response is not None:
-            self._waited_for_content += min(now - self.waiting_since, BUSY_SECONDS)
+            self._waited += min(now - self.waiting_since, BUSY_SECONDS)
             at, clock = min(now + (clocks.silence or math.inf), self._give_up_at), SilenceTimeoutError
-            if clocks.content is not None and (content := now + clocks.content - self._waited_for_content) < at:
+            if clocks.content is not None and (content := now + clocks.content + self._content_at - self._waited) < at:
                 at, clock = content, ContentTimeoutError
         elif self.phase == "connect":
             # A queued call is not connecting yet: it may wait as long as for a response head.
@@ -396,7 +397,7 @@ class Exchange:
             return
         gap = now - self.waiting_since
         self.waiting_since = now
-        self._waited_for_content += gap
+        self._waited += gap
         if gap > self.timing.longest_gap:
             self.timing.longest_gap = gap
 

@@ -13,8 +13,7 @@ Pure: time and randomness are arguments, and nothing here waits. The clocks run 
 `errors.py` defines which failures may be retried: `HEALING_STATUSES` for statuses, the `may_heal` of the class for others.
 This module decides how often and when, and reads what the server asks for.
 
-Nothing is retried after content has reached the caller. The stream checks that before it calls `decide`, which sees only the
-error's `phase`.
+Nothing is retried after content has reached the caller: `decide` knows it from the error's `phase`.
 
 The waits are those of the official SDKs, but bounded: the SDKs sleep through a `retry-after` of an hour, and the call appears
 to hang.
@@ -70,8 +69,9 @@ class Timeouts(NamedTuple):
     Two clocks watch the body because one cannot: a single idle timer either hangs on dead connections or kills answers
     that need long thinking. The API pings about every 30 s, so 90 s of silence are three lost pings.
 
-    To add a clock, add its name and default here; its error in `errors.py`, exported by `rawsse`; its row in `_CLOCKS` in
-    `exchange.py`; and its start in `Exchange.deadline`. A test names what is missing.
+    To add the clock `name`: here its field; in `errors.py` its `NameTimeoutError`, exported by `rawsse`; in `exchange.py` its
+    row in `_CLOCKS`, and its end in `Exchange.deadline`. If content restarts it, `Answer._restart_content` keeps the `_waited`
+    of that moment. If no retry can help after it, `_is_retried` below names it. A test names what is missing.
     """
 
     connect: float | None = 10.0
@@ -163,7 +163,7 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
     # happened, and does not refer to it.
     if isinstance(error, APIStatusError) and not error.in_stream:
         asked = parse_retry_after(error.headers, now)
-    if retries_taken >= policy.max_retries or not _may_help(error) or (asked or 0) > policy.max_retry_after:
+    if retries_taken >= policy.max_retries or not _is_retried(error) or (asked or 0) > policy.max_retry_after:
         return Decision(None, asked)
     # The exponent is bounded by that of a float; a product beyond it is infinite, and so becomes `max_delay`.
     own = min(policy.first_delay * 2.0 ** min(retries_taken, 1023), policy.max_delay) * (1 - JITTER * chance)
@@ -172,8 +172,8 @@ def decide(error: APIError, retries_taken: int, policy: RetryPolicy, *, now: flo
     return Decision(delay, asked, reason)
 
 
-def _may_help(error: APIError) -> bool:
-    """Whether another attempt may succeed."""
+def _is_retried(error: APIError) -> bool:
+    """Whether the client may make another attempt after this failure."""
     # A model that was silent for so long would be silent again, and no attempt can follow once `total` has run out.
     if isinstance(error, ContentTimeoutError | TotalTimeoutError) or error.phase in ("content", "tail", "done"):
         return False

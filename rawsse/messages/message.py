@@ -32,9 +32,7 @@ from rawsse.messages.events import (
     MessageStart,
     MessageStop,
     MessageStreamEvent,
-    Ping,
     StreamEvent,
-    UnknownEvent,
     derive,
     read_event,
 )
@@ -76,8 +74,10 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.DONE: {},
     State.FAILED: {},
 }
-"""The events that each state allows, and the next state. `ping` and events of unknown type are allowed in every state, and
-do not change it."""
+"""The events that each state allows, and the next state; `MessageBuilder` has a method for each of them. Events that no state
+names, such as `ping` and those of unknown type, are allowed in every state, and change nothing."""
+
+_ORDERED = frozenset(kind for allowed in TRANSITIONS.values() for kind in allowed)
 
 REPAIRS: Mapping[str, State | None] = {
     "content_block_start": State.BLOCK,
@@ -189,9 +189,9 @@ class MessageBuilder:
         if type(event) is ContentBlockDelta and self.state is State.BLOCK:
             self._on_content_block_delta(event)  # nearly all events: no table lookup
             return
-        if isinstance(event, Ping | UnknownEvent):
-            return
         kind: str = event.raw["type"]
+        if kind not in _ORDERED:
+            return
         following = TRANSITIONS[self.state].get(kind)
         if following is None:
             is_applied = kind in REPAIRS and self.state in (State.BETWEEN, State.BLOCK, State.ENDING)

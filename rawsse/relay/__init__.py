@@ -4,6 +4,7 @@ Read in this order:
 
     dialects.py  the frames for a browser, and the requests that it may send
     ui.py        the dialect of the Vercel AI SDK
+    paths.py     the paths that begin a run, and the dialects of each
     users.py     who may use the relay: users, tokens, limits, and what a request may choose
     record.py    one row per run: its user, its ending and its tokens
     metrics.py   metrics for Prometheus and spans for OpenTelemetry, from these rows

@@ -55,12 +55,13 @@ from rawsse.relay.ledger import Ledger
 from rawsse.relay.metrics import CONTENT_TYPE, Metrics
 from rawsse.relay.node import Node
 from rawsse.relay.page import Page
+from rawsse.relay.paths import DIALECTS
 from rawsse.relay.push import EventPush, UnfoldedAnswer
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import RUN_ID, Observer, RunLog, RunRecord
 from rawsse.relay.runs import HEARTBEAT_SECONDS, Home, Run, RunLimits, Runs, checked
 from rawsse.relay.store import Store
-from rawsse.relay.ui import DIALECTS, UIDialect
+from rawsse.relay.ui import UIDialect
 from rawsse.relay.users import Authenticate, Tokens, User, UserLimits, changed_request, choose, identify, models_of
 from rawsse.server import Receive, Scope, Send
 from rawsse.server.asgi import unless_gone

@@ -9,7 +9,7 @@
 
 A dialect object serves one run. It turns an event, a failure or the end into frames; the run adds the ids.
 
-To add a dialect for browsers: write a subclass of `Dialect`, and add a row with its path to `DIALECTS` (end of `ui.py`).
+To add a dialect for browsers: write a subclass of `Dialect`, and add a row with its path to `DIALECTS` (`paths.py`).
 """
 
 from __future__ import annotations

@@ -28,11 +28,12 @@ from weakref import WeakValueDictionary
 from rawsse.errors import Ending
 from rawsse.relay.dialects import Answer, Asked, Failure
 from rawsse.relay.feed import Feed
+from rawsse.relay.paths import RESUMABLE
 from rawsse.relay.quotas import Quotas
 from rawsse.relay.record import LEASE_LOST, NODE_LOST, RunRecord, RunStart, estimated_counts, log, record_of
 from rawsse.relay.runs import STOPPED, USED_UP, Home, OpenSource, Runs, checked, id_of, unread
 from rawsse.relay.store import Acquired, Limits, Store, StoredRun, StoreUnavailableError, Write
-from rawsse.relay.stored_runs import CONTENT_BYTES, RESUMABLE, OwnedRun, RemoteRun, start_of
+from rawsse.relay.stored_runs import CONTENT_BYTES, OwnedRun, RemoteRun, start_of
 from rawsse.relay.users import User
 
 T = TypeVar("T")

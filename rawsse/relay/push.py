@@ -168,7 +168,10 @@ class EventPush:
 class UnfoldedAnswer(Answer):
     """An answer whose events are forwarded: their order is checked, but no message is built."""
 
-    __slots__ = ("_is_steady", "_received_at", "bytes_received", "timing", "waiting_since")  # see `Feed`
+    __slots__ = (  # see `Feed`
+        *("_content_at", "_decoder", "_is_steady", "_received_at", "_waited"),
+        *("builder", "bytes_received", "timing", "waiting_since"),
+    )
 
     def __init__(self, settings: CallSettings, timing: Timing, *, holds: bool = False) -> None:
         super().__init__(settings, timing, holds=holds)
@@ -207,8 +210,9 @@ class UnfoldedAnswer(Answer):
         gap = now - self.waiting_since  # as in `_note_wait`
         if gap > self.timing.longest_gap:
             self.timing.longest_gap = gap
+        self._waited += gap
         self.waiting_since = self._received_at = now
-        self._waited_for_content = 0.0
+        self._restart_content()
         self.bytes_received += body_bytes
         self.builder.content_bytes += content_bytes
         return events

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from rawsse.relay.dialects import Answer
 from rawsse.relay.record import Observer, RunRecord
-from rawsse.relay.store import DAY, MINUTE, SECOND, Acquired, Count, Limits, count_request, to_microseconds
+from rawsse.relay.store import COUNTED, DAY, MINUTE, SECOND, Acquired, Count, Limits, count_request, to_microseconds
 from rawsse.relay.users import MAX_LIMIT, User, UserLimits
 
 MAX_USERS_KEPT = 100_000
@@ -92,7 +92,7 @@ class Quotas(Observer):
         """The counted limits of the user and of all users."""
         of_user = [(user.id, self.limits_of(user))] if user is not None else []
         named = [*of_user, ("", self.everyone)]
-        return [Limits(id, each.requests_per_minute, each.open_runs, each.tokens_per_day) for id, each in named]
+        return [Limits(id, **{name: getattr(each, name) for name in COUNTED}) for id, each in named]
 
     def ending_terms(self, users: Iterable[str]) -> list[Limits]:
         """The limits of tokens, of these users and of all together, that end open runs: see `must_end`."""
@@ -195,8 +195,9 @@ class Quotas(Observer):
 
 
 def _refusal(account: list[_Policy], others: list[list[_Policy]], *, is_messages: bool, is_run: bool) -> Answer:
-    counted = ("requests", "tokens", "open_runs") if is_run else ("requests",)
-    own, *used_up = [[p for p in policies if p.name in counted and not p.left] for policies in (account, *others)]
+    own, *used_up = (
+        [p for p in each if not p.left and (is_run or p.name == "requests")] for each in (account, *others)
+    )
     # Others' usage is shown only to a user who is rejected because of it.
     shared = [policy._replace(name=f"all_{policy.name}") for policies in used_up for policy in policies]
     text, wait = "a limit is reached", RETRY_SECONDS

@@ -30,6 +30,7 @@ from urllib.parse import quote, unquote
 from rawsse.errors import ConfigurationError
 from rawsse.relay.store import (
     BLOCK_SECONDS,
+    COUNTED,
     DAY,
     LEASE_SECONDS,
     MINUTE,
@@ -61,12 +62,12 @@ _PREFIX = "rs:"
 _NODES = f"{_PREFIX}nodes"
 
 # The functions that several scripts use. `count` is `count_request` of `store.py`: it counts for the accounts whose keys begin
-# at `first`; their limits begin at ARGV[at]: requests per minute, open runs, tokens per day; -1 for no limit.
+# at `first`; their limits, `LIMITS` of each, begin at ARGV[at]; -1 for no limit.
 # `append` is the fence: it adds only what follows the write before it in the same epoch.
 _FUNCTIONS = f"""
 local PREFIX, RUN_SECONDS, MAX_MESSAGES, AT_ONCE = '{_PREFIX}', {RUN_SECONDS}, {MAX_MESSAGES}, {WRITES_AT_ONCE}
 local MINUTE, DAY = {MINUTE}, {DAY}
-local COUNT = {{'at', 'used', 'day', 'tokens', 'open', 'other_day', 'other_tokens'}}
+local LIMITS, COUNT = {{{", ".join(map(repr, COUNTED))}}}, {{{", ".join(map(repr, Count._fields))}}}
 local ADDED, REPEATED, REFUSED = 1, 2, 0
 
 local function whole(number) return string.format('%.0f', number) end
@@ -96,8 +97,10 @@ end
 local function count(first, at, is_run, counts)
   local all, time, is_refused = {{}}, now(), false
   for i = first, #KEYS do
-    local rate, runs, tokens = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    at = at + 3
+    local limits = {{}}
+    for j, name in ipairs(LIMITS) do limits[name] = tonumber(ARGV[at + j - 1]) end
+    at = at + #LIMITS
+    local rate, runs, tokens = limits.requests_per_minute, limits.open_runs, limits.tokens_per_day
     local c, limit = read(KEYS[i]), math.max(rate, 0)
     local later = math.min(math.max(c.at, time), time + MINUTE)
     c.used = math.max(0, math.min(c.used, limit * MINUTE) - math.max(0, later - c.at) * limit)

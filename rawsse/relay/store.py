@@ -72,6 +72,10 @@ class Limits(NamedTuple):
     tokens_per_day: int | None = None
 
 
+COUNTED = Limits._fields[1:]
+"""The limits that have counts, by their names in `UserLimits`."""
+
+
 class Count(NamedTuple):
     """The use by an account at the time `at` (microseconds): `used` microseconds of requests (one request is `MINUTE`, and
     each microsecond gives back as much as the limit), the day's tokens, the open runs, and the tokens of one other day: a clock
@@ -101,7 +105,7 @@ class Count(NamedTuple):
 
     def refuses(self, limits: Limits, *, is_run: bool) -> bool:
         """One more request, or run, would exceed a limit."""
-        rate, runs, tokens = limits[1:]
+        rate, runs, tokens = limits.requests_per_minute, limits.open_runs, limits.tokens_per_day
         return (rate is not None and self.used + MINUTE > rate * MINUTE) or (
             is_run and ((runs is not None and self.open >= runs) or (tokens is not None and self.tokens >= tokens))
         )

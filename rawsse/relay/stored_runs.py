@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any, Protocol
 
 from rawsse.errors import Ending
-from rawsse.relay.dialects import Asked, Dialect, Failure, Frame
+from rawsse.relay.dialects import Asked, Failure, Frame
 from rawsse.relay.feed import Feed, Reader
+from rawsse.relay.paths import RESUMABLE
 from rawsse.relay.record import NODE_LOST, RunRecord, RunStart
 from rawsse.relay.runs import Run, Runs
 from rawsse.relay.store import Entry, StoredRun, Write
-from rawsse.relay.ui import DIALECTS
 
 MAX_UNWRITTEN_BYTES = 256 * 1024
 """Frames of one run that wait for the store; above it the upstream is not read."""
@@ -29,9 +28,6 @@ UNCOUNTED_BYTES = 64
 
 _FRAME = re.compile(r".*?\n\n", re.DOTALL)
 """One frame: a blank line ends it, and no frame has another."""
-
-RESUMABLE: Mapping[str, type[Dialect]] = {kind.name: kind for kind in chain(*DIALECTS.values()) if kind.is_resumable}
-"""The dialects whose runs clients can come back to, by name."""
 
 
 class Host(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -22,11 +22,9 @@ from rawsse.relay.dialects import (
     DONE,
     Asked,
     Dialect,
-    EventsDialect,
     Failure,
     Frame,
     InvalidRequest,
-    TextDialect,
     compact,
     read_options,
     read_text,
@@ -351,13 +349,3 @@ def _tool_result(part: Chunk) -> Chunk:
     content = output if isinstance(output, str) else compact(output)
     result: Chunk = {"type": "tool_result", "tool_use_id": part["toolCallId"], "content": content}
     return {**result, "is_error": True} if failed else result
-
-
-# --- All dialects ----------------------------------------------------------------------------------------------------
-
-DIALECTS: Mapping[str, Sequence[type[Dialect]]] = {
-    **dict.fromkeys(("/chat/stream", "/api/chat/stream", "/stream"), (TextDialect,)),
-    "/api/chat": (UIDialect, EventsDialect),
-}
-"""The paths for a POST that begins a run, and the dialects of the answer. Of two, the first one that can read the body is
-used. Errors before that use the first, or the last if the client accepts `text/event-stream`: `useChat` accepts `*/*`."""

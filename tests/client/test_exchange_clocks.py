@@ -31,6 +31,7 @@ from rawsse.errors import (
     StreamCancelledError,
     TotalTimeoutError,
 )
+from rawsse.relay.push import UnfoldedAnswer
 from rawsse.replay.proxy import RawAnswer
 
 # --- The five clocks -----------------------------------------------------------------------------------------------
@@ -109,6 +110,27 @@ def test_every_clock_has_its_error_and_runs(name: str) -> None:
     waits = [unsent(alone, 0.0), sending(alone, 0.0), sent(alone, 0.0), sent(alone, 0.0).play(head())]
     ended = {type(attempt.play(None).exchange.error) for attempt in waits}
     assert ended - {type(None)} == {error}, f"Exchange.deadline does not know the clock {name}"
+    plain, at_once = (outcome_of_a_flow(alone, takes_at_once=each) for each in (False, True))
+    assert at_once == plain, f"what restarts the clock {name} in Answer._note does not in UnfoldedAnswer.take_deltas"
+
+
+def outcome_of_a_flow(timeouts: Timeouts, *, takes_at_once: bool) -> tuple[int, str]:
+    """How many texts come, one every six tenths of a second, until a clock runs out, and its error."""
+    text = chunk(text_delta(0, "a"))
+    attempt = Attempt(UnfoldedAnswer, timeouts).send().play(BEGINNING, text)
+    exchange, count = attempt.exchange, 0
+    exchange.take_events()
+    while not exchange.is_over and count < 9:
+        at, clock = exchange.deadline(attempt.now)
+        attempt.now += 0.6
+        if at < attempt.now:
+            exchange.expire(clock, at)
+        elif takes_at_once:
+            count += len(exchange.take_deltas(text, attempt.now) or ())
+        else:
+            exchange.receive(text, attempt.now)
+            count += len(exchange.take_events())
+    return count, repr(exchange.error)
 
 
 def test_every_error_of_a_clock_has_a_clock() -> None:

@@ -33,8 +33,8 @@ from support.streams import (
 
 from rawsse.errors import EventOrderError
 from rawsse.messages import Deviation, MessageBuilder
-from rawsse.messages.events import _EVENTS
-from rawsse.messages.message import TRANSITIONS, State
+from rawsse.messages.events import _EVENTS, BaseEvent
+from rawsse.messages.message import REPAIRS, TRANSITIONS, State
 
 Raw = dict[str, Any]
 
@@ -116,7 +116,23 @@ def test_the_table_is_what_the_documentation_allows() -> None:
 
 
 def test_every_type_of_event_but_the_ping_is_tried() -> None:
-    assert set(NEXT) == set(_EVENTS) - {"ping"}
+    assert set(NEXT) == set(_EVENTS) - {"ping"}, "`ping` may come anywhere; name any other event here that may"
+
+
+def test_every_type_of_event_that_a_state_names_has_a_class_and_a_method() -> None:
+    for kind in {*itertools.chain(*TRANSITIONS.values()), *REPAIRS}:
+        assert kind in _EVENTS, f"events.py has no class for {kind}"
+        assert hasattr(MessageBuilder, f"_on_{kind}"), f"MessageBuilder has no method for {kind}"
+
+
+@pytest.mark.parametrize("state", State)
+def test_an_event_that_no_state_names_is_allowed_in_every_state_and_changes_nothing(state: State) -> None:
+    builder = fold(WAYS[state])
+    before = builder.message.to_dict() if builder.message else None
+    note: Any = BaseEvent({"type": "note"})
+    builder.apply(note)
+    assert (builder.state, builder.deviations) == (state, [])
+    assert (builder.message.to_dict() if builder.message else None) == before
 
 
 @pytest.mark.parametrize(("state", "kind"), ALLOWED_PAIRS, ids=str)

@@ -47,8 +47,7 @@ from rawsse.relay.dialects import (
     read_messages,
 )
 from rawsse.relay.event_source import ItemsDialect
-from rawsse.relay.stored_runs import RESUMABLE
-from rawsse.relay.ui import DIALECTS
+from rawsse.relay.paths import DIALECTS, RESUMABLE
 from rawsse.sse import Decoder, Event
 
 END_MARK = Event("message", "[DONE]")
