@@ -112,6 +112,7 @@ def test_every_clock_has_its_error_and_runs(name: str) -> None:
     assert ended - {type(None)} == {error}, f"Exchange.deadline does not know the clock {name}"
     plain, at_once = (outcome_of_a_flow(alone, takes_at_once=each) for each in (False, True))
     assert at_once == plain, f"what restarts the clock {name} in Answer._note does not in UnfoldedAnswer.take_deltas"
+    assert (plain[0] < 9) == (name == "total"), f"text does not restart the clock {name}: see Answer._restart_content"
 
 
 def outcome_of_a_flow(timeouts: Timeouts, *, takes_at_once: bool) -> tuple[int, str]:

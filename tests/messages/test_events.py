@@ -21,9 +21,11 @@ from support.streams import (
     to_sse,
 )
 
+from rawsse import messages
 from rawsse.errors import EventDataError, PartialJSONError
 from rawsse.messages.content import Block, Citation, Message, MessageDeltaFields, StopReason, TextBlock, Usage
 from rawsse.messages.events import (
+    _DELTAS,
     _EVENTS,
     KNOWN_DELTA_TYPES,
     CitationEvent,
@@ -103,6 +105,10 @@ def test_an_event_is_of_the_class_that_its_type_names_and_keeps_every_field(kind
     assert event.new.field == [1]
     assert type(event) is kind
     assert event.to_dict() == {**raw, "new": {"field": [1]}}
+
+
+def test_every_type_of_event_and_delta_can_be_imported() -> None:
+    assert {kind.__name__ for kind in (*_EVENTS.values(), *_DELTAS.values())} <= {*messages.__all__}
 
 
 def test_every_type_of_event_and_delta_is_tried_here() -> None:

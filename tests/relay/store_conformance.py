@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rawsse.relay.store import Limits, Store, StoredRun, StoreUnavailableError, Write
+from rawsse.relay.store import COUNTED, Limits, Store, StoredRun, StoreUnavailableError, Write
 
 LEASE = 0.2
 
@@ -450,6 +450,13 @@ async def exactly_as_many_runs_are_open_as_the_limit_says(cluster: Cluster) -> N
 @case
 async def exactly_as_many_requests_are_admitted_as_the_limit_says(cluster: Cluster) -> None:
     assert await runs_admitted(cluster, (Limits("ada", requests_per_minute=5), Limits("")), 50) == 5
+
+
+@case
+async def each_limit_refuses_a_run_once_it_is_used_up(cluster: Cluster) -> None:
+    for name in COUNTED:
+        used_up: dict[str, Any] = {name: 0}
+        assert await runs_admitted(cluster, (Limits("ada", **used_up), Limits("")), 1) == 0, name
 
 
 @case

@@ -7,7 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from rawsse.client.retry import RateLimit, RateLimits
 from rawsse.relay.dialects import Answer
 from rawsse.relay.quotas import RETRY_SECONDS, Quotas
 from rawsse.relay.record import RunRecord
+from rawsse.relay.store import COUNTED
 from rawsse.relay.users import MAX_LIMIT, User, UserLimits
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -724,3 +725,12 @@ def test_what_is_no_run_counts_as_a_request_of_the_user_and_of_all() -> None:
     quotas.admit(user("bob"), NOON, is_run=False)
     with pytest.raises(Answer, match=r"^all users together have reached the limit of requests per minute \(3\); "):
         quotas.admit(user("bob"), NOON, is_run=False)
+
+
+def test_every_number_in_the_limits_of_a_user_is_counted_and_told() -> None:
+    numbers = {field.name for field in fields(UserLimits) if field.type == "int | None"}
+    assert numbers - {"max_tokens"} == {*COUNTED}, (
+        "`max_tokens` is a limit of each request; name another such limit here"
+    )
+    told = Quotas(default=UserLimits(**dict.fromkeys(COUNTED, 1))).me(User("ada"), 0.0)["left"]
+    assert told == dict.fromkeys(COUNTED, 1)
