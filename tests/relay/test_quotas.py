@@ -732,5 +732,6 @@ def test_every_number_in_the_limits_of_a_user_is_counted_and_told() -> None:
     assert numbers - {"max_tokens"} == {*COUNTED}, (
         "`max_tokens` is a limit of each request; name another such limit here"
     )
-    told = Quotas(default=UserLimits(**dict.fromkeys(COUNTED, 1))).me(User("ada"), 0.0)["left"]
+    limits: dict[str, Any] = dict.fromkeys(COUNTED, 1)
+    told = Quotas(default=UserLimits(**limits)).me(User("ada"), 0.0)["left"]
     assert told == dict.fromkeys(COUNTED, 1)
