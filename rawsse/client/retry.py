@@ -13,7 +13,8 @@ Pure: time and randomness are arguments, and nothing here waits. The clocks run 
 `errors.py` defines which failures may be retried: `HEALING_STATUSES` for statuses, the `may_heal` of the class for others.
 This module decides how often and when, and reads what the server asks for.
 
-Nothing is retried after content has reached the caller: `decide` knows it from the error's `phase`.
+Nothing is retried after content has reached the caller: `BaseStream._more` raises the error of an exchange that `is_committed`,
+and does not ask `decide`. For other callers `decide` goes by the error's `phase`.
 
 The waits are those of the official SDKs, but bounded: the SDKs sleep through a `retry-after` of an hour, and the call appears
 to hang.
