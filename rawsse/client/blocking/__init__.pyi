@@ -298,11 +298,6 @@ class BlockingReply:
     def __next__(self) -> MessageStreamEvent:
         """The next event of all answers. Raises `APIError` if an answer does not complete."""
 
-    @overload
-    def until_done(self: BlockingToolRunner[ParsedMessage[T]]) -> ParsedMessage[T]:
-        """Run the loop to its end and return the last answer; with `output_format`, it has a `parsed_output`."""
-
-    @overload
     def until_done(self) -> Message:
         """Run the loop to its end and return the last answer; with `output_format`, it has a `parsed_output`."""
 
