@@ -463,6 +463,8 @@ class EventOrderError(ProtocolError):
 class OutputFormatError(ProtocolError):
     """The text of the answer does not fit the `output_format` of the request. `text` is that text, `partial` the message.
 
+    `ending` is that of the stream, once it has ended: its `stop_reason` tells a cut ("max_tokens") from bad JSON ("end_turn").
+
     `__cause__` is the error that the type raised, if it did.
     """
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from rawsse.errors import ConfigurationError, OutputFormatError, quote
+from rawsse.errors import ConfigurationError, Ending, OutputFormatError, quote
 from rawsse.messages.content import Message, ParsedMessage, ParsedTextBlock, TextBlock
 from rawsse.messages.events import ContentBlockStop, MessageStop, MessageStreamEvent, TextEvent
 from rawsse.messages.lens import parse_json
@@ -139,13 +139,14 @@ class Outputs(Generic[T]):
         self._parsed: dict[int, T | OutputFormatError] = {}  # by the block's index in the content
         self._readers: dict[int, _Reader] = {}  # by the block's index on the wire
 
-    def message(self, message: Message) -> ParsedMessage[T]:
-        """The message with the parsed values so far; it grows with the stream."""
+    def message(self, message: Message, ending: Ending | None = None) -> ParsedMessage[T]:
+        """The message with the parsed values so far; it grows with the stream. `ending` is how the stream ended, if it has:
+        the error of a text that does not fit gets it."""
         parsed = ParsedMessage(message, self._parsed)
         if (wanted := self._wanted) is not None:
             for index, block in enumerate(parsed.content):
                 if isinstance(block, TextBlock) and (block.complete or message.stop_reason is not None):
-                    self._parse(wanted, index, block.text, parsed)
+                    self._parse(wanted, index, block.text, parsed, ending)
         return parsed
 
     def event(self, event: MessageStreamEvent, message: Callable[[], Message | None]) -> MessageStreamEvent:
@@ -163,17 +164,21 @@ class Outputs(Generic[T]):
         found = (each for each in blocks if isinstance(each, ParsedTextBlock) and each.raw is block.raw)
         return next(found, ParsedTextBlock(block))
 
-    def _parse(self, wanted: OutputFormat[T], index: int, text: str, message: ParsedMessage[T]) -> None:
+    def _parse(
+        self, wanted: OutputFormat[T], index: int, text: str, message: ParsedMessage[T], ending: Ending | None
+    ) -> None:
         if index not in self._parsed:
             try:
                 self._parsed[index] = wanted.read(text)
             except OutputFormatError as exc:
                 exc.partial, exc.request_id, exc.phase = message, message.request_id, "done"
                 self._parsed[index] = exc
-        error = self._parsed[index]
+        if not isinstance(error := self._parsed[index], OutputFormatError):
+            return
+        error.ending = ending or error.ending
         # Most texts that do not fit are truncated. The stop reason arrives after the text.
         cause = f" (stop_reason: {message.stop_reason})"
-        if isinstance(error, OutputFormatError) and message.stop_reason is not None and cause not in error.message:
+        if message.stop_reason is not None and cause not in error.message:
             error.message += cause
             error.args = (error.message,)
 

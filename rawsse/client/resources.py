@@ -380,7 +380,8 @@ class AsyncMessages(_Resource):
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
-        Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message.
+        Raises `OutputFormatError` if the text does not fit. Its `partial` is the whole message, and its `ending.stop_reason`
+        tells why: "max_tokens" cut the text, "refusal" stopped it, after "end_turn" the model wrote something else.
         """
         asked: AskFields = {"model": model, "max_tokens": max_tokens, "messages": messages, **fields}
         async with self.stream(output_format=output_format, **asked) as stream:
@@ -390,7 +391,26 @@ class AsyncMessages(_Resource):
 
     @overload
     def tool_runner(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[False] = False, **arguments: Any
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Turns,
+        output_format: type[T],
+        stream: Literal[False] = False,
+        **arguments: Any,
+    ) -> ToolRunner[ParsedMessage[T]]: ...
+
+    @overload
+    def tool_runner(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Turns,
+        output_format: None = None,
+        stream: Literal[False] = False,
+        **arguments: Any,
     ) -> ToolRunner[Message]: ...
 
     @overload

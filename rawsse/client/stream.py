@@ -481,7 +481,7 @@ class MessageStream(BaseStream):
     @property
     def current_message_snapshot(self) -> ParsedMessage[Any]:
         """The message so far; it grows while the stream runs. Raises `RuntimeError` before `message_start`."""
-        return self._outputs.message(super().current_message_snapshot)
+        return self._outputs.message(super().current_message_snapshot, self.ending)
 
     @property
     def text_stream(self) -> TextStream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_type
 
 import pytest
 from support.answers import ASK, Sent, client_of, plain
@@ -14,6 +14,7 @@ from support.clock import run
 from support.streams import Raw, block, block_start, end, fold, start, text_delta, to_sse, tool_block
 
 from rawsse.client.output import OutputFormat, Outputs, strict_schema, with_output_format
+from rawsse.client.tools.runner import ToolRunner
 from rawsse.errors import ConfigurationError, OutputFormatError, PartialJSONError
 from rawsse.messages import (
     ContentBlockStop,
@@ -357,6 +358,37 @@ def test_parse_loses_nothing_of_an_answer_that_does_not_fit() -> None:
     assert error.partial is not None
     assert (error.text, error.partial.text, error.partial.usage.output_tokens) == ("No.", "No.", 7)
     assert (error.request_id, error.phase) == ("req_1", "done")
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "refusal", "end_turn"])
+def test_the_error_of_a_text_that_does_not_fit_says_how_the_answer_ended(reason: str) -> None:
+    def asked() -> Any:
+        return client_of(response(answer('["tea"', stop_reason=reason))).messages
+
+    async def streamed() -> None:
+        async with asked().stream(**ASK, output_format=ORDER) as stream:
+            _ = (await stream.get_final_message()).parsed_output
+
+    async def looped() -> None:
+        runner: ToolRunner[Any] = asked().tool_runner(**ASK, output_format=ORDER)
+        _ = (await runner.until_done()).parsed_output
+
+    for work in (asked().parse(**ASK, output_format=ORDER), streamed(), looped()):
+        with pytest.raises(OutputFormatError) as caught:
+            run(work)
+        assert caught.value.ending is not None
+        assert (caught.value.ending.kind, caught.value.ending.stop_reason) == ("complete", reason)
+
+
+def test_the_last_answer_of_a_tool_loop_has_the_type_of_its_format() -> None:
+    async def asked() -> None:
+        messages = client_of(response(answer('["tea"]'))).messages
+        runner = messages.tool_runner(model="m", max_tokens=9, messages=ASK["messages"], output_format=list[str])
+        message = await runner.until_done()
+        assert_type(message.parsed_output, list[str] | None)
+        assert message.parsed_output == ["tea"]
+
+    run(asked())
 
 
 def test_create_gives_a_plain_message() -> None:

@@ -162,8 +162,9 @@ class BlockingToolRunner(Generic[Item]):
     `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
     takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
     that would come later is not waited for: its cause is raised at once. Coroutine tools are cancelled and awaited; other
-    functions keep running in their threads, and their results are dropped. The loop's body is not interrupted. The five
-    clocks (`timeouts`) run for each answer."""
+    functions keep running in their threads, and their results are dropped. So with `max_seconds` a function always runs in
+    another thread, in the blocking client too. The loop's body is not interrupted. The five clocks (`timeouts`) run for each
+    answer. Iterating again after `append_messages`, once the loop is over, starts `max_seconds` again."""
 
     stopped_by: str | None
 
@@ -217,8 +218,13 @@ class BlockingToolRunner(Generic[Item]):
     def __next__(self) -> Item:
         """The next answer. Raises `APIError` if the turn failed; the history is then as it was before it."""
 
+    @overload
+    def until_done(self: BlockingToolRunner[ParsedMessage[T]]) -> ParsedMessage[T]:
+        """Run the loop to its end and return the last answer; with `output_format`, it has a `parsed_output`."""
+
+    @overload
     def until_done(self) -> Message:
-        """Run the loop to its end and return the last answer."""
+        """Run the loop to its end and return the last answer; with `output_format`, it has a `parsed_output`."""
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -293,7 +299,7 @@ class BlockingReply:
         """The next event of all answers. Raises `APIError` if an answer does not complete."""
 
     def until_done(self) -> Message:
-        """Run the loop to its end and return the last answer."""
+        """Run the loop to its end and return the last answer; with `output_format`, it has a `parsed_output`."""
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -403,7 +409,8 @@ class BlockingConversation:
         """Ask, and get the whole answer; with tools, the last one. Raises `APIError`."""
 
     def retry(self) -> BlockingReply:
-        """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not.
+        """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not. It has
+        `max_seconds` of its own, as each question: it can succeed after a `TotalTimeoutError`.
 
         Raises `RuntimeError` if nothing has been asked, even if `messages` had a question without an answer."""
 
@@ -556,11 +563,32 @@ class Messages:
     ) -> ParsedMessage[T]:
         """The whole answer, whose `parsed_output` is a value of the type `output_format`. Arguments and errors as for `stream`.
 
-        Raises `OutputFormatError` if the text does not fit; its `partial` is the whole message."""
+        Raises `OutputFormatError` if the text does not fit. Its `partial` is the whole message, and its `ending.stop_reason`
+        tells why: "max_tokens" cut the text, "refusal" stopped it, after "end_turn" the model wrote something else."""
 
     @overload
     def tool_runner(
-        self, *, model: str, max_tokens: int, messages: Turns, stream: Literal[False] = False, **arguments: Any
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Turns,
+        output_format: type[T],
+        stream: Literal[False] = False,
+        **arguments: Any,
+    ) -> BlockingToolRunner[ParsedMessage[T]]:
+        """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `rawsse.client.blocking.BlockingToolRunner`."""
+
+    @overload
+    def tool_runner(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        messages: Turns,
+        output_format: None = None,
+        stream: Literal[False] = False,
+        **arguments: Any,
     ) -> BlockingToolRunner[Message]:
         """Ask, run the tools that the answer calls, send their results, and so on. Arguments as for `rawsse.client.blocking.BlockingToolRunner`."""
 

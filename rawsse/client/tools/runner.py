@@ -25,7 +25,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby, pairwise
-from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Self, TypeGuard, TypeVar, cast, overload
 
 from rawsse.client.exchange import LOOP_TIMEOUT
 from rawsse.client.network.connect import Stop
@@ -38,6 +38,7 @@ from rawsse.errors import APIError, ConfigurationError, StreamCancelledError, To
 from rawsse.messages.content import (
     NOTHING,
     Message,
+    ParsedMessage,
     ToolUseBlock,
     Usage,
     add_counts,
@@ -411,8 +412,9 @@ class ToolRunner(Generic[Item]):
     `max_seconds` bounds the whole loop, from its first request on: waits, answers that stream, running tools. The step that
     takes too long raises `TotalTimeoutError`, whose `seconds` are `max_seconds`; `messages` has the turns before it. A retry
     that would come later is not waited for: its cause is raised at once. Coroutine tools are cancelled and awaited; other
-    functions keep running in their threads, and their results are dropped. The loop's body is not interrupted. The five
-    clocks (`timeouts`) run for each answer.
+    functions keep running in their threads, and their results are dropped. So with `max_seconds` a function always runs in
+    another thread, in the blocking client too. The loop's body is not interrupted. The five clocks (`timeouts`) run for each
+    answer. Iterating again after `append_messages`, once the loop is over, starts `max_seconds` again.
     """
 
     def __init__(
@@ -502,8 +504,14 @@ class ToolRunner(Generic[Item]):
         stream = turn.stream
         return cast(Item, stream if self._is_streaming else await self._guarded(stream.get_final_message()))
 
+    @overload
+    async def until_done(self: ToolRunner[ParsedMessage[T]]) -> ParsedMessage[T]: ...
+
+    @overload
+    async def until_done(self) -> Message: ...
+
     async def until_done(self) -> Message:
-        """Run the loop to its end and return the last answer."""
+        """Run the loop to its end and return the last answer; with `output_format`, it has a `parsed_output`."""
         while await self._advance() is not None:
             pass
         if (message := self.last_message) is None:

@@ -68,10 +68,10 @@ def _class(of: type, name: str) -> ast.ClassDef:
         for member, node in _members(_node(base)):
             own.setdefault(member, []).append(node)
         members |= own
-    nodes = [node for same in members.values() for node in _without_implementation(same)]
     generic = [
         base for base in _node(of).bases if isinstance(base, ast.Subscript) and ast.unparse(base.value) == "Generic"
     ]
+    nodes = [node for same in members.values() for node in _without_implementation(same, is_generic=bool(generic))]
     doc: list[ast.stmt] = [ast.Expr(ast.Constant(inspect.getdoc(Facade._blocking[of]) or ""))]
     made = ast.ClassDef(name, list[ast.expr](generic), [], doc + nodes, [])
     result = _Blocking().visit(made)
@@ -119,14 +119,18 @@ def _attributes(method: Function) -> Iterator[tuple[str, ast.stmt]]:
             yield name, ast.AnnAssign(ast.Name(name, ast.Store()), annotation, None, 1)
 
 
-def _without_implementation(same: list[ast.stmt]) -> list[ast.stmt]:
-    """The overloads of a method, if it has any, with the docstring of the function that follows them."""
+def _without_implementation(same: list[ast.stmt], *, is_generic: bool) -> list[ast.stmt]:
+    """The overloads of a method, if it has any, with the docstring of the function that follows them. One for a certain type
+    of `self` is only for a generic class."""
     overloads = [
         node for node in same if isinstance(node, Function) and "overload" in map(ast.unparse, node.decorator_list)
     ]
+    overloads = [node for node in overloads if is_generic or not (node.args.args and node.args.args[0].annotation)]
     for overload in overloads:
         assert isinstance(same[-1], Function)
         overload.body = same[-1].body[:1]
+        if len(overloads) == 1:
+            overload.decorator_list = []
     return list[ast.stmt](overloads) or same[:1]
 
 
