@@ -267,6 +267,7 @@ def test_no_function_runs_beside_a_call_that_has_no_function_here() -> None:
     ("options", "text"),
     [
         ({"max_turns": 0}, "max_turns must be a whole number of 1 or more, not 0"),
+        ({"run_tools_eagerly": True}, "run_tools_eagerly is not supported: tools run when their answer is complete"),
         ({"thread": True}, "threads that the server holds are not supported: each request has all messages"),
         ({"max_iterations": "2"}, "max_turns must be a whole number of 1 or more, not '2'"),
         ({"max_turns": 1.5}, "max_turns must be a whole number of 1 or more, not 1.5"),
