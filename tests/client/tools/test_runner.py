@@ -287,7 +287,19 @@ def test_no_function_runs_beside_a_call_that_has_no_function_here() -> None:
             "messages[0]: the content must be a text or a list of blocks, not '5'",
         ),
     ],
-    ids=["max_turns", "thread", "turns", "half turns", "role", "messages", "tools", "tool", "block", "content"],
+    ids=[
+        "max_turns",
+        "eager",
+        "thread",
+        "turns",
+        "half turns",
+        "role",
+        "messages",
+        "tools",
+        "tool",
+        "block",
+        "content",
+    ],
 )
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
