@@ -97,9 +97,14 @@ _CLIENT_RECORDINGS = _wanted(
     ("either", "max-tokens refusal"),
     ("failed", "error-before-content error-after-content cut"),
 )
-# What a request must contain before the API sends such an answer: a client that did not ask for it may also fail.
-_ASKED_BY = {"thinking": "thinking", "redacted-thinking": "thinking", "pings": "thinking"}
-_ASKED_BY |= {"tools": "tools", "server-tools": "tools", "citations": "citations"}
+# The API sends such an answer only to a request with this field: other clients may fail.
+_ASKED_BY: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("thinking", "redacted-thinking", "pings"), "thinking"),
+        **dict.fromkeys(("tools", "server-tools"), "tools"),
+        "citations": "citations",
+    }
+)
 _CLIENT_REWRITES = _wanted(
     ("whole", "crlf cr blank-lines comments comments-inside retry no-spaces padding lines-of-data"),
     # Not sent by the Messages API, or broken in an official SDK: may be rejected.
