@@ -52,6 +52,7 @@ BetaMessageParam = types.MessageParam
 BetaMetadataParam = types.MetadataParam
 BetaOutputConfigParam = types.OutputConfigParam
 BetaRedactedThinkingBlockParam = types.RedactedThinkingBlockParam
+BetaSearchResultBlockParam = types.SearchResultBlockParam
 BetaTextBlockParam = types.TextBlockParam
 BetaThinkingBlockParam = types.ThinkingBlockParam
 BetaThinkingConfigParam = types.ThinkingConfigParam

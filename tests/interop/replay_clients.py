@@ -82,17 +82,12 @@ class Heard:
         self.stop = message["stop_reason"]
 
     def read(self, body: bytes) -> None:
-        """An event stream as far as it came, with the events that can be read."""
+        """An event stream as far as it came. Raises `ValueError` for an event that is not JSON."""
         inputs: dict[int, str] = {}
         for part in body.decode("utf-8", "replace").split("\n\n")[:-1]:
             for line in part.split("\n"):
-                if not line.startswith("data: "):
-                    continue
-                try:
-                    event = json.loads(line[6:])
-                except ValueError:
-                    continue
-                self._add(event, inputs)
+                if line.startswith("data: "):
+                    self._add(json.loads(line[6:]), inputs)
 
     def _add(self, event: Any, inputs: dict[int, str]) -> None:
         match event:
@@ -224,13 +219,16 @@ def curl(call: Call, limit: float | None = None) -> Heard:
     if found := re.search(rb"HTTP (\d{3})", done.stderr):
         heard.status = int(found[1])
     if call.stream:
-        heard.read(done.stdout)
+        try:
+            heard.read(done.stdout)
+        except ValueError as exc:
+            heard.error = _name(exc)
     else:
         heard.take(json.loads(done.stdout))
     return heard
 
 
-def run_node(folder: Path, cases: Sequence[Mapping[str, Any]], *, is_fast: bool = False) -> list[Heard]:
+def run_node(folder: Path, cases: Sequence[Mapping[str, Any]]) -> list[Heard]:
     """Let clients in Node make these calls, one after the other, those with a `limit` all at once; see the script."""
     executable = shutil.which("node")
     if executable is None:
@@ -242,7 +240,7 @@ def run_node(folder: Path, cases: Sequence[Mapping[str, Any]], *, is_fast: bool 
     script.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
     if not (folder / "node_modules").exists():
         (folder / "node_modules").symlink_to(NODE_MODULES)  # Node looks for packages beside the script
-    given = {"CASES": json.dumps(cases), "QUESTION": json.dumps(QUESTION), **({"FAST": "1"} if is_fast else {})}
+    given = {"CASES": json.dumps(cases), "QUESTION": json.dumps(QUESTION)}
     done = subprocess.run(
         [executable, str(script)], env=environment(given), cwd=folder, capture_output=True, timeout=60, check=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any, get_args
 
@@ -39,8 +40,8 @@ CALLS: list[tuple[str, set[str]]] = [
     ("tool_runner", {"output_format", *AskFields.__annotations__, *inspect.signature(ToolRunner).parameters}),
 ]
 
-NOT_HERE = {"create": {"output_format"}, "tool_runner": {"run_tools_eagerly"}}
-"""The SDK takes `output_format` in `create` only to say that it is not for there. Tools run eagerly here in no case."""
+NOT_HERE = {"create": {"output_format"}}
+"""The SDK takes `output_format` in `create` only to say that it is not for there."""
 
 
 @pytest.mark.parametrize(("name", "known"), CALLS, ids=[name for name, _ in CALLS])
@@ -121,6 +122,18 @@ def test_the_stop_reasons_are_the_sdks() -> None:
     theirs = {*get_args(types.StopReason), *get_args(beta.BetaStopReason)}
     found = {name for literal in get_args(rawsse.types.StopReason) for name in get_args(literal) or (literal,)}
     assert found == theirs
+
+
+@pytest.mark.parametrize(
+    ("module", "start"), [("tool_result_block_param", ""), ("beta.beta_tool_result_block_param", "Beta")]
+)
+def test_what_the_sdk_lets_a_program_write_in_a_tool_result_has_a_name_here(module: str, start: str) -> None:
+    found = vars(importlib.import_module(f"anthropic.types.{module}"))
+    theirs = {name for name in found if name.endswith("BlockParam")} - {
+        f"{start}BrowserStateBlockParam"
+    }  # `dict[str, Any]`
+    assert theirs > {f"{start}TextBlockParam", f"{start}SearchResultBlockParam"}
+    assert [name for name in theirs if not hasattr(rawsse.types.beta, name)] == []
 
 
 # --- What the client can do ------------------------------------------------------------------------------------------

@@ -236,6 +236,26 @@ for line in connection.getresponse().read().decode().split("\\n"):
 """It finds a body that is cut, and knows neither errors nor message_stop."""
 
 
+TEXT_ONLY = """
+import json, os, urllib.request
+url, body = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", {"model": "m", "max_tokens": 9, "messages": [], "stream": True}
+for line in urllib.request.urlopen(url, json.dumps(body | ASKED).encode()):
+    if line.startswith(b"data: ") and b'"content_block_delta"' in line:
+        print(json.loads(line[6:])["delta"]["text"], end="")
+"""
+"""It fails for every delta that is not text."""
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"), [({}, []), ({"thinking": {}}, ["thinking", "pings"]), ({"tools": []}, ["tools"])]
+)
+def test_a_client_may_fail_on_blocks_that_it_did_not_ask_for(asked: dict[str, Any], wrong: list[str]) -> None:
+    program = command(TEXT_ONLY.replace("ASKED", repr(asked)))
+    rows = asyncio.run(try_client(program, only=("thinking", "pings", "tools", "citations"), jobs=2))
+    assert len(rows) == 5
+    assert {row.name for row in rows if row.verdict != "right"} == {*wrong}
+
+
 def command(code: str) -> list[str]:
     return [sys.executable, "-S", "-E", "-c", code]
 

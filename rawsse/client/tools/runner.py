@@ -403,7 +403,8 @@ class ToolRunner(Generic[Item]):
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `rawsse.client.tools.runner.MAX_TURNS` raise
     `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` of an answer is used for the
-    next request. `thread` is an argument of the official SDK; only False is supported.
+    next request. `thread` and `run_tools_eagerly` are arguments of the official SDK; only
+    False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed"; None while it runs, and after an error, whose `ending` says what happened. The table
@@ -430,10 +431,13 @@ class ToolRunner(Generic[Item]):
         max_seconds: float | None = None,
         stream: bool = False,
         thread: bool = False,
+        run_tools_eagerly: bool = False,
         **fields: Any,
     ) -> None:
         if thread:
             raise ConfigurationError("threads that the server holds are not supported: each request has all messages")
+        if run_tools_eagerly:
+            raise ConfigurationError("run_tools_eagerly is not supported: tools run when their answer is complete")
         self._max_turns = max_iterations if max_turns is None else max_turns
         if self._max_turns is not None:
             check_number(self._max_turns, "max_turns must be a whole number of 1 or more", least=1, kind=int)

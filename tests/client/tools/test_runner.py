@@ -267,6 +267,7 @@ def test_no_function_runs_beside_a_call_that_has_no_function_here() -> None:
     ("options", "text"),
     [
         ({"max_turns": 0}, "max_turns must be a whole number of 1 or more, not 0"),
+        ({"run_tools_eagerly": True}, "run_tools_eagerly is not supported: tools run when their answer is complete"),
         ({"thread": True}, "threads that the server holds are not supported: each request has all messages"),
         ({"max_iterations": "2"}, "max_turns must be a whole number of 1 or more, not '2'"),
         ({"max_turns": 1.5}, "max_turns must be a whole number of 1 or more, not 1.5"),
@@ -286,7 +287,19 @@ def test_no_function_runs_beside_a_call_that_has_no_function_here() -> None:
             "messages[0]: the content must be a text or a list of blocks, not '5'",
         ),
     ],
-    ids=["max_turns", "thread", "turns", "half turns", "role", "messages", "tools", "tool", "block", "content"],
+    ids=[
+        "max_turns",
+        "eager",
+        "thread",
+        "turns",
+        "half turns",
+        "role",
+        "messages",
+        "tools",
+        "tool",
+        "block",
+        "content",
+    ],
 )
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

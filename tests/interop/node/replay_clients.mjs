@@ -1,7 +1,8 @@
 // Clients in Node, each making calls to a Messages API: what it heard of each answer.
 //
 // CASES: [{client, url, stream, retries, timeout, limit}]; QUESTION: the request's body. Prints an array as the last line, with
-// an object for each case: the fields of `Heard` in replay_clients.py. With FAST a wait before a repeat takes a thousandth.
+// an object for each case: the fields of `Heard` in replay_clients.py. Timers run SPEED times as fast: also those that time limits
+// count, of the clients and of undici, Node's own HTTP client. `limit` is in real milliseconds.
 
 import { createAnthropic } from '@ai-sdk/anthropic';
 import Anthropic from '@anthropic-ai/sdk';
@@ -10,11 +11,13 @@ import { generateText, streamText } from 'ai';
 globalThis.AI_SDK_LOG_WARNINGS = false;
 const question = JSON.parse(process.env.QUESTION);
 const setRealTimeout = globalThis.setTimeout;
-if (process.env.FAST) {
-  // Not for undici, Node's own HTTP client: it counts its time limits in ticks of such a timer.
-  const isWait = () => !new Error().stack.includes('undici');
-  globalThis.setTimeout = (run, ms, ...more) => setRealTimeout(run, isWait() ? ms / 1000 : ms, ...more);
-}
+const SPEED = 100;
+globalThis.setTimeout = (run, ms, ...more) => setRealTimeout(run, ms / SPEED, ...more);
+
+// Undici adds up ticks of 499 ms. Counted in the same way, a wait has the same length on a slow machine.
+const TICK_MS = 499;
+let now = 0;
+const clock = setTimeout(() => { now += TICK_MS / 1000; clock.refresh(); }, TICK_MS);
 
 const nameOf = (e) => (e instanceof Error ? (e.constructor.name === 'Error' ? e.name : e.constructor.name) : `${e?.type ?? e}`);
 
@@ -31,13 +34,7 @@ const read = (heard, piece, state) => {
   const parts = (state.rest + piece).split('\n\n');
   state.rest = parts.pop();
   for (const line of parts.flatMap((part) => part.split('\n')).filter((line) => line.startsWith('data: '))) {
-    let event;
-    try {
-      event = JSON.parse(line.slice(6));
-    } catch {
-      continue;
-    }
-    const { type, index, delta, content_block: block } = event;
+    const { type, index, delta, content_block: block } = JSON.parse(line.slice(6));
     if (type === 'content_block_start' && block.type.endsWith('tool_use')) {
       state.inputs[index] = '';
       heard.calls.push([block.name, block.input]);
@@ -54,8 +51,8 @@ const read = (heard, piece, state) => {
 };
 
 const clients = {
-  async 'node-sdk'({ url, stream, retries, timeout }, heard, signal) {
-    const client = new Anthropic({ baseURL: url, apiKey: 'any', maxRetries: retries, timeout });
+  async 'node-sdk'({ url, stream, retries }, heard, signal) {
+    const client = new Anthropic({ baseURL: url, apiKey: 'any', maxRetries: retries });
     if (!stream) return take(heard, await client.messages.create(question, { signal }));
     const answer = client.messages.stream(question, { signal }).on('text', (piece) => (heard.text += piece));
     return take(heard, await answer.finalMessage());
@@ -99,6 +96,7 @@ const clients = {
 const hear = async (one) => {
   const heard = { text: '', thinking: '', calls: [], stop: null, error: '', status: 200, hangs: false };
   const control = new AbortController();
+  const began = now;
   const call = clients[one.client](one, heard, control.signal).catch((e) => (heard.error ||= nameOf(e)));
   if (one.limit === undefined) {
     await call;
@@ -106,7 +104,7 @@ const hear = async (one) => {
   }
   const isLate = Symbol();
   const first = await Promise.race([call, new Promise((late) => setRealTimeout(late, one.limit, isLate))]);
-  const seen = { ...heard, hangs: first === isLate };
+  const seen = { ...heard, hangs: first === isLate, seconds: Math.floor((now - began) / 10) * 10 };
   control.abort();
   return seen;
 };
@@ -114,7 +112,6 @@ const hear = async (one) => {
 const cases = JSON.parse(process.env.CASES);
 const found = [];
 for (const one of cases) if (one.limit === undefined) found[cases.indexOf(one)] = await hear(one);
-globalThis.setTimeout = setRealTimeout; // those that follow have time limits, which must not be short
 // Waiting needs nothing but time: all at once.
 await Promise.all(cases.map(async (one, at) => (found[at] ??= await hear(one))));
 process.stdout.write(`\n${JSON.stringify(found)}\n`, () => process.exit());
