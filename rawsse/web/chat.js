@@ -163,7 +163,7 @@ export class Chat {
       this.#isLost = isLost;
       this.#show(stream.ending === null);
     };
-    const paint = smooth(() => show());
+    const paint = smooth(() => show(), rest.paintMs);
     /** @type {Options} */
     const callbacks = {
       onEvent: (event) => {

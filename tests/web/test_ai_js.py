@@ -149,9 +149,7 @@ def wait_for_no_runs(page: Page, relay: Stack) -> None:
         pass
 
 
-def test_stop_stops_the_model_and_a_reload_does_not_bring_the_answer_back(
-    visit: Visit, background: Background
-) -> None:
+def test_stop_stops_the_model_and_a_reload_does_not_bring_the_answer_back(visit: Visit, background: Background) -> None:
     gate = background.gate(free=6)
     page, proxy, _ = visit(speed=1, sleep=gate.sleep)
     ask(page)

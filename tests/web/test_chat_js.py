@@ -361,7 +361,7 @@ def test_each_answer_keeps_its_thinking_and_none_is_sent(node: Node) -> None:
 
 def test_an_answer_that_only_thought_shows_it_and_is_not_sent(node: Node) -> None:
     cut = play(events(*thoughts("Hm"), {"type": "error", "error": {"type": "api_error", "message": "no"}}))
-    told = node("converse", responses=[cut, play(events(*api_answer("Hi")))], rounds=[["One"]])
+    told = node("converse", responses=[cut], rounds=[["One"]], paintMs=30)
     answer = told["messages"][1]
     assert (answer["content"], answer["thinking"], answer["error"]["detail"]) == ("", "Hm", "no")
     assert (told["error"]["detail"], told["isStreaming"]) == ("no", False)
