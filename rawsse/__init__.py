@@ -11,7 +11,7 @@ Read in this order; a module imports only what stands before it (a test keeps it
     server/         a small asyncio HTTP server that hosts any ASGI 3 application
     relay/          the Messages API, re-emitted to browsers
     replay/         recordings of streams: keeping, playing, cutting and checking them
-    web/            rawsse.js, chat.js and react.js for any page, and a page that uses them: no build step, no CDN
+    web/            rawsse.js, chat.js, react.js, ai.js for any page, and a page that uses them: no build step, no CDN
     deploy/         the relay as a service: systemd, nginx, a container
     cli/            the command line
 

@@ -26,7 +26,7 @@ CONTENT_SECURITY_POLICY = (
 """For the built-in page: nothing from other origins, nothing inline, no framing. Model text would be harmless even if it
 were parsed as markup."""
 
-MODULES = ("rawsse.js", "chat.js", "react.js", "tabs.js")
+MODULES = ("rawsse.js", "chat.js", "react.js", "ai.js", "tabs.js")
 """Served alongside the operator's page, unless its folder has files with these names."""
 
 _COMMENTS = re.compile(rb"[ \t]*(?:(?:^|(?<=[ \t]))//(?: [^\n]*)?$|/\*(?:(?!\*/).)*\*/)", re.MULTILINE | re.DOTALL)

@@ -352,7 +352,7 @@ class Meter {
     const rows = [
       ["Model", this.model],
       ["Stop reason", this.stopReason],
-      ["First token", this.first && `${seconds(this.first)} after the request was sent`],
+      ["First content", this.first && `${seconds(this.first)} after the request was sent`],
       ["Last token", this.last && `${seconds(this.last)} after the request was sent`],
       ["Speed", this.#speed && `${this.#speed}: output_tokens over the time from first to last token`],
       ...Object.entries(this.usage).map(([name, value]) => [name, told(value)]),

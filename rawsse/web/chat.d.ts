@@ -21,6 +21,10 @@ export type Turn = {
      */
     content: any;
     /**
+     * of an answer, if its events have any: those of `/api/chat`, not those of `/api/chat/stream`
+     */
+    thinking?: string;
+    /**
      * of an answer, as in `ChatState`
      */
     stopReason?: string | null;
@@ -105,8 +109,9 @@ export type More = {
      */
     messages?: Turn[];
     /**
-     * such as `sessionStorage`: keeps the messages and the
-     * id of a running answer over a reload, see `resume`. Of two tabs with one `localStorage` the last one to write would win
+     * such as `sessionStorage`: keeps the messages (without
+     * their thinking, if there is no room for it) and the id of a running answer over a reload, see `resume`. Of two tabs with one
+     * `localStorage` the last one to write would win
      */
     storage?: Pick<Storage, "getItem" | "setItem" | "removeItem">;
     /**
@@ -124,6 +129,7 @@ export type ChatOptions = More & Omit<Options, "id" | "smooth">;
  * @typedef {object} Turn  a question or an answer. Only `role` and `content` are sent
  * @property {string} role
  * @property {any} content  of an answer its text; "" if it ended without a word. Then it is not sent, and the other fields say why
+ * @property {string} [thinking]  of an answer, if its events have any: those of `/api/chat`, not those of `/api/chat/stream`
  * @property {string | null} [stopReason]  of an answer, as in `ChatState`
  * @property {ChatStream["ending"]} [ending]  of an answer, as in `ChatState`
  * @property {Json | null} [usage]  of an answer, its tokens: final where `ending` is "complete"
@@ -154,8 +160,9 @@ export type ChatOptions = More & Omit<Options, "id" | "smooth">;
  * @property {(messages: Pick<Turn, "role" | "content">[]) => unknown} [body]  what is sent for these messages; those without
  *   a word are not among them
  * @property {Turn[]} [messages]  to begin with
- * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages and the
- *   id of a running answer over a reload, see `resume`. Of two tabs with one `localStorage` the last one to write would win
+ * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages (without
+ *   their thinking, if there is no room for it) and the id of a running answer over a reload, see `resume`. Of two tabs with one
+ *   `localStorage` the last one to write would win
  * @property {string} [key]  of the conversation in `storage`
  *
  * @typedef {More & Omit<Options, "id" | "smooth">} ChatOptions

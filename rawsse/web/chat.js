@@ -11,7 +11,7 @@
  * `react.js` makes a hook of it.
  */
 
-import { streamChat } from "./rawsse.js";
+import { smooth, streamChat } from "./rawsse.js";
 
 /**
  * @typedef {import("./rawsse.js").Options} Options
@@ -22,6 +22,7 @@ import { streamChat } from "./rawsse.js";
  * @typedef {object} Turn  a question or an answer. Only `role` and `content` are sent
  * @property {string} role
  * @property {any} content  of an answer its text; "" if it ended without a word. Then it is not sent, and the other fields say why
+ * @property {string} [thinking]  of an answer, if its events have any: those of `/api/chat`, not those of `/api/chat/stream`
  * @property {string | null} [stopReason]  of an answer, as in `ChatState`
  * @property {ChatStream["ending"]} [ending]  of an answer, as in `ChatState`
  * @property {Json | null} [usage]  of an answer, its tokens: final where `ending` is "complete"
@@ -52,8 +53,9 @@ import { streamChat } from "./rawsse.js";
  * @property {(messages: Pick<Turn, "role" | "content">[]) => unknown} [body]  what is sent for these messages; those without
  *   a word are not among them
  * @property {Turn[]} [messages]  to begin with
- * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages and the
- *   id of a running answer over a reload, see `resume`. Of two tabs with one `localStorage` the last one to write would win
+ * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage]  such as `sessionStorage`: keeps the messages (without
+ *   their thinking, if there is no room for it) and the id of a running answer over a reload, see `resume`. Of two tabs with one
+ *   `localStorage` the last one to write would win
  * @property {string} [key]  of the conversation in `storage`
  *
  * @typedef {More & Omit<Options, "id" | "smooth">} ChatOptions
@@ -71,6 +73,7 @@ export class Chat {
   #state;
   /** @type {ChatStream | null} */
   #stream = null;
+  #thinking = "";
   #isLost = false;
   /** @type {Turn[]} */
   #asked;
@@ -125,7 +128,7 @@ export class Chat {
   /** Begin a new conversation, in `storage` too. An answer that is still running is stopped. Resolves as `stop` does. */
   clear = () => {
     const stopped = this.stop();
-    [this.#asked, this.#stream] = [[], null];
+    [this.#asked, this.#stream, this.#thinking] = [[], null, ""];
     this.#show(false);
     return stopped;
   };
@@ -160,17 +163,26 @@ export class Chat {
       this.#isLost = isLost;
       this.#show(stream.ending === null);
     };
+    const paint = smooth(() => show(), rest.paintMs);
     /** @type {Options} */
     const callbacks = {
+      onEvent: (event) => {
+        const { delta, content_block: block } = event;
+        const begun = block?.type === "thinking" ? (this.#thinking && "\n\n") + (block.thinking ?? "") : "";
+        this.#thinking += delta?.thinking ?? begun;
+        if (delta?.thinking) paint.push(delta.thinking);
+        rest.onEvent?.(event);
+      },
       onText: (text, whole) => (show(), rest.onText?.(text, whole)),
       onLost: (lost) => (show(true), rest.onLost?.(lost)),
       onOpen: (opened) => (opened.status < 300 && show(false), rest.onOpen?.(opened)),
     };
     // It starts in a microtask: of two calls in one go, as those of effects in React's StrictMode are, one is sent.
     const stream = streamChat(url, id ? null : body(asked), { ...rest, ...callbacks, id, smooth: true });
-    this.#stream = stream;
+    [this.#stream, this.#thinking] = [stream, ""];
     show(false);
     const error = await stream.done.then(() => null, (reason) => reason);
+    paint.flush();
     if (stream === this.#stream) this.#show(false, rest.signal?.aborted ? null : error);
   }
 
@@ -188,7 +200,8 @@ export class Chat {
     const id = (isStreaming && this.#stream?.id) || null;
     const content = output.trim() ? output : "";
     const answer = { role: "assistant", content, stopReason, ending, usage, error: error && inWords(error, content) };
-    const messages = content || ending ? [...this.#asked, answer] : this.#asked;
+    const thinking = this.#thinking && { thinking: this.#thinking };
+    const messages = content || thinking || ending ? [...this.#asked, { ...answer, ...thinking }] : this.#asked;
     const isKept = isStreaming && id === this.#state.id;
     this.#state = { output, messages, isStreaming, isReconnecting, id, stopReason, ending, error, usage };
     if (!isKept) this.#keep();
@@ -197,11 +210,13 @@ export class Chat {
 
   #keep() {
     const { messages, id } = this.#state;
-    try {
-      this.#storage?.setItem(this.#key, JSON.stringify({ messages, id }));
-    } catch {
-      this.#storage?.removeItem(this.#key); // the browser has less room: a reload begins a new conversation
+    const bare = messages.map(({ thinking, ...turn }) => turn);
+    for (const kept of [messages, bare]) {
+      try {
+        return this.#storage?.setItem(this.#key, JSON.stringify({ messages: kept, id }));
+      } catch {} // the browser has less room
     }
+    this.#storage?.removeItem(this.#key); // a reload begins a new conversation
   }
 
   /** Take the conversation from `storage`; return the id of the answer that was running. @returns {string | null} */

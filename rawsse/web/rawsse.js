@@ -270,11 +270,12 @@ function parseJSON(text) {
 }
 
 /**
- * The error of a body {"type": "error", "error": {"type", "message"}} or {"error": "…"}; or of a status alone.
+ * The error of a body {"type": "error", "error": {"type", "message"}} or {"error": "…"}; or of a status alone. The AI SDK's
+ * stream has {"type": "error", "errorText": "…"}.
  * @param {Json | null} body @param {ErrorFacts} facts
  */
 function errorFrom(body, facts) {
-  const error = typeof body?.error === "string" ? { ...body, message: body.error } : (body?.error ?? {});
+  const error = typeof body?.error === "string" ? { ...body, message: body.error } : (body?.error ?? { message: body?.errorText });
   const status = facts.status ?? 500;
   const [type] = KINDS.find((kind) => kind[3] === status) ?? [status < 500 ? "invalid_request_error" : "api_error"];
   const { kind, phase } = body?.ending ?? {};

@@ -437,7 +437,7 @@ export function inWords({ first, last, end, count, ping, lost, silences }) {
   const many = (n, one) => n > 0 && `${n} ${one}${n === 1 ? "" : "s"}`;
   const gap = first !== null && silences.find(([from]) => from >= first);
   return [
-    first === null ? "no content yet" : `first token ${seconds(first)}`,
+    first === null ? "no content yet" : `first content ${seconds(first)}`,
     many(count, "frame"),
     many(ping.length, "ping"),
     gap && `longest gap ${seconds(gap[1] - gap[0])}`,
@@ -446,7 +446,7 @@ export function inWords({ first, last, end, count, ping, lost, silences }) {
   ].filter(Boolean).join(" · ");
 }
 
-/** An SVG: bars are pieces of content, boxes are silences, ticks below are pings, lines are the first token, losses, the end. */
+/** An SVG: bars are pieces of content, boxes are silences, ticks below are pings, lines are the first content, losses, the end. */
 function picture(times) {
   const { first, last, end, ping, lost, silences, columns } = times;
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": true });

@@ -51,15 +51,23 @@ const texts = (chat) => answer(chat).filter((p) => p.type === 'text').map((p) =>
 """
 
 
-README = (Path(rawsse.__file__).parent / "web/README.md").read_text(encoding="utf-8")
-RECIPE = README.partition("## With the AI SDK's useChat")[2].partition("```jsx\n")[2].partition("```")[0]
-"""What the README of rawsse/web says about `useChat`, and a `fetch` that takes a path, as a browser's does."""
+WEB = Path(rawsse.__file__).parent / "web"
+README = (WEB / "README.md").read_text(encoding="utf-8")
+RECIPE = README.partition("## With the AI SDK's useChat")[2].partition("```jsx\n")[2].partition("export function")[0]
+"""What the README of rawsse/web says about `useChat`; `tests/web/test_ai_js.py` has all of it, in a browser."""
 
 BY_RECIPE = f"""
 import {{ Chat }} from '@ai-sdk/react';
-{RECIPE}
+const stored = new Map();
+globalThis.sessionStorage = {{
+  getItem: (key) => stored.get(key) ?? null,
+  setItem: (key, value) => stored.set(key, value),
+  removeItem: (key) => stored.delete(key),
+}};
+globalThis.location = new URL(process.env.URL);
 const plain = globalThis.fetch;
-globalThis.fetch = (url, init) => plain(new URL(url, process.env.URL), init);
+globalThis.fetch = (url, init) => plain(new URL(url, process.env.URL), init); // it takes a path, as a browser's does
+{RECIPE.replace("rawsse/ai", (WEB / "ai.js").as_uri())}
 const found = [];
 const errors = [];
 const chatNamed = (id) => new Chat({{ id, transport, onError: (e) => errors.push(e.message) }});
@@ -255,36 +263,103 @@ STORIES = {
     "before the first word": """
         const chat = chatNamed('c');
         const sent = chat.sendMessage({ text: 'Hello' });
-        await until(async () => run && (await (await fetch('/runs')).text()).includes(run));""",
+        await until(async () => (await (await fetch('/runs')).json()).length);""",
     "in the middle": """
         const chat = chatNamed('c');
         const sent = chat.sendMessage({ text: 'Hello' });
         await until(() => chat.status === 'streaming');""",
-    "after a reload": """
+    "after it was read again": """
         const lost = chatNamed('c'), chat = chatNamed('c');
         void lost.sendMessage({ text: 'Hello' });
         await until(() => lost.status === 'streaming');
-        await lost.stop();
-        run = '';
+        const sent = chat.resumeStream();
+        await until(() => chat.status === 'streaming');""",
+    "in another tab": """
+        const lost = chatNamed('c'), chat = chatNamed('c');
+        void lost.sendMessage({ text: 'Hello' });
+        await until(() => lost.status === 'streaming');
+        stored.clear();
         const sent = chat.resumeStream();
         await until(() => chat.status === 'streaming');""",
 }
 
 
 @pytest.mark.parametrize("when", STORIES)
-def test_the_recipe_of_the_readme_stops_the_model_and_no_reload_brings_its_answer_back(
+def test_by_the_recipe_stop_stops_the_model_and_no_reload_brings_its_answer_back(
     when: str, start: Start, script: Script, background: Background
 ) -> None:
     gate = background.gate(free=0 if when.startswith("before") else 1)
     relay = start(recorded("plain"), speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600))
     body = """
-        const [, stopped] = await halt(chat);
+        await chat.stop();
         await sent;
+        await until(async () => !(await (await fetch('/runs')).json()).length);
         const again = chatNamed('c');
         await again.resumeStream();
-        found.push(stopped.status, chat.status, again.status, again.messages, errors);"""
-    assert script(BY_RECIPE, STORIES[when] + body, relay.base_url) == [204, "ready", "ready", [], []]
+        found.push(chat.status, again.status, again.messages, errors, [...stored]);"""
+    assert script(BY_RECIPE, STORIES[when] + body, relay.base_url) == ["ready", "ready", [], [], []]
     assert gate.left.wait(PATIENCE)
+
+
+def test_by_the_recipe_a_stream_that_is_resumed_twice_in_one_go_is_not_stopped(
+    start: Start, script: Script, background: Background
+) -> None:
+    gate = background.gate(free=1)
+    relay = start(recorded("plain"), speed=1, sleep=gate.sleep, limits=RunLimits(grace_seconds=600))
+    body = """
+        const lost = chatNamed('c'), chat = chatNamed('c');
+        void lost.sendMessage({ text: 'Hello' });
+        await until(() => lost.status === 'streaming');
+        const first = chat.resumeStream();
+        await until(() => chat.status === 'streaming');
+        const second = chat.resumeStream(); // it aborts the first, as it does where an effect runs twice
+        await first;
+        await until(() => chat.status === 'streaming');
+        await fetch(process.env.GO_ON);
+        await second;
+        const said = chat.messages.map((m) => m.parts.filter((p) => p.type === 'text').map((p) => p.text).join(''));
+        found.push(chat.status, said, errors, [...stored]);"""
+    go_on = on_request(background, lambda: gate.let(len(recorded("plain").reads)))
+    found = script(BY_RECIPE, body, relay.base_url, GO_ON=go_on)
+    assert found == ["ready", [text("plain")], [], []]
+
+
+def test_by_the_recipe_the_relay_s_refusal_is_told_in_its_words(start: Start, script: Script) -> None:
+    body = """const chat = chatNamed('c');
+        await chat.sendMessage({ text: 'Hi', files: [{ type: 'file', mediaType: 'text/plain', url: 'data:,' }] });
+        found.push(chat.status, errors);"""
+    status, errors = script(BY_RECIPE, body, start(recorded("plain")).base_url)
+    assert (status, errors) == ("error", ["messages.0.parts.0.mediaType: must be image/… or application/pdf"])
+
+
+def test_by_the_recipe_a_run_that_the_relay_no_longer_has_is_none_to_resume(start: Start, script: Script) -> None:
+    body = """stored.set('rawsse.run.c', 'f'.repeat(32));
+        const chat = chatNamed('c'); await chat.resumeStream();
+        found.push(chat.status, chat.messages, errors, [...stored]);"""
+    assert script(BY_RECIPE, body, start(recorded("plain")).base_url) == ["ready", [], [], []]
+
+
+def test_by_the_recipe_each_request_has_the_login_of_the_transport(
+    start: Start, script: Script, background: Background
+) -> None:
+    gate = background.gate(free=1)
+    relay = start(recorded("plain"), speed=1, sleep=gate.sleep)
+    body = """const seen = (url, init) => {
+          found.push([init.method, new Headers(init.headers).get('authorization'), init.credentials]);
+          return fetch(url, init);
+        };
+        const headers = { Authorization: 'Bearer token' };
+        const login = { api: '/api/chat', headers, credentials: 'include', fetch: resumingFetch({ fetch: seen }) };
+        const chats = [1, 2].map(() => new Chat({ id: 'c', transport: new DefaultChatTransport(login) }));
+        void chats[0].sendMessage({ text: 'Hello' });
+        await until(() => chats[0].status === 'streaming');
+        const sent = chats[1].resumeStream();
+        await until(() => chats[1].status === 'streaming');
+        await chats[1].stop();
+        await sent;
+        await until(() => found.length > 2);"""
+    login = ["Bearer token", "include"]
+    assert script(BY_RECIPE, body, relay.base_url) == [[method, *login] for method in ("POST", "GET", "DELETE")]
 
 
 @pytest.mark.parametrize(("name", "reason"), [("max-tokens", "max_tokens"), ("refusal", "refusal")])
@@ -297,7 +372,7 @@ def test_what_the_readme_says_of_an_answer_that_is_not_whole(
     finish, metadata, errors = script(BY_RECIPE, body, start(recorded(name)).base_url)
     assert (finish, errors) == (FINISH_REASONS[reason], [])
     assert metadata == {"usage": message(name)["usage"], "stopReason": reason}
-    assert len(RECIPE.splitlines()) <= 15
+    assert len(RECIPE.splitlines()) <= 8
 
 
 def on_request(background: Background, action: Callable[[], None]) -> str:

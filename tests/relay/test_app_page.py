@@ -344,7 +344,7 @@ def test_the_users_own_page_is_sent_as_it_is(tmp_path: Path) -> None:
     assert Page(tmp_path, notice="hello").find("/")[1] == b"<!-- notice -->"
 
 
-@pytest.mark.parametrize("name", ["rawsse.js", "chat.js", "react.js", "tabs.js"])
+@pytest.mark.parametrize("name", ["rawsse.js", "chat.js", "react.js", "ai.js", "tabs.js"])
 def test_the_modules_are_found_beside_a_page_of_the_operator_s(name: str, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     page = Page(tmp_path)

@@ -167,6 +167,7 @@ async function converse({ responses, rounds = [], resumes = [], kept = {}, room 
   for (const questions of rounds) {
     await Promise.all(questions.map((question) => (question.do ? chat[question.do]() : chat.send(question))));
   }
+  if (options.paintMs) await new Promise((resolve) => setTimeout(resolve, options.paintMs + 20)); // what comes late
   return { requests, states, ...states.at(-1) };
 }
 

@@ -332,3 +332,51 @@ def test_what_another_program_wrote_into_the_storage_is_not_taken(node: Node, te
 def test_a_storage_without_room_keeps_nothing_and_the_conversation_goes_on(node: Node) -> None:
     told = node("converse", responses=[play(HI + DONE)], rounds=[["One"]], room=10, kept={"rawsse.chat": "old"})
     assert (told["kept"], said(told)) == ({}, turns("One", "Hi"))
+
+
+# --- Thinking ----------------------------------------------------------------------------------------------------------
+
+
+def thoughts(*texts: str) -> list[dict[str, Any]]:
+    """The events of a block of thinking."""
+    begun = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}
+    deltas = [{"type": "thinking_delta", "thinking": text} for text in texts]
+    return [begun, *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas)]
+
+
+def thoughtful(*said: str) -> dict[str, Any]:
+    """An answer that thought, and said this."""
+    return play(events(*thoughts("H", "m"), *thoughts("Yes"), *api_answer(*said)))
+
+
+def test_each_answer_keeps_its_thinking_and_none_is_sent(node: Node) -> None:
+    told = node("converse", responses=[thoughtful("1st"), play(events(*api_answer("2nd")))], rounds=[["One"], ["Two"]])
+    assert [turn.get("thinking") for turn in told["messages"]] == [None, "Hm\n\nYes", None, None]
+    assert kept_by(told)["messages"] == told["messages"]
+    assert bodies(told)[1] == turns("One", "1st", "Two")
+    again = node("converse", responses=[thoughtful("3rd")], resumes=[None], kept=told["kept"], rounds=[["Three"]])
+    assert [turn.get("thinking") for turn in again["messages"]][1::2] == ["Hm\n\nYes", None, "Hm\n\nYes"]
+    assert bodies(again) == [turns("One", "1st", "Two", "2nd", "Three")]
+
+
+def test_an_answer_that_only_thought_shows_it_and_is_not_sent(node: Node) -> None:
+    cut = play(events(*thoughts("Hm"), {"type": "error", "error": {"type": "api_error", "message": "no"}}))
+    told = node("converse", responses=[cut], rounds=[["One"]], paintMs=30)
+    answer = told["messages"][1]
+    assert (answer["content"], answer["thinking"], answer["error"]["detail"]) == ("", "Hm", "no")
+    assert (told["error"]["detail"], told["isStreaming"]) == ("no", False)
+    again = node("converse", responses=[play(HI + DONE)], resumes=[None], kept=told["kept"], rounds=[["Two"]])
+    assert bodies(again) == [turns("Two")]
+
+
+def test_a_conversation_that_was_cleared_has_no_thinking(node: Node) -> None:
+    told = node("converse", responses=[thoughtful("Hi")], rounds=[["One"], [do("clear")]])
+    assert told["messages"] == []
+
+
+def test_a_storage_without_room_for_the_thinking_keeps_the_rest(node: Node) -> None:
+    answers = [play(events(*thoughts("m" * 500), *api_answer("Hi")))]
+    told = node("converse", responses=answers, rounds=[["One"]], room=500)
+    assert told["messages"][1]["thinking"] == "m" * 500
+    kept = kept_by(told)["messages"]
+    assert (said({"messages": kept}), "thinking" in kept[1]) == (turns("One", "Hi"), False)

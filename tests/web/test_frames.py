@@ -173,7 +173,7 @@ def test_a_timeline_knows_the_first_token_the_gaps_and_the_end(node: Node) -> No
     assert (told["first"], told["end"], told["count"]) == (1000, 3050, 5)
     assert (told["ping"], told["lost"]) == ([100], [1400])
     assert told["silences"] == [[1400, 3000], [100, 900]]
-    assert told["words"] == "first token 1.00 s · 5 frames · 1 ping · longest gap 1.60 s · 1 reconnect · end 3.05 s"
+    assert told["words"] == "first content 1.00 s · 5 frames · 1 ping · longest gap 1.60 s · 1 reconnect · end 3.05 s"
 
 
 def test_a_timeline_without_content_says_so(node: Node) -> None:

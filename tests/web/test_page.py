@@ -273,10 +273,10 @@ def test_the_first_token_is_the_first_event_that_brings_content(
     chat.page.get_by_role("button", name="Wire").click()
     chat.ask().end(b"".join(script(start(), *events, close_block(), *finish())))
     chat.see("details.facts summary").click()
-    assert ("First token" in chat.page.locator("details.facts dl").inner_text()) is has_content
+    assert ("First content" in chat.page.locator("details.facts dl").inner_text()) is has_content
     chat.wait_for_end()
     words = chat.page.locator("#wire figcaption").text_content() or ""
-    assert ("first token" in words) is has_content
+    assert ("first content" in words) is has_content
     assert ("no content yet" in words) is not has_content
 
 

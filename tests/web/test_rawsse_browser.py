@@ -19,7 +19,6 @@ from rawsse.server import Receive, Scope, Send, Server
 
 from .node_harness import NODE_MODULES
 from .proxy import Proxy
-from .test_package import examples
 from .test_rawsse_js import conformance_cases
 
 if TYPE_CHECKING:
@@ -369,7 +368,7 @@ COMPONENT = """async (kind) => {
   window.outer = new Chat("/api/chat/stream");
   const kept = { storage: sessionStorage };
   function Talk() {
-    const options = { outer, kept, hydrated: kept }[kind] ?? "/api/chat/stream";
+    const options = { outer, kept, hydrated: kept, thoughts: { url: "/api/chat", ...kept } }[kind] ?? "/api/chat/stream";
     const chat = useStreamingChat(options);
     window.talk = chat;
     states.push(chat.output);
@@ -550,27 +549,26 @@ def test_after_a_reload_the_hook_goes_on_with_the_answer_that_was_running(
     assert [turn["content"] for turn in relay.requests[-1].body["messages"]] == ["First", text("plain"), "Second"]
 
 
-THOUGHTS = """async (example) => {
-  const { createElement: h, createRoot, useState } = await import("react");
-  const { useStreamingChat } = await import("/react.js");
-  const body = `${example}; window.talk = chat; return h("pre", null, thinking);`;
-  const run = new Function("useState", "useStreamingChat", "h", body);
-  const element = document.body.appendChild(document.createElement("div"));
-  createRoot(element).render(h(() => run(useState, useStreamingChat, h)));
-}"""
-
-
 @pytest.mark.usefixtures("react")
-def test_the_readmes_component_shows_the_thinking_of_the_last_answer(visit: Visit) -> None:
-    page, _, _ = visit(recorded("thinking"), recorded("thinking"))
-    page.evaluate(THOUGHTS, examples()[1])
-    page.locator("pre").wait_for(state="attached")
-    for _ in range(2):
-        page.evaluate("talk.send('Hello')")
-        wait_for_end(page)
-        (thought,) = (block for block in message("thinking")["content"] if block["type"] == "thinking")
-        assert page.locator("pre").text_content() == thought["thinking"]
-    assert page.evaluate("talk.output") == text("thinking")
+def test_each_answer_has_its_thinking_while_it_comes_and_after_a_reload(visit: Visit, background: Background) -> None:
+    (thought,) = (block["thinking"] for block in message("thinking")["content"] if block["type"] == "thinking")
+    reads = recorded("thinking").reads
+    gate = background.gate(free=next(n for n, read in enumerate(reads) if b"text_delta" in read.data))
+    page, _, relay = visit(recorded("thinking"), recorded("thinking"), speed=1, sleep=gate.sleep)
+    mount(page, "thoughts")
+    page.evaluate("() => void talk.send('First')")
+    page.wait_for_function("talk.messages.at(-1).thinking?.length > 0")
+    assert page.evaluate("[talk.output, talk.isStreaming]") == ["", True]
+    gate.let(1000)
+    wait_for_end(page)
+    page.evaluate("talk.send('Second')")
+    before = page.evaluate("talk.messages")
+    assert [turn.get("thinking") for turn in before] == [None, thought, None, thought]
+    page.reload()
+    mount(page, "thoughts")
+    page.wait_for_function("talk.messages.length === 4")
+    assert page.evaluate("talk.messages") == before
+    assert [turn["content"] for turn in relay.requests[-1].body["messages"]] == ["First", text("thinking"), "Second"]
 
 
 @pytest.mark.usefixtures("react")
