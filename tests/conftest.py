@@ -13,6 +13,8 @@ import pytest
 
 from rawsse.replay import recording
 
+from support.halves import Halves  # isort: skip
+
 collect_ignore = ["replay/made_up_project", "examples/pytest_project"]  # projects that tests run as their users would
 
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
@@ -51,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """The proxies of whoever runs the tests are none of the tests' business, and the shipped recordings, for which hundreds of
     tests ask, are read once."""
     config.pluginmanager.register(HangReport())
+    config.pluginmanager.register(Halves())
     for name in [name for name in os.environ if name.lower() in PROXY_VARIABLES]:
         del os.environ[name]
     original = recording.shipped_fixtures

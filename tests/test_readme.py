@@ -7,6 +7,8 @@ import inspect
 import pydoc
 import re
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,11 @@ def ask(question):
 """
 
 
-@pytest.mark.parametrize(("code", "output"), BLOCKS, ids=[f"block{n}" for n in range(len(BLOCKS))])
-def test_a_code_block_runs_and_prints_what_the_readme_says(code: str, output: str) -> None:
-    with Command(program=("-c", code), flags=STRICT) as command:
-        said = command.output()
-        assert command.complaint() == ""
-    if output:
-        assert said == output
+@pytest.fixture(scope="module", autouse=True)
+def running() -> Iterator[list[Command]]:
+    """The code blocks run beside the other tests: a client among them waits, in real time, before it asks again."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Command(program=("-c", code), flags=STRICT)) for code, _ in BLOCKS]
 
 
 @pytest.mark.real
@@ -155,3 +155,11 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_the_readme_has_the_length_of_a_readme() -> None:
     assert 100 <= TEXT.count("\n") <= 265
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_a_code_block_runs_and_prints_what_the_readme_says(number: int, running: list[Command]) -> None:
+    said, output = running[number].output(), BLOCKS[number][1]
+    assert running[number].complaint() == ""
+    if output:
+        assert said == output

@@ -67,7 +67,13 @@ def ours(port: int) -> Sequence[list[Row]]:
     async def story() -> Sequence[list[Row]]:
         return await asyncio.gather(try_gateway(relay.base_url, port), try_gateway(demo.base_url, None))
 
-    with Command("serve", "--port", "0", env=env) as relay, Command("demo", "--port", "0", "--speed", "8") as demo:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Command("serve", "--port", "0", env=env) as relay,
+        Command("demo", "--port", "0", "--speed", "8") as demo,
+    ):
+        patch.setattr(conform, "PACE", "ttft=0.15,tps=230")  # twice as fast, and late is half as late
+        patch.setattr(conform, "LATE_SECONDS", conform.LATE_SECONDS / 2)
         return asyncio.run(story())
 
 

@@ -80,7 +80,7 @@ def test_frames_come_one_by_one_through_the_default_buffering(settings: str, con
 
 def test_without_the_header_it_would_gather_them(connect: Connect) -> None:
     connection = connect("proxy_ignore_headers X-Accel-Buffering;")
-    connection.timeout = 0.5
+    connection.timeout = 0.2
     with pytest.raises(TimeoutError):
         ask(connection)
 

@@ -34,7 +34,7 @@ def wrapped(app: App) -> App:
 async def read_until_cut(open_host: Open, wrap: Any, request: bytes) -> tuple[bytes, list[str]]:
     """All bytes that a client of one node gets whose store goes; and then what it gets from another node."""
     clock = asyncio.get_running_loop().time
-    store = MemoryStore(clock, lease_seconds=0.3, block_seconds=0.05)
+    store = MemoryStore(clock, lease_seconds=0.1, block_seconds=0.02)
     gate, gate_of_owner = Gate(store), Gate(store)
     gate_of_owner.lease_seconds = 60  # a server that is slow to start does not cost it the run
     owner, other = Stage(store=gate_of_owner, clock=clock), Stage(store=gate, clock=clock)

@@ -253,9 +253,10 @@ def test_a_relay_that_is_killed_in_the_middle_of_its_work_loses_no_run_that_was_
             port = int(command.base_url.rpartition(":")[2])
             for _ in range(20):
                 assert b"200 OK" in held.enter_context(post(port, "hold")).recv(65536)
+            for _ in range(20):
+                work(port)
             deadline = time.monotonic() + PATIENCE
             while True:
-                work(port)
                 ended, open_runs = written()
                 if (open_runs >= 20 and len(ended) >= 20) or time.monotonic() > deadline:
                     break

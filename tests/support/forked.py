@@ -117,7 +117,8 @@ class Forked:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0.0)
         if self._code is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended a moment ago
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End the program at once."""
