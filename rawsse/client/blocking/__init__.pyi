@@ -411,8 +411,8 @@ class BlockingConversation:
         """Ask, and get the whole answer; with tools, the last one. Raises `APIError`."""
 
     def retry(self) -> BlockingReply:
-        """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not. It has
-        `max_seconds` of its own, as each question: it can succeed after a `TotalTimeoutError`.
+        """Ask the last question again. The new result replaces the turn, unless it is empty and the old one is not. Its
+        `max_seconds` begin again, as for each question: a retry can succeed after a `TotalTimeoutError`.
 
         Raises `RuntimeError` if nothing has been asked, even if `messages` had a question without an answer."""
 
