@@ -7,6 +7,7 @@ this one shows them at its end. A fork that dies, or a test without a report, fa
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import itertools
 import os
@@ -64,6 +65,7 @@ class Halves:
         queue = Queue(session.items)
         sys.stdout.flush()
         sys.stderr.flush()
+        faulthandler.cancel_dump_traceback_later()  # a fork has not its thread, and would wait for it
         with tempfile.TemporaryFile(buffering=0) as reports:  # a fork of the fork has nothing to flush
             if (pid := os.fork()) == 0:
                 os._exit(_run_in_fork(session, queue, reports))
