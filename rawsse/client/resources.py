@@ -57,7 +57,7 @@ T = TypeVar("T")
 _EXTRA = ("extra_headers", "extra_query", "extra_body")
 _OF_THE_CALL = ("timeouts", "timeout", "max_retries", "strict")  # passed to `client.call` unchanged
 
-Turns: TypeAlias = Iterable[Mapping[str, Any]]
+Turns: TypeAlias = Iterable[Mapping[str, Any] | Message]
 """The messages of a request."""
 
 

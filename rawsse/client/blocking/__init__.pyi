@@ -362,7 +362,8 @@ class BlockingConversation:
         the block was left early        nothing              "closed"                  cut, or stopped between answers
         the task was cancelled          CancelledError       "cancelled"               cut, or stopped while tools ran
 
-    Each `APIError` of a turn has an `ending`. After a turn that failed, `messages` keeps:
+    In a blocking client Ctrl-C is a `KeyboardInterrupt`, which ends a turn as a cancelled task does. Each `APIError` of a turn
+    has an `ending`. After a turn that failed, `messages` keeps:
 
         cut         the question, the received part of the answer if the API accepts it, and then `cut_note`. If nothing
                     arrived, only the question. The next question is added to this last user's turn
@@ -372,8 +373,8 @@ class BlockingConversation:
     `retry()` asks the last question again and replaces its result.
 
     To save a conversation, write `json.dumps(conversation.messages)`; to continue it, give the loaded list as `messages`. If
-    a user's turn is the last, its question has no whole answer: the next question is added to it, or make the conversation
-    with `messages[:-1]` and ask `messages[-1]["content"]`, since `retry()` knows only questions that were asked since."""
+    a user's turn is the last, its question has no whole answer: the next question is added to it. `retry()` knows only the
+    questions that were asked since."""
 
     fields: dict[str, Any]
     turns: list[ConversationTurn]
