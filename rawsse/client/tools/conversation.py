@@ -82,15 +82,15 @@ class Conversation:
         the block was left early        nothing              "closed"                  cut, or stopped between answers
         the task was cancelled          CancelledError       "cancelled"               cut, or stopped while tools ran
 
-    In a blocking client Ctrl-C is a `KeyboardInterrupt`, which ends a turn as a cancelled task does. Each `APIError` of a turn
-    has an `ending`. After a turn that failed, `messages` keeps:
+    Each `APIError` of a turn has an `ending`. After a turn that failed, `messages` keeps:
 
         cut         the question, the received part of the answer if the API accepts it, and then `cut_note`. If nothing
                     arrived, only the question. The next question is added to this last user's turn
         stopped     the question, the complete turns of the tool loop, and a last answer without its calls
         refused     nothing: the same request would be rejected again, and the model would refuse later questions too
 
-    `retry()` asks the last question again and replaces its result.
+    `retry()` asks the last question again and replaces its result. Ctrl-C in a blocking client ends a turn as a cancelled task
+    does, with `KeyboardInterrupt`.
 
     To save a conversation, write `json.dumps(conversation.messages)`; to continue it, give the loaded list as `messages`. If
     a user's turn is the last, its question has no whole answer: the next question is added to it. `retry()` knows only the
