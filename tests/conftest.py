@@ -20,7 +20,7 @@ collect_ignore = ["replay/made_up_project", "examples/pytest_project"]  # projec
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 
 
-HANG_SECONDS = 120.0
+HANG_SECONDS = 600.0  # the report can end a process that still runs: it does not wait for the interpreter
 
 
 class HangReport:

@@ -42,7 +42,7 @@ COUNTS: Mapping[str, str] = {
 }
 """The kinds of tokens: their names in the price file and in a row."""
 
-LEGEND = "Counts with ~ are estimates: an answer is unfinished, or was cut before the API sent its final count."
+LEGEND = "Counts with ~ are estimates: the answer has not ended, or a second ago, or it was cut before the API's final count."
 
 MAX_CELL_CHARS = 60
 """The longest name in the table: a client may request a model of any name."""
