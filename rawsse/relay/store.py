@@ -142,8 +142,8 @@ def count_request(
 
 class Write(NamedTuple):
     """Frames for the log of a run. `number`, that of the last of them, is above `before`, that of the write before it in this
-    epoch, or 0. `usage` is kept if it is given. With `tokens` the run ends: it has used so many, and is kept for
-    `keep_seconds`."""
+    epoch, or 0; it is the same if only `usage` is to be kept. With `tokens` the run ends: it has used so many, and is kept
+    for `keep_seconds`."""
 
     run: StoredRun
     before: int

@@ -73,7 +73,7 @@ class OwnedRun(Run):
             self.publish(frames, now)
             if not self._is_lost and self._usage():
                 self._node.write_soon(self)
-        elif frames:
+        elif frames or self._usage():  # its readers see no thinking, which costs as much
             self._next += frames
             self._next_bytes += sum(map(len, frames))
             if self._next_bytes > MAX_UNWRITTEN_BYTES and self._source is not None:
@@ -134,7 +134,9 @@ class OwnedRun(Run):
             usage = json.dumps(found)
             self.stored = replace(self.stored, usage=usage)
         wire = "".join(self._sent).encode() if self.is_resumable else b""
-        write = Write(self.stored, self._written, self._written + max(1, len(self._sent)), wire, usage)
+        # Of a run that can be resumed, a write of the usage alone adds nothing to the log: its number stays.
+        size = len(self._sent) or int(self.record is not None or not self.is_resumable)
+        write = Write(self.stored, self._written, self._written + size, wire, usage)
         if self.record is None:
             return write
         keep_seconds = self.runs.limits.keep_seconds if self.is_resumable else 0.0

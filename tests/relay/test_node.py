@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.clock import run, ticks
-from support.streams import STOP, block_start, block_stop, end, start, text_delta
+from support.streams import STOP, block_start, block_stop, delta, end, start, text_delta
 
 from rawsse.relay.dialects import Answer, Dialect, EventsDialect, Failure, MessagesDialect, TextDialect, WholeDialect
 from rawsse.relay.node import WRITE_PAUSE_SECONDS
@@ -20,6 +20,8 @@ from rawsse.relay.stored_runs import RemoteRun
 
 from .nodes import BLOCK, LEASE, Host, cluster, join, until
 from .outlets import TEXT_BLOCK, FakeOutlet, data
+
+THINKING_BLOCK = {"type": "thinking", "thinking": "", "signature": ""}
 
 ANSWERED = start()["message"]["model"]
 
@@ -510,6 +512,47 @@ def test_of_a_run_that_dies_with_its_first_words_these_count_and_when_they_came(
             (record,) = b.kept.records
             assert record.first_token_seconds == pytest.approx(record.seconds, abs=0.1) == pytest.approx(2, abs=0.1)
             assert (record.output_tokens, record.estimated_tokens) == (12 // 4, 12 // 4 - 1)
+
+    run(story())
+
+
+def test_of_a_run_that_dies_while_it_thinks_the_thinking_counts_though_no_reader_sees_it() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            outlet = join(await a.own("run-1", TextDialect()))
+            api = await a.call()
+            api.send(start(), block_start(0, THINKING_BLOCK))
+            for _ in range(100):  # 100 tokens, as they are estimated
+                api.send(delta(0, "thinking_delta", thinking="word"))
+                await ticks(20)
+                await asyncio.sleep(WRITE_PAUSE_SECONDS)
+            (stored,) = await b.node._store.open_runs()
+            assert len(await b.node._store.entries(stored)) < 3  # no frames, no entries
+            await a.kill()
+            await outlet.done()
+            await asyncio.sleep(2 * LEASE)
+            (record,) = b.kept.records
+            assert (100 - 16) * 4 // 5 <= record.output_tokens <= 100
+            assert record.total_tokens == 10 + record.output_tokens
+            assert record.first_token_seconds is not None
+
+    run(story())
+
+
+def test_after_it_has_thought_a_run_goes_on_and_is_read_elsewhere() -> None:
+    async def story() -> None:
+        async with cluster() as (a, b):
+            join(await a.own("run-1", TextDialect()))
+            api = await a.call()
+            api.send(start(), block_start(0, THINKING_BLOCK))
+            for _ in range(3):
+                api.send(delta(0, "thinking_delta", thinking="word" * 100))
+                await ticks(20)
+                await asyncio.sleep(WRITE_PAUSE_SECONDS)
+            api.send(block_stop(0), block_start(1, TEXT_BLOCK), text_delta(1, "Hello"), block_stop(1), end(), STOP)
+            elsewhere = await b.node.find("ada", "run-1")
+            assert elsewhere is not None
+            assert data(await join(elsewhere).done()) == ['{"text":"Hello"}', "[DONE]"]
 
     run(story())
 
