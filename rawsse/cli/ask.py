@@ -123,8 +123,8 @@ def _chat(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
     with asyncio.Runner() as runner:
         if sys.platform != "win32":
-            # With a handler of its own the loop is woken by each signal. Without one, a Ctrl-C that comes just before it
-            # waits takes effect only when the API's next bytes come (CPython 3.11 to 3.13).
+            # A loop that handles a signal is woken by every signal. Another one does not see a Ctrl-C that comes just before
+            # it waits until the API's next bytes come (CPython 3.11 to 3.13).
             runner.get_loop().add_signal_handler(signal.SIGWINCH, int)
         chat = Chat(runner, client.conversation(**_fields(arguments)), asked_of(arguments))
         try:
