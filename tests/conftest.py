@@ -10,10 +10,9 @@ import sys
 import time
 
 import pytest
+from support.halves import Halves
 
 from rawsse.replay import recording
-
-from support.halves import Halves  # isort: skip
 
 collect_ignore = ["replay/made_up_project", "examples/pytest_project"]  # projects that tests run as their users would
 

@@ -10,14 +10,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
-import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rawsse.cli.options import UPSTREAM, add_command, add_options, asked_of, new_client
-from rawsse.cli.terminal import Asked, begin_editing, complain, is_typed, must_be_text, read_all, read_line, say, show
+from rawsse.cli.terminal import (
+    Asked,
+    begin_editing,
+    complain,
+    is_typed,
+    must_be_text,
+    new_runner,
+    read_all,
+    read_line,
+    run,
+    say,
+    show,
+)
 from rawsse.errors import APIError, ConfigurationError, RawsseError, quote
 
 if TYPE_CHECKING:
@@ -54,13 +64,13 @@ def _ask(arguments: argparse.Namespace) -> None:
     # Before asyncio runs: it would handle the first Ctrl-C, and reading would continue.
     messages = [{"role": "user", "content": read_prompt(arguments.prompt)}]
 
-    async def run() -> Message:
+    async def ask() -> Message:
         async with client, client.messages.stream(messages=messages, **_fields(arguments)) as stream:
             if not arguments.json:
                 await print_text(stream.text_stream)
             return await stream.get_final_message()
 
-    message = asyncio.run(run())
+    message = run(ask())
     if arguments.json:
         show(message.to_json(indent=None))
     say(usage_line(message))
@@ -121,11 +131,7 @@ def add_chat(commands: Any) -> None:
 
 def _chat(arguments: argparse.Namespace) -> bool:
     client = new_client(arguments.base_url)
-    with asyncio.Runner() as runner:
-        if sys.platform != "win32":
-            # A loop that handles a signal is woken by every signal. Another one does not see a Ctrl-C that comes just before
-            # it waits until the API's next bytes come (CPython 3.11 to 3.13).
-            runner.get_loop().add_signal_handler(signal.SIGWINCH, int)
+    with new_runner() as runner:
         chat = Chat(runner, client.conversation(**_fields(arguments)), asked_of(arguments))
         try:
             chat.run()

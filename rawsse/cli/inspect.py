@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import errno
 import itertools
 import json
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rawsse.cli.options import REPEATED, SECONDS, ListTable, add_command, add_options, at_least_one
-from rawsse.cli.terminal import complain, progress, show, write
+from rawsse.cli.terminal import complain, progress, run, show, write
 from rawsse.errors import APIError, ConfigurationError, RawsseError
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _check(arguments: argparse.Namespace) -> bool:
         if source == "-":
             is_good &= report(source, _findings_in_stdin(policy), policy)
         elif source.startswith(("http://", "https://")):
-            is_good &= report(source, *asyncio.run(_findings_of_api(source, arguments.model, arguments.prompt, policy)))
+            is_good &= report(source, *run(_findings_of_api(source, arguments.model, arguments.prompt, policy)))
         else:
             for it in _load_all(Path(source)):
                 is_good &= it is not None and report(it.name, check(it, policy), policy)
@@ -276,7 +275,7 @@ def examine(url: str, plan: Plan, fields: Sequence[tuple[str, str]] = (), *, as_
     from rawsse.client.request import Secrets
     from rawsse.relay.doctor import delays, diagnose, read_beats
 
-    trace = asyncio.run(measure(url, plan, nonce := secrets.token_hex(4), fields))
+    trace = run(measure(url, plan, nonce := secrets.token_hex(4), fields))
     findings, late = diagnose(trace, plan, nonce), delays(list(read_beats(trace))) or [0.0]
     figures = {"median_delay": late[len(late) // 2], "p99_delay": late[len(late) * 99 // 100]}
     figures["first_byte"] = max(trace.headed - trace.asked, 0.0)
@@ -372,18 +371,18 @@ def add_conform(commands: Any) -> None:
 def _try_server(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.conform import try_server
 
-    async def run(on_row: OnRow) -> list[Row]:
+    async def attempt(on_row: OnRow) -> list[Row]:
         options = {"model": arguments.model, "upstream_port": arguments.upstream, "limit": arguments.limit}
         async with _client_of(arguments.url) as client:
             return await try_server(client, on_row=on_row, **options)
 
-    return _show_rows(run, arguments)
+    return _show_rows(attempt, arguments)
 
 
 def _try_client(arguments: argparse.Namespace) -> bool:
     from rawsse.replay.conform import try_client
 
-    async def run(on_row: OnRow) -> list[Row]:
+    async def attempt(on_row: OnRow) -> list[Row]:
         options = {"only": arguments.only, "limit": arguments.limit, "jobs": arguments.jobs}
         try:
             rows = await try_client(arguments.line, on_row=on_row, **options)
@@ -393,10 +392,10 @@ def _try_client(arguments: argparse.Namespace) -> bool:
             complain("no other row was tried: of a complete answer, the command must print the text, and exit with 0")
         return rows
 
-    return _show_rows(run, arguments)
+    return _show_rows(attempt, arguments)
 
 
-def _show_rows(run: Callable[[OnRow], Coroutine[Any, Any, list[Row]]], arguments: argparse.Namespace) -> bool:
+def _show_rows(attempt: Callable[[OnRow], Coroutine[Any, Any, list[Row]]], arguments: argparse.Namespace) -> bool:
     """Show the rows as they are ready, and their totals. The servers' logs about the deliberate faults are not shown."""
     from rawsse.replay.conform import LEGEND, as_line, as_markdown, counts, is_good, totals
 
@@ -411,7 +410,7 @@ def _show_rows(run: Callable[[OnRow], Coroutine[Any, Any, list[Row]]], arguments
         progress(f"{done + 1} of {total}: {running}" if running else "")
 
     logging.getLogger("rawsse").addHandler(logging.NullHandler())
-    rows = asyncio.run(run(on_row))
+    rows = run(attempt(on_row))
     progress("")
     if arguments.json:
         show(json.dumps({**counts(rows), "legend": LEGEND}))

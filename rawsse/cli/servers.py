@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rawsse.cli.options import FILE, REPEATED, SECONDS, UPSTREAM, ListTable, add_command, add_options, new_client
-from rawsse.cli.terminal import say
+from rawsse.cli.terminal import new_runner, say
 from rawsse.errors import ConfigurationError, quote
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _run(server: Coroutine[Any, Any, None]) -> None:
     except ImportError:
         new_loop = None
     gc.set_threshold(*GC_THRESHOLDS)
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with new_runner(new_loop) as runner:
         runner.run(server)
 
 

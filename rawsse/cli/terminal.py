@@ -4,19 +4,22 @@
     say("[28 tokens in, 217 out]")          # to standard error
     complain(error, Asked("claude-x"))      # "rawsse: there is no model 'claude-x': name another with --model […]"
     line = read_line("you> ")               # prompts only at a terminal; raises EOFError at the end
+    message = run(ask(line))                # an event loop that Ctrl-C interrupts at any moment
 
 Answers go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import io
 import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, TextIO
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 from rawsse.errors import (
     APIConnectionError,
@@ -29,6 +32,8 @@ from rawsse.errors import (
     ProxyError,
     quote,
 )
+
+T = TypeVar("T")
 
 # Terminals interpret control characters, and answers are not trusted.
 _CONTROLS: Mapping[int, str] = {
@@ -235,3 +240,24 @@ def must_be_text(what: str) -> Iterator[None]:
     except UnicodeError as exc:
         encoding = str(getattr(exc, "encoding", "utf-8"))
         raise ConfigurationError(f"{what} is not {encoding.upper()} text") from None
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------------------------
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, in an event loop of `new_runner`. Raises `KeyboardInterrupt` at Ctrl-C, as `asyncio.run`."""
+    with new_runner() as runner:
+        return runner.run(work)
+
+
+def new_runner(loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> asyncio.Runner:
+    """A runner whose event loop is woken by each signal. The caller closes it.
+
+    asyncio does that only for a loop that handles a signal. Another one does not see a Ctrl-C that comes just before it waits
+    until something else wakes it, such as the API's next bytes (CPython 3.11 to 3.13).
+    """
+    runner = asyncio.Runner(loop_factory=loop_factory)
+    if sys.platform != "win32":
+        runner.get_loop().add_signal_handler(signal.SIGWINCH, int)
+    return runner

@@ -74,7 +74,7 @@ class UserLimits:
     ends_open_runs: bool = False
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self) if field.type == "int | None"):
+        for name in (field.name for field in fields(self) if field.type == "int | None"):  # annotations are text
             value = getattr(self, name)
             # 0 would be ambiguous: "none" or "no limit".
             if value is not None and (type(value) is not int or not 1 <= value <= MAX_LIMIT):

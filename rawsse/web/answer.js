@@ -353,8 +353,8 @@ class Meter {
       ["Model", this.model],
       ["Stop reason", this.stopReason],
       ["First content", this.first && `${seconds(this.first)} after the request was sent`],
-      ["Last token", this.last && `${seconds(this.last)} after the request was sent`],
-      ["Speed", this.#speed && `${this.#speed}: output_tokens over the time from first to last token`],
+      ["Last content", this.last && `${seconds(this.last)} after the request was sent`],
+      ["Speed", this.#speed && `${this.#speed}: output_tokens over the time from first to last content`],
       ...Object.entries(this.usage).map(([name, value]) => [name, told(value)]),
     ];
     return rows.filter(([, value]) => value !== null);

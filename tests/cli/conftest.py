@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.background import Background
+from support.background import background as background  # a fixture
 
 from rawsse import cli
 from rawsse.replay import Recording, ReplayServer, shipped_fixtures
@@ -44,12 +45,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     return tmp_path
-
-
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 
 import pytest
 from support.background import Background
+from support.source import PACKAGE
 
 from rawsse.cli import main
-from rawsse.cli.terminal import say, show
+from rawsse.cli.terminal import run, say, show
 from rawsse.replay import Read, Recording, ReplayServer
 
 # Bidi_Control in Unicode's PropList.txt; and characters that have no width, or end a line (Default_Ignorable_Code_Point).
@@ -53,3 +56,18 @@ def test_an_error_of_the_api_is_shown_without_them(
     out, err = capsys.readouterr()
     assert "gnp" in err
     assert not set(BIDI + INVISIBLE) & set(out + err)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals wake no event loop there")
+def test_every_signal_wakes_the_event_loop_of_a_command() -> None:
+    async def wakeup_fd() -> int:
+        signal.set_wakeup_fd(fd := signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+        return fd
+
+    assert run(wakeup_fd()) != -1
+
+
+def test_no_command_has_an_event_loop_that_signals_do_not_wake() -> None:
+    """`asyncio.run` would leave a Ctrl-C that comes just before the loop waits."""
+    made = re.compile(r"asyncio\.(run|Runner)\(")
+    assert [path.name for path in (PACKAGE / "cli").glob("*.py") if made.search(path.read_text())] == ["terminal.py"]

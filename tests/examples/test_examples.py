@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.background import PATIENCE, Background
+from support.background import background as background  # a fixture
 from support.browser import chromium as chromium  # a fixture
 from support.command import ROOT, STRICT, Command
 from support.redis_server import need_redis, redis_server
@@ -394,12 +395,6 @@ def react_modules(tmp_path: Path) -> dict[str, str]:
         "https://esm.sh/react@19.2.0": f"{shared} export const {{ {names} }} = React; export default React;",
         "https://esm.sh/react-dom@19.2.0/client": 'export { createRoot } from "https://esm.sh/bundle";',
     }
-
-
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
 
 
 ReactPage = Callable[..., "tuple[Page, list[str]]"]

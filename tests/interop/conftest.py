@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.background import Background
+from support.background import background as background  # a fixture
 from support.browser import chromium as chromium  # a fixture
 from support.command import ROOT, environment
 
@@ -34,12 +35,6 @@ Node = Callable[..., str]
 
 NODE_MODULES = Path(os.environ.get("RAWSSE_NODE_MODULES", ROOT / "tests/interop/node/node_modules"))
 SEEDS = Path(os.environ.get("RAWSSE_SEEDS", ROOT.parent / "shared/seeds"))
-
-
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
 
 
 @pytest.fixture

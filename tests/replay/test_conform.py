@@ -247,7 +247,13 @@ for line in urllib.request.urlopen(url, json.dumps(body | ASKED).encode()):
 
 
 @pytest.mark.parametrize(
-    ("asked", "wrong"), [({}, []), ({"thinking": {}}, ["thinking", "pings"]), ({"tools": []}, ["tools"])]
+    ("asked", "wrong"),
+    [
+        ({"system": "tools"}, []),
+        ({"thinking": {}}, ["thinking", "pings"]),
+        ({"tools": []}, ["tools"]),
+        ({"messages": [{"content": [{"type": "document", "citations": {}}]}]}, ["citations"]),
+    ],
 )
 def test_a_client_may_fail_on_blocks_that_it_did_not_ask_for(asked: dict[str, Any], wrong: list[str]) -> None:
     program = command(TEXT_ONLY.replace("ASKED", repr(asked)))

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
-__all__ = ["PATIENCE", "Background", "Gate"]
+import pytest
+
+__all__ = ["PATIENCE", "Background", "Gate", "background"]
 
 T = TypeVar("T")
 
@@ -98,3 +100,10 @@ class Background:
         for _ in range(10):  # cleaning up may take a few rounds
             await asyncio.sleep(0)
         return asyncio.all_tasks() - {task for task in [asyncio.current_task()] if task}
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    """An event loop in a thread, for one test."""
+    with Background() as background:
+        yield background

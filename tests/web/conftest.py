@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.browser import chromium as chromium  # a fixture
+from support.background import background as background  # fixtures
+from support.browser import chromium as chromium
 
 from .chat_page import Chat
 from .scripted_server import ScriptedServer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from interop.stack import Stack, recorded, refusal, text
-from support.background import PATIENCE, Background
+from support.background import PATIENCE, Background, Gate
 
 from rawsse.relay import RunLimits
 
@@ -56,12 +56,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
-
-
 Visit = Callable[..., "tuple[Page, Proxy, Stack]"]
 
 
@@ -85,6 +79,15 @@ def visit(chromium: Browser, background: Background, site: Path) -> Iterator[Vis
 def ask(page: Page) -> None:
     page.get_by_text("Send").click()
     page.get_by_text("Stop").wait_for()
+
+
+def in_the_middle(visit: Visit, background: Background) -> tuple[Page, Proxy, Stack, Gate]:
+    """The page with the first words of an answer, which goes on as the gate says."""
+    gate = background.gate(free=6)
+    page, proxy, relay = visit(speed=1, sleep=gate.sleep)
+    ask(page)
+    wait_for_text(page)
+    return page, proxy, relay, gate
 
 
 def wait_for_text(page: Page) -> None:
@@ -111,10 +114,7 @@ def test_cut_again_and_again_an_answer_comes_whole_and_once(visit: Visit) -> Non
 
 
 def test_a_reload_in_the_middle_goes_on_with_the_answer(visit: Visit, background: Background) -> None:
-    gate = background.gate(free=6)
-    page, _, relay = visit(speed=1, sleep=gate.sleep)
-    ask(page)
-    wait_for_text(page)
+    page, _, relay, gate = in_the_middle(visit, background)
     page.reload()
     wait_for_text(page)
     gate.let(99)
@@ -125,10 +125,7 @@ def test_a_reload_in_the_middle_goes_on_with_the_answer(visit: Visit, background
 def test_a_reload_finds_the_answer_that_ended_while_the_page_was_away(
     visit: Visit, background: Background, has_seen_a_cut: bool
 ) -> None:
-    gate = background.gate(free=6)
-    page, proxy, relay = visit(speed=1, sleep=gate.sleep)
-    ask(page)
-    wait_for_text(page)
+    page, proxy, relay, gate = in_the_middle(visit, background)
     # The relay sees either that its reader is gone, or a reader that takes everything: the proxy does.
     proxy.target = None
     proxy.cut() if has_seen_a_cut else proxy.freeze()
@@ -150,10 +147,7 @@ def wait_for_no_runs(page: Page, relay: Stack) -> None:
 
 
 def test_stop_stops_the_model_and_a_reload_does_not_bring_the_answer_back(visit: Visit, background: Background) -> None:
-    gate = background.gate(free=6)
-    page, proxy, _ = visit(speed=1, sleep=gate.sleep)
-    ask(page)
-    wait_for_text(page)
+    page, proxy, _, gate = in_the_middle(visit, background)
     page.get_by_text("Stop").click()
     assert gate.left.wait(PATIENCE)
     before = shown(page)
@@ -164,10 +158,7 @@ def test_stop_stops_the_model_and_a_reload_does_not_bring_the_answer_back(visit:
 
 
 def test_an_answer_that_was_read_again_can_be_stopped(visit: Visit, background: Background) -> None:
-    gate = background.gate(free=6)
-    page, _, _ = visit(speed=1, sleep=gate.sleep)
-    ask(page)
-    wait_for_text(page)
+    page, _, _, gate = in_the_middle(visit, background)
     page.reload()
     wait_for_text(page)
     page.get_by_text("Stop").click()

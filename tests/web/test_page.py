@@ -252,7 +252,7 @@ def test_stop_reason_usage_and_speed_stand_under_the_answer_with_their_meaning(c
     facts = chat.page.locator("details.facts dl").inner_text()
     assert chat.page.locator(".limited").text_content() == "Cut off: the limit of output tokens was reached."
     assert chat.status == "Cut off: the limit of output tokens was reached."
-    assert "tokens/s: output_tokens over the time from first to last token" in facts
+    assert "tokens/s: output_tokens over the time from first to last content" in facts
     assert "1\u202f412" in facts
 
 

@@ -50,12 +50,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
-
-
 Visit = Callable[..., "tuple[Page, Proxy, Stack]"]
 
 

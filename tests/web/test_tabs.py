@@ -38,12 +38,6 @@ PLAIN = recorded("plain")
 TABS = 10
 
 
-@pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
-        yield background
-
-
 class Tabs:
     """Tabs of one browser, and the network between them and a relay whose upstream goes on as the test says."""
 
