@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import IO, Any, Literal, NamedTuple, TypeAlias
+from typing import IO, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from rawsse.client.client import AsyncClient
 from rawsse.client.request import Secrets
@@ -46,6 +46,8 @@ from rawsse.replay.recording import End, Read, Recording, parse_body, shipped_fi
 from rawsse.replay.variants import pace_by, rewrite_by
 from rawsse.server import Receive, Scope, Send
 from rawsse.sse import Decoder
+
+T = TypeVar("T")
 
 Verdict: TypeAlias = Literal["right", "wrong", "silent", "open"]
 Wanted: TypeAlias = Literal["whole", "failed", "either", "waits", "open"]
@@ -78,11 +80,11 @@ LATE_SECONDS = 0.25
 """A smaller delay may come from the network itself. Text is held back if more than a quarter of it comes later than that."""
 
 
-def _wanted(*rows: tuple[Wanted, str]) -> Mapping[str, Wanted]:
-    return {name: wanted for wanted, names in rows for name in names.split()}
+def _by_name(*rows: tuple[T, str]) -> Mapping[str, T]:
+    return {name: value for value, names in rows for name in names.split()}
 
 
-FAULTS = _wanted(
+FAULTS: Mapping[str, Wanted] = _by_name(
     ("failed", "reset@head reset@event=5 close@head close@head=20 close@event=5 half-close@event=5"),
     ("waits", "stall@head stall@event=5"),
     ("whole", "drip=50@event=70 slow-head=50"),
@@ -93,20 +95,16 @@ FAULTS = _wanted(
 )
 """Faults of the recording `plain`. Its event 5 is a text delta, the last but one is `message_delta`."""
 
-_CLIENT_RECORDINGS = _wanted(
+_CLIENT_RECORDINGS: Mapping[str, Wanted] = _by_name(
     ("whole", "plain unicode pings thinking redacted-thinking tools citations server-tools"),
     ("either", "max-tokens refusal"),
     ("failed", "error-before-content error-after-content cut"),
 )
 # The API sends such an answer only to a request with this field: other clients may fail.
-_ASKED_BY: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("thinking", "redacted-thinking", "pings"), "thinking"),
-        **dict.fromkeys(("tools", "server-tools"), "tools"),
-        "citations": "citations",
-    }
+_ASKED_BY = _by_name(
+    ("thinking", "thinking redacted-thinking pings"), ("tools", "tools server-tools"), ("citations", "citations")
 )
-_CLIENT_REWRITES = _wanted(
+_CLIENT_REWRITES: Mapping[str, Wanted] = _by_name(
     ("whole", "crlf cr blank-lines comments comments-inside retry no-spaces padding lines-of-data"),
     # Not sent by the Messages API, or broken in an official SDK: may be rejected.
     ("either", "bom ids done no-event-lines"),
