@@ -42,9 +42,7 @@ COUNTS: Mapping[str, str] = {
 }
 """The kinds of tokens: their names in the price file and in a row."""
 
-LEGEND = (
-    "Counts with ~ are estimates: an answer was cut before the API's final count, or is open, or ended a second ago."
-)
+LEGEND = "Counts with ~ are estimates: an answer was cut before the API's final count, is open, or ended a second ago."
 
 MAX_CELL_CHARS = 60
 """The longest name in the table: a client may request a model of any name."""

@@ -97,7 +97,9 @@ def test_its_help_says_of_which_model_a_price_is(usage: Out) -> None:
 
 def test_the_table_has_aligned_columns_thousands_separators_and_a_total(path: Path, usage: Out) -> None:
     code, out, err = usage(write(path, *TWO_USERS), "--by", "user")
-    why = "Counts with ~ are estimates: an answer was cut before the API's final count, or is open, or ended a second ago.\n"
+    why = (
+        "Counts with ~ are estimates: an answer was cut before the API's final count, is open, or ended a second ago.\n"
+    )
     assert (code, err) == (0, why)
     assert out.splitlines() == [
         "user   runs  input  output  cache write  cache read",
