@@ -153,8 +153,7 @@ class BlockingToolRunner(Generic[Item]):
     `api` is `client.messages`. `tools` are `Tool`s, functions, and definitions without a function. After `max_turns` (or
     `max_iterations`) answers the loop stops; without it, more than `rawsse.client.tools.runner.MAX_TURNS` raise
     `TurnLimitError`. `fields` are other arguments of `client.messages.stream`; the `container` of an answer is used for the
-    next request. `thread` and `run_tools_eagerly` are arguments of the official SDK; only
-    False is supported.
+    next request. `thread` and `run_tools_eagerly` are arguments of the official SDK; only False is supported.
 
     `stopped_by` says why the loop ended: the answer's stop reason ("end_turn", "max_tokens", "refusal" …), "max_turns",
     "tool without function", or "closed"; None while it runs, and after an error, whose `ending` says what happened. The table
